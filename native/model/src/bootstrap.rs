@@ -1,0 +1,100 @@
+//! The bootstrap: what the process starts from (`config.bootstrap.v3.Bootstrap`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Name;
+use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
+use crate::listener::Listener;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bootstrap {
+    pub node: Node,
+    pub admin: Option<Admin>,
+    pub listeners: Vec<Arc<Listener>>,
+    pub clusters: Vec<Arc<Cluster>>,
+    pub dynamic: DynamicResources,
+    pub stats: StatsConfig,
+    pub stats_sinks: Vec<StatsSink>,
+    /// Default 5 s.
+    pub stats_flush_interval: Duration,
+    /// Static layers flattened, last wins; the admin layer is on when `admin_layer`.
+    pub runtime: Vec<(Name, Name)>,
+    pub admin_layer: bool,
+    pub header_prefix: Name,
+    /// Fields Envoy honours and we do not, which are safe to leave out: warned about once and counted.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub id: Name,
+    pub cluster: Name,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub address: AdminAddress,
+    pub access_log_paths: Vec<Name>,
+    pub profile_path: Option<Name>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    Socket(SocketAddr),
+    Pipe(Name),
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DynamicResources {
+    pub lds: Option<ConfigSource>,
+    pub cds: Option<ConfigSource>,
+    pub ads: Option<Ads>,
+}
+
+/// The aggregated discovery service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ads {
+    /// The static cluster that serves it.
+    pub cluster_name: Name,
+    pub targets: Arc<ClusterLoadAssignment>,
+    pub connect_timeout: Duration,
+    pub keepalive: Option<Duration>,
+    pub initial_metadata: Vec<(Name, Name)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StatsConfig {
+    pub use_all_default_tags: bool,
+    pub tags: Vec<StatsTag>,
+    pub matcher: StatsMatcher,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatsTag {
+    pub name: Name,
+    pub value: StatsTagValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatsTagValue {
+    /// First group: what leaves the name; second (or first): the value.
+    Regex(Name),
+    Fixed(Name),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StatsMatcher {
+    #[default]
+    All,
+    RejectAll,
+    Inclusion(Vec<crate::matcher::StringMatcher>),
+    Exclusion(Vec<crate::matcher::StringMatcher>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatsSink {
+    /// UDP.
+    Statsd { address: SocketAddr, prefix: Name },
+}

@@ -1,0 +1,230 @@
+//! Clusters and their endpoints (`config.cluster.v3`, `config.endpoint.v3`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Name;
+
+/// `config.cluster.v3.Cluster`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    pub name: Name,
+    /// The name in stats; the name itself where the config is silent, `:` turned into `_`.
+    pub alt_stat_name: Name,
+    pub discovery: Discovery,
+    /// Default 5 s.
+    pub connect_timeout: Duration,
+    /// Default 1 MiB.
+    pub per_connection_buffer_limit_bytes: u32,
+    pub lb_policy: LbPolicy,
+    /// Percent; default 50.
+    pub healthy_panic_threshold: u32,
+    pub locality_weighted: bool,
+    pub circuit_breakers: CircuitBreakers,
+    pub http: UpstreamHttpOptions,
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    pub upstream_bind_address: Option<SocketAddr>,
+    pub ignore_health_on_host_removal: bool,
+    pub close_connections_on_host_health_failure: bool,
+    /// Names an HTTP/2 upstream: only as the target of the xDS client, never routed to (yet).
+    pub http2: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    Static(Arc<ClusterLoadAssignment>),
+    StrictDns(DnsCluster),
+    LogicalDns(DnsCluster),
+    Eds {
+        service_name: Name,
+        source: ConfigSource,
+        /// `None`: warm until it arrives.
+        initial_fetch_timeout: Option<Duration>,
+    },
+    OriginalDst(OriginalDst),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct DnsCluster {
+    /// Endpoints with `Address::Dns`.
+    pub load_assignment: Arc<ClusterLoadAssignment>,
+    /// Default 5 s.
+    pub refresh_rate: Duration,
+    pub respect_dns_ttl: bool,
+    pub lookup_family: DnsLookupFamily,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DnsLookupFamily {
+    #[default]
+    Auto,
+    V4Only,
+    V6Only,
+    V4Preferred,
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigSource {
+    Ads,
+    /// `path_config_source.path`.
+    Path(Name),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OriginalDst {
+    pub use_http_header: bool,
+    /// Lower case; default `x-envoy-original-dst-host`.
+    pub http_header_name: Option<Name>,
+    pub upstream_port_override: Option<u16>,
+    /// Default 5 s.
+    pub cleanup_interval: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LbPolicy {
+    RoundRobin,
+    LeastRequest {
+        /// Default 2.
+        choice_count: u32,
+    },
+    Random,
+    /// ORIGINAL_DST clusters.
+    ClusterProvided,
+}
+
+/// Limits for the two priorities; Envoy's defaults are 1024, 1024, 1024 and 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CircuitBreakers {
+    pub default: Thresholds,
+    pub high: Thresholds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    pub max_connections: u32,
+    pub max_pending_requests: u32,
+    pub max_requests: u32,
+    pub max_retries: u32,
+    pub max_connection_pools: Option<u32>,
+    pub track_remaining: bool,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            max_connection_pools: None,
+            track_remaining: false,
+        }
+    }
+}
+
+/// Upstream HTTP options (`HttpProtocolOptions` and the cluster's own fields).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamHttpOptions {
+    /// Default 1 h.
+    pub idle_timeout: Option<Duration>,
+    pub max_requests_per_connection: Option<u32>,
+    pub max_connection_duration: Option<Duration>,
+    pub max_stream_duration: Option<Duration>,
+    /// Default 100.
+    pub max_headers_count: u32,
+    /// Default 60 KiB, in bytes.
+    pub max_response_headers_bytes: u32,
+    pub enable_trailers: bool,
+}
+
+impl Default for UpstreamHttpOptions {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_requests_per_connection: None,
+            max_connection_duration: None,
+            max_stream_duration: None,
+            max_headers_count: 100,
+            max_response_headers_bytes: 60 * 1024,
+            enable_trailers: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    pub probes: Option<u32>,
+    pub time: Option<Duration>,
+    pub interval: Option<Duration>,
+}
+
+/// `config.endpoint.v3.ClusterLoadAssignment`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterLoadAssignment {
+    pub cluster_name: Name,
+    pub localities: Vec<LocalityLbEndpoints>,
+    /// Default 140.
+    pub overprovisioning_factor: u32,
+    pub weighted_priority_health: bool,
+    /// `policy.drop_overloads`, per category.
+    pub drop_overloads: Vec<(Name, crate::Fraction)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalityLbEndpoints {
+    pub locality: Locality,
+    pub endpoints: Vec<LbEndpoint>,
+    pub load_balancing_weight: Option<u32>,
+    pub priority: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Locality {
+    pub region: Name0,
+    pub zone: Name0,
+    pub sub_zone: Name0,
+}
+
+/// A name that may be empty, with a default.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Name0(pub Name);
+
+impl Default for Name0 {
+    fn default() -> Self {
+        Self(Name::from(""))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LbEndpoint {
+    pub address: Address,
+    /// For `auto_host_rewrite` and DNS: the configured hostname, may be empty.
+    pub hostname: Name,
+    pub health: HealthStatus,
+    /// 1 and up.
+    pub load_balancing_weight: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    Socket(SocketAddr),
+    /// To be resolved (STRICT_DNS, LOGICAL_DNS only).
+    Dns {
+        host: Name,
+        port: u16,
+    },
+    Pipe(Name),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum HealthStatus {
+    #[default]
+    Unknown,
+    Healthy,
+    Unhealthy,
+    Draining,
+    Timeout,
+    Degraded,
+}

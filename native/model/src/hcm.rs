@@ -1,0 +1,260 @@
+//! The HTTP connection manager and its HTTP filters.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access_log::AccessLog;
+use crate::matcher::HeaderMatcher;
+use crate::route::RouteConfiguration;
+use crate::{Name, RuntimeFraction};
+
+/// `extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpConnectionManager {
+    pub stat_prefix: Name,
+    pub codec_type: CodecType,
+    pub routes: RouteSource,
+    /// In order, the router last.
+    pub http_filters: Vec<HttpFilter>,
+    /// The `server` response header; default `envoy`.
+    pub server_name: Name,
+    pub server_header_transformation: ServerHeaderTransformation,
+    /// `scheme_header_transformation.scheme_to_overwrite`.
+    pub scheme_to_overwrite: Option<Name>,
+    /// Default 60 KiB, in bytes.
+    pub max_request_headers_bytes: u32,
+    /// `common_http_protocol_options.max_headers_count`, default 100.
+    pub max_headers_count: u32,
+    /// `common_http_protocol_options.idle_timeout`, default 1 h.
+    pub idle_timeout: Option<Duration>,
+    pub max_connection_duration: Option<Duration>,
+    pub max_stream_duration: Option<Duration>,
+    pub max_requests_per_connection: Option<u32>,
+    pub headers_with_underscores_action: HeadersWithUnderscoresAction,
+    /// Default 5 min.
+    pub stream_idle_timeout: Option<Duration>,
+    pub request_timeout: Option<Duration>,
+    pub request_headers_timeout: Option<Duration>,
+    /// Default 5 s.
+    pub drain_timeout: Duration,
+    /// Default 1 s; `None`: close at once.
+    pub delayed_close_timeout: Option<Duration>,
+    pub access_log: Vec<Arc<AccessLog>>,
+    pub use_remote_address: bool,
+    pub xff_num_trusted_hops: u32,
+    pub skip_xff_append: bool,
+    pub internal_address_config: InternalAddressConfig,
+    pub via: Option<Name>,
+    /// Default true.
+    pub generate_request_id: bool,
+    pub preserve_external_request_id: bool,
+    pub always_set_request_id_in_response: bool,
+    pub forward_client_cert_details: ForwardClientCertDetails,
+    pub proxy_100_continue: bool,
+    pub upgrade_configs: Vec<UpgradeConfig>,
+    pub normalize_path: bool,
+    pub merge_slashes: bool,
+    pub path_with_escaped_slashes_action: PathWithEscapedSlashesAction,
+    pub strip_any_host_port: bool,
+    pub strip_matching_host_port: bool,
+    pub strip_trailing_host_dot: bool,
+    pub suppress_envoy_headers: bool,
+    pub stream_error_on_invalid_http_message: bool,
+    pub append_x_forwarded_port: bool,
+    pub http1: Http1Options,
+}
+
+/// `config.core.v3.Http1ProtocolOptions`, downstream side.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Http1Options {
+    pub accept_http_10: bool,
+    pub default_host_for_http_10: Option<Name>,
+    pub header_key_format: HeaderKeyFormat,
+    pub enable_trailers: bool,
+    pub allow_absolute_url: bool,
+    pub allow_chunked_length: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeaderKeyFormat {
+    /// As received for what is passed on, lower case for what we add.
+    #[default]
+    Default,
+    ProperCaseWords,
+    PreserveCase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodecType {
+    #[default]
+    Auto,
+    Http1,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteSource {
+    /// The name of a route configuration that RDS delivers.
+    Rds(Name),
+    Inline(Arc<RouteConfiguration>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerHeaderTransformation {
+    #[default]
+    Overwrite,
+    AppendIfAbsent,
+    PassThrough,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeadersWithUnderscoresAction {
+    #[default]
+    Allow,
+    RejectRequest,
+    DropHeader,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PathWithEscapedSlashesAction {
+    #[default]
+    KeepUnchanged,
+    RejectRequest,
+    UnescapeAndRedirect,
+    UnescapeAndForward,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardClientCertDetails {
+    #[default]
+    Sanitize,
+    ForwardOnly,
+    AppendForward,
+    SanitizeSet,
+    AlwaysForwardOnly,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InternalAddressConfig {
+    pub unix_sockets: bool,
+    /// Empty: RFC 1918 and loopback as Envoy's default for its version.
+    pub cidr_ranges: Vec<ipnet::IpNet>,
+}
+
+impl InternalAddressConfig {
+    /// Whether a trusted client address counts as internal. With no ranges configured, RFC 1918, RFC 4193
+    /// and loopback do.
+    pub fn is_internal(&self, address: IpAddr) -> bool {
+        if !self.cidr_ranges.is_empty() {
+            return self.cidr_ranges.iter().any(|net| net.contains(&address));
+        }
+        match address {
+            IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
+            IpAddr::V6(v6) => v6.is_loopback() || (v6.segments()[0] & 0xfe00) == 0xfc00,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeConfig {
+    /// Lower case: `websocket`.
+    pub upgrade_type: Name,
+    pub enabled: bool,
+}
+
+/// An HTTP filter with its configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpFilter {
+    /// The name routes use to address it in `typed_per_filter_config`.
+    pub name: Name,
+    pub disabled: bool,
+    pub kind: HttpFilterKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum HttpFilterKind {
+    Router(Router),
+    Cors(CorsPolicy),
+    Fault(Arc<Fault>),
+    /// Accepted because Istio always sends it; counts gRPC only once HTTP/2 is here.
+    GrpcStats,
+}
+
+/// `extensions.filters.http.router.v3.Router`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Router {
+    /// `upstream_rq_*` by dynamic code and zone stats; default true.
+    pub dynamic_stats: bool,
+    pub suppress_envoy_headers: bool,
+    pub respect_expected_rq_timeout: bool,
+    pub upstream_log: Vec<Arc<AccessLog>>,
+}
+
+/// `extensions.filters.http.cors.v3.CorsPolicy`; the filter's own configuration is empty, routes carry it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CorsPolicy {
+    pub allow_origin: Vec<crate::matcher::StringMatcher>,
+    pub allow_methods: Option<Name>,
+    pub allow_headers: Option<Name>,
+    pub expose_headers: Option<Name>,
+    pub max_age: Option<Name>,
+    pub allow_credentials: Option<bool>,
+    pub allow_private_network_access: Option<bool>,
+    pub forward_not_matching_preflights: Option<bool>,
+    /// Default always.
+    pub filter_enabled: Option<RuntimeFraction>,
+    pub shadow_enabled: Option<RuntimeFraction>,
+}
+
+/// `extensions.filters.http.fault.v3.HTTPFault`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Fault {
+    pub delay: Option<FaultDelay>,
+    pub abort: Option<FaultAbort>,
+    /// Only for this upstream cluster.
+    pub upstream_cluster: Option<Name>,
+    pub headers: Vec<HeaderMatcher>,
+    pub downstream_nodes: Vec<Name>,
+    pub max_active_faults: Option<u32>,
+    pub response_rate_limit: Option<FaultRateLimit>,
+    pub disable_downstream_cluster_stats: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultDelay {
+    pub kind: FaultDelayKind,
+    pub percentage: crate::Fraction,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum FaultDelayKind {
+    Fixed(Duration),
+    /// From `x-envoy-fault-delay-request` and `x-envoy-fault-delay-request-percentage`.
+    Header,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultAbort {
+    pub kind: FaultAbortKind,
+    pub percentage: crate::Fraction,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum FaultAbortKind {
+    HttpStatus(u16),
+    GrpcStatus(u32),
+    /// From `x-envoy-fault-abort-request` (or `-grpc-request`).
+    Header,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultRateLimit {
+    pub kind: FaultRateLimitKind,
+    pub percentage: crate::Fraction,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum FaultRateLimitKind {
+    FixedKbps(u64),
+    Header,
+}

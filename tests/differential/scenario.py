@@ -1,0 +1,189 @@
+"""Scenarios as data: a folder of YAML files, each one configuration and the requests put to it.
+
+A file holds `hcm` (fields of the connection manager, merged over the defaults), `routes` (virtual hosts),
+`route_config` (further fields of the route configuration), `clusters` (further clusters) or a whole `listener`,
+and `cases`. A case is a line `METHOD PATH; name: value; …; body=TEXT` or a mapping with `request` (such a line),
+`raw` (bytes with `\\r\\n` escapes, a list with pauses), `count`, `end` (whether the end of the connection matters).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CASES = Path(__file__).parent / "cases"
+
+
+@dataclass(frozen=True)
+class Case:
+    scenario: str
+    name: str
+    parts: tuple[bytes | float, ...]
+    methods: tuple[str, ...]
+    linger: float
+    shut: bool
+    timeout: float
+    abort_after: float | None
+    repeat: int
+    #: log lines are compared (some cases end a connection at a moment of the kernel's choosing)
+    compare_log: bool
+    #: the only acceptable difference, explained: {"tidegate": status, "why": text}
+    intended: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    document: dict[str, Any]
+    cases: tuple[Case, ...]
+
+    def bootstrap(self, ports: dict[str, int], log: str, admin_port: int, port: int) -> str:
+        """The bootstrap with `@NAME@` ports, the log path and the listener's port filled in."""
+        text = yaml.safe_dump(self._bootstrap(), sort_keys=False)
+        for name, number in ports.items():
+            text = text.replace(f"'@{name}@'", str(number)).replace(f"@{name}@", str(number))
+        text = text.replace("@log@", log).replace("'@admin@'", str(admin_port)).replace("'@port@'", str(port))
+        return text.replace("@port@", str(port))
+
+    def _bootstrap(self) -> dict[str, Any]:
+        doc = self.document
+        clusters = [_static("a", "@a@"), _static("b", "@b@"), _static("dead", "@dead@"), _static("empty")]
+        clusters += doc.get("clusters", [])
+        names = [c["name"] for c in doc.get("clusters", [])]
+        clusters = [c for i, c in enumerate(clusters) if i >= 4 or c["name"] not in names]
+        listener = doc.get("listener") or {
+            "name": "main",
+            "address": _socket("@port@"),
+            "filter_chains": [{"filters": [_hcm(doc)]}],
+        }
+        return {
+            "node": {"id": "sidecar~127.0.0.1~test.default~default.svc.cluster.local", "cluster": "test"},
+            "admin": {"address": _socket("@admin@")},
+            "static_resources": {"listeners": [listener, *doc.get("listeners", [])], "clusters": clusters},
+            **doc.get("bootstrap", {}),
+        }
+
+
+def _socket(port: str) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _static(name: str, *ports: str) -> dict[str, Any]:
+    endpoints = [{"endpoint": {"address": _socket(port)}} for port in ports]
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}] if ports else []},
+    }
+
+
+LOG_FORMAT = (
+    '%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% '
+    "%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON% "
+    '%BYTES_RECEIVED% %BYTES_SENT% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(:AUTHORITY)%" '
+    "%UPSTREAM_HOST% %UPSTREAM_CLUSTER% %ROUTE_NAME% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%\n"
+)
+
+
+def _hcm(doc: dict[str, Any]) -> dict[str, Any]:
+    hcm: dict[str, Any] = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "ingress",
+        "access_log": [
+            {
+                "name": "file",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": "@log@",
+                    "log_format": {"text_format_source": {"inline_string": LOG_FORMAT}},
+                },
+            }
+        ],
+        "http_filters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+            }
+        ],
+        "route_config": {
+            "name": "local",
+            "virtual_hosts": doc.get("routes")
+            or [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "a"}}]}],
+            **doc.get("route_config", {}),
+        },
+    }
+    hcm.update(copy.deepcopy(doc.get("hcm", {})))
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": hcm}
+
+
+def _line(text: str) -> tuple[str, bytes]:
+    """`POST /x; host: a; body=abc` as a method and the bytes of the request."""
+    first, *items = text.split("; ")
+    method, path = first.split(" ", 1)
+    headers, body = [], ""
+    for item in items:
+        if item.startswith("body="):
+            body = item[5:]
+        else:
+            headers.append(item)
+    names = {h.partition(":")[0].lower() for h in headers}
+    if "host" not in names:
+        headers.insert(0, "host: test.example")
+    if body and not names & {"content-length", "transfer-encoding"}:
+        headers.append(f"content-length: {len(body)}")
+    return method, (f"{method} {path} HTTP/1.1\r\n" + "".join(h + "\r\n" for h in headers) + "\r\n" + body).encode()
+
+
+def _case(scenario: str, index: int, entry: str | dict[str, Any]) -> Case:
+    options = {"request": entry} if isinstance(entry, str) else dict(entry)
+    parts: list[bytes | float] = []
+    methods: list[str] = []
+    if "request" in options:
+        lines = options["request"] if isinstance(options["request"], list) else [options["request"]]
+        for line in lines:
+            method, data = _line(line)
+            parts.append(data)
+            methods.append(method)
+        if options.get("pipelined"):
+            parts = [b"".join(p for p in parts if isinstance(p, bytes))]
+    if "raw" in options:
+        raw = options["raw"] if isinstance(options["raw"], list) else [options["raw"]]
+        for part in raw:
+            if isinstance(part, str):
+                data = part.encode("latin-1").decode("unicode_escape").encode("latin-1")
+                parts.append(data)
+            else:
+                parts.append(float(part))
+        if not methods:
+            methods = list(options.get("methods", [])) or [
+                bytes(p).split(b" ")[0].decode("latin-1") for p in parts[:1] if isinstance(p, bytes)
+            ]
+    label = options.get("name") or (entry if isinstance(entry, str) else options.get("request") or f"raw {index}")
+    return Case(
+        scenario=scenario,
+        name=f"{index:02d} {str(label)[:90]}",
+        parts=tuple(parts),
+        methods=tuple(methods),
+        linger=float(options.get("linger", 0.6 if "raw" in options else 0.0)),
+        shut=bool(options.get("shut", False)),
+        timeout=float(options.get("timeout", 8.0)),
+        abort_after=options.get("abort_after"),
+        repeat=int(options.get("repeat", 1)),
+        compare_log=bool(options.get("log", True)),
+        intended=options.get("intended"),
+    )
+
+
+def load() -> list[Scenario]:
+    """Every scenario, by file name."""
+    scenarios = []
+    for path in sorted(CASES.glob("*.yaml")):
+        document = yaml.safe_load(path.read_text())
+        cases = tuple(_case(path.stem, i, entry) for i, entry in enumerate(document["cases"]))
+        scenarios.append(Scenario(path.stem, document, cases))
+    return scenarios

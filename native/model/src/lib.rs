@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod bootstrap;
 pub mod cluster;
+pub mod format;
 pub mod hcm;
 pub mod listener;
 pub mod matcher;

@@ -135,7 +135,11 @@ class Backend:
         payload = b"x" * int(do["len"]) if "len" in do else json.dumps(echo).encode()
         if status in (204, 304):
             payload = b""
-        out = [f"HTTP/1.1 {status} {do.get('reason', 'Because')}", "content-type: application/json", "x-backend: " + self.name]
+        out = [
+            f"HTTP/1.1 {status} {do.get('reason', 'Because')}",
+            "content-type: application/json",
+            "x-backend: " + self.name,
+        ]
         if "header" in do:
             name, _, value = do["header"].partition(":")
             out.append(f"{name}: {value}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -83,7 +83,7 @@ def _static(name: str, *ports: str) -> dict[str, Any]:
 
 
 LOG_FORMAT = (
-    '%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% '
+    "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% "
     "%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON% "
     '%BYTES_RECEIVED% %BYTES_SENT% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(:AUTHORITY)%" '
     "%UPSTREAM_HOST% %UPSTREAM_CLUSTER% %ROUTE_NAME% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%\n"
@@ -92,7 +92,9 @@ LOG_FORMAT = (
 
 def _hcm(doc: dict[str, Any]) -> dict[str, Any]:
     hcm: dict[str, Any] = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": (
+            "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+        ),
         "stat_prefix": "ingress",
         "access_log": [
             {
@@ -172,10 +174,10 @@ def _case(scenario: str, index: int, entry: str | dict[str, Any]) -> Case:
         linger=float(options.get("linger", 0.6 if "raw" in options else 0.0)),
         shut=bool(options.get("shut", False)),
         timeout=float(options.get("timeout", 8.0)),
-        abort_after=options.get("abort_after"),
+        abort_after=cast("float | None", options.get("abort_after")),
         repeat=int(options.get("repeat", 1)),
         compare_log=bool(options.get("log", True)),
-        intended=options.get("intended"),
+        intended=cast("dict[str, Any] | None", options.get("intended")),
     )
 
 

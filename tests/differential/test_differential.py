@@ -70,7 +70,11 @@ def comparable(result: Exchange, port: int) -> dict[str, Any]:
             "complete": r.complete,
         }
 
-    return {"responses": [one(r) for r in result.responses], "end": result.end, "leftover": result.leftover.decode("latin-1")}
+    return {
+        "responses": [one(r) for r in result.responses],
+        "end": result.end,
+        "leftover": result.leftover.decode("latin-1"),
+    }
 
 
 class Pair:
@@ -160,7 +164,9 @@ def _pair(alive: dict[str, Pair], name: str, tmp_path_factory: pytest.TempPathFa
     return alive[name]
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, id=f"{c.scenario}/{c.name}") for s in SCENARIOS.values() for c in s.cases])
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=f"{c.scenario}/{c.name}") for s in SCENARIOS.values() for c in s.cases]
+)
 def test_same_as_envoy(case: Case, pairs: dict[str, Pair], tmp_path_factory: pytest.TempPathFactory) -> None:
     envoy, subject = _pair(pairs, case.scenario, tmp_path_factory).ask(case)
     if case.intended:

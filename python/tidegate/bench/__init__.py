@@ -1,0 +1,1 @@
+"""Side-by-side measurements: tidegate, Envoy, HAProxy and nginx on the same work in the same run."""

@@ -1,7 +1,7 @@
 """Command lines as tables: a flag is a row, parsing and `--help` read the same rows.
 
 argparse cannot say what tidegate has to: Envoy's and pilot-agent's exact spellings, flags that are accepted and mean
-nothing (with the reason), a value that is missing at the end of the line. It also costs the agent a megabyte. Nothing
+nothing (with the reason), a value that may be missing. It also costs the agent a megabyte. Nothing
 here knows which flags exist; `tidegate.settings` has the tables.
 """
 
@@ -41,7 +41,7 @@ class Flag:
     env: str = ""  # the environment variable that gives the default
     unused: str = ""  # why the flag is accepted although it changes nothing
     rejected: str = ""  # why the flag is known and still refused
-    optional_value: bool = False  # the last word of the line may be this flag without its value
+    optional_value: bool = False  # another flag, or the end of the line, may stand where its value should be
 
     @property
     def key(self) -> str:
@@ -116,11 +116,11 @@ def parse(
             value: Value = True if inline is None else _boolean(name, inline)
         else:
             if inline is None:
-                if at < len(words):
+                if flag.optional_value and (at == len(words) or _split(words[at], by_name)[0] in by_name):
+                    inline = ""
+                elif at < len(words):
                     inline = words[at]
                     at += 1
-                elif flag.optional_value:
-                    inline = ""
                 else:
                     raise UsageError(name, "a value must follow")
             value = _value(flag, name, inline)

@@ -2,7 +2,7 @@
 
 The one file that reads the environment. A command calls its function here (`proxy_settings`, `agent_settings`,
 `iptables_settings`) and hands the result on; nothing below a command's `app` ever looks at a flag or a variable again.
-The tables say what a flag means, what an accepted flag without effect would have meant, and why a known flag is refused.
+The tables say what a flag means, why an accepted flag has no effect, and why a known flag is refused.
 """
 
 from __future__ import annotations

@@ -1,0 +1,27 @@
+//! The wildcard subscriptions, CDS and LDS.
+
+use crate::def::group;
+
+group! {
+    /// `cluster_manager.cds.` and `listener_manager.lds.`
+    Discovery "discovery" {
+        counters {
+            INIT_FETCH_TIMEOUT "init_fetch_timeout",
+            UPDATE_ATTEMPT "update_attempt",
+            UPDATE_FAILURE "update_failure",
+            UPDATE_REJECTED "update_rejected",
+            UPDATE_SUCCESS "update_success",
+        }
+        gauges {
+            UPDATE_TIME "update_time",
+            VERSION "version",
+        }
+        histograms {
+            UPDATE_DURATION "update_duration",
+        }
+        codes {}
+        texts {
+            VERSION_TEXT "version_text",
+        }
+    }
+}

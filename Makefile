@@ -13,7 +13,7 @@ NATIVE := python/tidegate/_native.abi3.so
 RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
 APT := iptables iproute2 procps haproxy nginx-light
 
-.PHONY: help setup system peers build demo check test test-rust test-python bench lock descriptors config-reference fmt clean
+.PHONY: help setup system peers build demo check test test-rust test-python bench bench-micro lock descriptors fmt clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ test-rust: $(VENV)/.ready
 
 test-python: setup
 	$(BIN)/python -m pytest
+
+bench-micro: build  ## matching over 1, 1,000 and 10,000 entries, through the native module
+	$(BIN)/python -m pytest bench -p no:cacheprovider --benchmark-columns=median,min,max
 
 bench: setup  ## side-by-side figures against Envoy, HAProxy and nginx
 	$(BIN)/tidegate bench $(BENCH_ARGS)

@@ -1,0 +1,6 @@
+//! tidegate-codec: sans-IO protocol engines. Bytes in; spans, events and verdicts out; bytes back into a caller's vector.
+//!
+//! Knows nothing of sockets, clocks, threads, configuration types or statistics: the connection manager owns those and
+//! hands in slices. Nothing here allocates in the steady state.
+
+pub mod h1;

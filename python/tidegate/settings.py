@@ -8,7 +8,7 @@ The tables say what a flag means, why an accepted flag has no effect, and why a 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidegate.errors import UsageError
 from tidegate.flags import Flag, Parsed, help_text, parse
@@ -251,7 +251,7 @@ class AgentSettings:
 
     role: Role
     ip: str  # "" = find out
-    id: str
+    id: str  # "" = from the address
     domain: str
     registry: str
     status_port: int
@@ -280,6 +280,10 @@ class AgentSettings:
     def node_id(self) -> str:
         return f"{self.role}~{self.ip}~{self.id}~{self.domain}"
 
+    def with_ip(self, ip: str) -> AgentSettings:
+        """The same settings once the pod's address is known; an id that is made of it is made now."""
+        return replace(self, ip=ip, id=self.id or (f"{ip}.service.consul" if self.registry == "Consul" else ip))
+
 
 def agent_help() -> str:
     return help_text(
@@ -305,12 +309,11 @@ def agent_settings(argv: Sequence[str], environ: Mapping[str, str] | None = None
     host, port = _host_port("--discoveryAddress", parsed.text("discoveryAddress"))
     if str(port) in _HTTP_DISCOVERY_PORTS:
         port = 15010
-    ip = parsed.text("ip")
     registry = parsed.text("serviceregistry")
     return AgentSettings(
         role=role,
-        ip=ip,
-        id=parsed.text("id") or _default_id(registry, environ.get("POD_NAME", ""), namespace, ip),
+        ip=parsed.text("ip"),
+        id=parsed.text("id") or _default_id(registry, environ.get("POD_NAME", ""), namespace),
         domain=parsed.text("domain") or _default_domain(registry, namespace),
         registry=registry,
         status_port=parsed.number("statusPort"),
@@ -357,10 +360,9 @@ def _whole_seconds(parsed: Parsed, key: str) -> float:
     return value
 
 
-def _default_id(registry: str, pod: str, namespace: str, ip: str) -> str:
-    if registry == "Kubernetes":
-        return f"{pod}.{namespace}" if pod or namespace else ip
-    return f"{ip}.service.consul" if registry == "Consul" else ip
+def _default_id(registry: str, pod: str, namespace: str) -> str:
+    """ "" when it has to wait for the address."""
+    return f"{pod}.{namespace}" if registry == "Kubernetes" and (pod or namespace) else ""
 
 
 def _default_domain(registry: str, namespace: str) -> str:

@@ -1,0 +1,203 @@
+//! Header changes of one level (`request_headers_to_add` and its siblings), compiled, and the order of levels.
+
+use tidegate_model::{AppendAction, HeaderMutations, HeaderValueOption, Name};
+
+use crate::error::CompileError;
+use crate::format::Formatter;
+use crate::header_name::HeaderName;
+use crate::log_context::LogContext;
+
+/// A header map that can be changed. Implemented by the connection manager for request and for response headers.
+pub trait HeaderEdit {
+    fn contains(&self, name: &HeaderName) -> bool;
+
+    /// Removes every value.
+    fn remove(&mut self, name: &HeaderName);
+
+    /// Adds a value after those present (where Envoy joins values of a header it knows, so does the implementer).
+    fn append(&mut self, name: &HeaderName, value: &[u8]);
+
+    /// Replaces all values by this one, in the place of the first.
+    fn set(&mut self, name: &HeaderName, value: &[u8]);
+}
+
+/// The header changes of one level.
+#[derive(Debug, Default)]
+pub struct HeaderMutator {
+    pub request: HeaderOps,
+    pub response: HeaderOps,
+}
+
+/// Removals, then additions.
+#[derive(Debug, Default)]
+pub struct HeaderOps {
+    remove: Vec<HeaderName>,
+    add: Vec<HeaderAdd>,
+}
+
+#[derive(Debug)]
+struct HeaderAdd {
+    name: HeaderName,
+    value: Value,
+    action: AppendAction,
+    keep_empty_value: bool,
+}
+
+#[derive(Debug)]
+enum Value {
+    Literal(Name),
+    Format(Formatter),
+}
+
+impl HeaderMutator {
+    pub(crate) fn compile(config: &HeaderMutations) -> Result<Self, CompileError> {
+        Ok(Self {
+            request: HeaderOps::compile(&config.request_add, &config.request_remove)
+                .map_err(|e| e.within("request_headers_to_add"))?,
+            response: HeaderOps::compile(&config.response_add, &config.response_remove)
+                .map_err(|e| e.within("response_headers_to_add"))?,
+        })
+    }
+}
+
+/// Room for evaluating header values, kept by the worker from request to request.
+#[derive(Debug, Default)]
+pub struct HeaderScratch {
+    values: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl HeaderOps {
+    fn compile(add: &[HeaderValueOption], remove: &[Name]) -> Result<Self, CompileError> {
+        let mut compiled = Vec::with_capacity(add.len());
+        for (index, option) in add.iter().enumerate() {
+            let format = Formatter::compile_omitting_empty(&option.value)
+                .map_err(|e| CompileError::new(format!("[{index}].header.value"), e.reason))?;
+            compiled.push(HeaderAdd {
+                name: HeaderName::from(&option.name),
+                value: match format.literal() {
+                    Some(text) => Value::Literal(text),
+                    None => Value::Format(format),
+                },
+                action: option.append_action,
+                keep_empty_value: option.keep_empty_value,
+            });
+        }
+        Ok(Self {
+            remove: remove.iter().map(HeaderName::from).collect(),
+            add: compiled,
+        })
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+
+    /// Applies this level: removals first; then, with all values computed before any of them is put in, overwrites, then
+    /// additions.
+    pub fn apply<T: LogContext + HeaderEdit>(&self, target: &mut T, scratch: &mut HeaderScratch) {
+        for name in &self.remove {
+            target.remove(name);
+        }
+        if self.add.is_empty() {
+            return;
+        }
+        scratch.values.clear();
+        scratch.ends.clear();
+        for add in &self.add {
+            match &add.value {
+                Value::Literal(text) => scratch.values.extend_from_slice(text.as_bytes()),
+                Value::Format(format) => format.format(&*target, &mut scratch.values),
+            }
+            scratch.ends.push(scratch.values.len());
+        }
+        for overwriting in [true, false] {
+            let mut start = 0;
+            for (add, end) in self.add.iter().zip(&scratch.ends) {
+                let value = scratch.values.get(start..*end).unwrap_or_default();
+                start = *end;
+                if value.is_empty() && !add.keep_empty_value {
+                    continue;
+                }
+                match (add.action, overwriting) {
+                    (AppendAction::OverwriteIfExistsOrAdd, true) => target.set(&add.name, value),
+                    (AppendAction::OverwriteIfExists, true) => {
+                        if target.contains(&add.name) {
+                            target.set(&add.name, value);
+                        }
+                    }
+                    (AppendAction::AddIfAbsent, false) => {
+                        if !target.contains(&add.name) {
+                            target.append(&add.name, value);
+                        }
+                    }
+                    (AppendAction::AppendIfExistsOrAdd, false) => target.append(&add.name, value),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The levels of header changes that apply to a request.
+#[derive(Debug, Clone, Copy)]
+pub struct HeaderLevels<'a> {
+    pub weighted_cluster: Option<&'a HeaderMutator>,
+    pub route: &'a HeaderMutator,
+    pub virtual_host: &'a HeaderMutator,
+    pub route_configuration: &'a HeaderMutator,
+    /// `RouteConfiguration.most_specific_header_mutations_wins`.
+    pub most_specific_wins: bool,
+}
+
+impl<'a> HeaderLevels<'a> {
+    /// In Envoy's order of evaluation: weighted cluster, route, virtual host, route configuration; backwards when the most
+    /// specific is to win.
+    fn in_order(&self) -> [Option<&'a HeaderMutator>; 4] {
+        let mut levels = [
+            self.weighted_cluster,
+            Some(self.route),
+            Some(self.virtual_host),
+            Some(self.route_configuration),
+        ];
+        if self.most_specific_wins {
+            levels.reverse();
+        }
+        levels
+    }
+
+    pub fn has_request_changes(&self) -> bool {
+        self.in_order()
+            .iter()
+            .flatten()
+            .any(|level| !level.request.is_empty())
+    }
+
+    pub fn has_response_changes(&self) -> bool {
+        self.in_order()
+            .iter()
+            .flatten()
+            .any(|level| !level.response.is_empty())
+    }
+
+    pub fn apply_request<T: LogContext + HeaderEdit>(
+        &self,
+        target: &mut T,
+        scratch: &mut HeaderScratch,
+    ) {
+        for level in self.in_order().into_iter().flatten() {
+            level.request.apply(target, scratch);
+        }
+    }
+
+    pub fn apply_response<T: LogContext + HeaderEdit>(
+        &self,
+        target: &mut T,
+        scratch: &mut HeaderScratch,
+    ) {
+        for level in self.in_order().into_iter().flatten() {
+            level.response.apply(target, scratch);
+        }
+    }
+}

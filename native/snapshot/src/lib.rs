@@ -1,0 +1,46 @@
+//! Immutable match tables: what the model says, compiled for workers to read without locks or allocation.
+//!
+//! `SnapshotBuilder` turns validated `tidegate_model` types into the next `Snapshot`, sharing what did not change. All
+//! matching and evaluation here is a pure function of tables, metadata and random numbers given in; traffic, benches,
+//! fuzzing and `explain` call the same code. This crate must not know protobuf, sockets, threads or clocks.
+
+pub mod access_log;
+pub mod cluster;
+pub mod cors;
+mod error;
+pub mod fault;
+pub mod filter_chain;
+pub mod format;
+pub mod header_name;
+pub mod headers;
+mod ids;
+pub mod listener;
+pub mod log_context;
+pub mod matcher;
+mod paged;
+pub mod per_filter;
+mod process;
+pub mod regex;
+pub mod request;
+pub mod response_flags;
+pub mod routes;
+pub mod runtime;
+mod snapshot;
+
+pub use self::access_log::{AccessLogs, CompiledAccessLog};
+pub use self::cluster::{CompiledCluster, Endpoints, Host, HostAddress, HostId};
+pub use self::error::CompileError;
+pub use self::filter_chain::{ConnMeta, FilterChains};
+pub use self::format::{FormatError, Formatter};
+pub use self::header_name::{HeaderName, WellKnown};
+pub use self::headers::{HeaderEdit, HeaderLevels, HeaderMutator, HeaderScratch};
+pub use self::ids::{ClusterId, ClusterRef, ListenerId, RouteConfigId, RouteConfigRef};
+pub use self::listener::{
+    Chain, ChainFilter, CompiledHcm, CompiledListener, CompiledTcpProxy, HcmRoutes, ListenerTable,
+};
+pub use self::log_context::LogContext;
+pub use self::request::{PlainRequest, RequestView};
+pub use self::response_flags::ResponseFlags;
+pub use self::routes::{CompiledRoutes, CompiledVirtualHost, Routed};
+pub use self::runtime::Runtime;
+pub use self::snapshot::{Snapshot, SnapshotBuilder};

@@ -1,0 +1,293 @@
+//! Listeners: their filter chains compiled, and the table that hands a redirected connection to the right one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tidegate_model::Name;
+use tidegate_model::hcm::{HttpConnectionManager, HttpFilter, HttpFilterKind, RouteSource};
+use tidegate_model::listener::{FilterChain, Listener, NetworkFilter, TcpCluster, TcpProxy};
+
+use crate::access_log::{AccessLogs, CompiledAccessLog};
+use crate::error::CompileError;
+use crate::fault::CompiledFault;
+use crate::filter_chain::{FilterChains, canonical};
+use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
+use crate::routes::CompiledRoutes;
+
+/// One listener of a snapshot, bound to a socket or reached by hand-off only.
+#[derive(Debug)]
+pub struct CompiledListener {
+    pub(crate) slot: Arc<Slot>,
+    pub config: Arc<Listener>,
+    /// The snapshot generation in which `config` became what it is.
+    pub incarnation: u64,
+    pub filter_chains: FilterChains,
+    /// For connections that no filter chain took.
+    pub access_log: AccessLogs,
+}
+
+impl CompiledListener {
+    #[inline]
+    pub fn id(&self) -> ListenerId {
+        ListenerId::of(&self.slot)
+    }
+
+    #[inline]
+    pub fn name(&self) -> &Name {
+        &self.config.name
+    }
+
+    /// Whether it has a socket of its own.
+    #[inline]
+    pub fn is_bound(&self) -> bool {
+        self.config.bind_to_port
+    }
+
+    /// The address and the additional addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        std::iter::once(self.config.address).chain(self.config.additional_addresses.iter().copied())
+    }
+}
+
+/// A filter chain. The same `Arc` as before as long as its configuration is the same, whatever happens to its listener:
+/// connections need to drain only when their chain is gone.
+#[derive(Debug)]
+pub struct Chain {
+    pub config: FilterChain,
+    pub filter: ChainFilter,
+}
+
+#[derive(Debug)]
+pub enum ChainFilter {
+    TcpProxy(CompiledTcpProxy),
+    Http(CompiledHcm),
+}
+
+#[derive(Debug)]
+pub struct CompiledTcpProxy {
+    pub config: Arc<TcpProxy>,
+    pub clusters: TcpClusters,
+    pub access_log: AccessLogs,
+}
+
+#[derive(Debug)]
+pub enum TcpClusters {
+    Single(ClusterRef),
+    Weighted {
+        entries: Vec<(ClusterRef, u32)>,
+        total_weight: u64,
+    },
+}
+
+impl CompiledTcpProxy {
+    /// The cluster for a connection, by a uniformly random number.
+    #[inline]
+    pub fn pick(&self, random: u64) -> Option<&ClusterRef> {
+        match &self.clusters {
+            TcpClusters::Single(cluster) => Some(cluster),
+            TcpClusters::Weighted {
+                entries,
+                total_weight,
+            } => {
+                let mut point = random % (*total_weight).max(1);
+                for (cluster, weight) in entries {
+                    let weight = u64::from(*weight);
+                    if point < weight {
+                        return Some(cluster);
+                    }
+                    point -= weight;
+                }
+                None
+            }
+        }
+    }
+}
+
+/// An HTTP connection manager with everything that its requests need compiled.
+#[derive(Debug)]
+pub struct CompiledHcm {
+    pub config: Arc<HttpConnectionManager>,
+    pub routes: HcmRoutes,
+    /// In order, the router last.
+    pub filters: Vec<CompiledHttpFilter>,
+    pub access_log: AccessLogs,
+    /// `router.upstream_log`.
+    pub upstream_log: AccessLogs,
+}
+
+#[derive(Debug)]
+pub enum HcmRoutes {
+    /// Look up in the current snapshot, [`crate::Snapshot::routes`].
+    Rds(RouteConfigRef),
+    Inline(Arc<CompiledRoutes>),
+}
+
+#[derive(Debug)]
+pub struct CompiledHttpFilter {
+    pub config: HttpFilter,
+    /// For `HttpFilterKind::Fault`.
+    pub fault: Option<CompiledFault>,
+}
+
+/// Finds listeners by address.
+#[derive(Debug, Clone, Default)]
+pub struct ListenerTable {
+    by_address: FxHashMap<SocketAddr, Arc<CompiledListener>>,
+}
+
+impl ListenerTable {
+    pub(crate) fn new<'a>(listeners: impl Iterator<Item = &'a Arc<CompiledListener>>) -> Self {
+        let mut by_address = FxHashMap::default();
+        for listener in listeners {
+            for address in listener.addresses() {
+                by_address
+                    .entry(canonical(address))
+                    .or_insert_with(|| Arc::clone(listener));
+            }
+        }
+        Self { by_address }
+    }
+
+    /// The listener that a connection made to `original_dst` belongs to: exact IP and port, then the wildcard address of its
+    /// family with that port. An IPv4 address mapped into IPv6 counts as IPv4, as in Envoy. `None`: the listener that
+    /// accepted it keeps it.
+    #[inline]
+    pub fn find(&self, original_dst: SocketAddr) -> Option<&Arc<CompiledListener>> {
+        let address = canonical(original_dst);
+        self.by_address.get(&address).or_else(|| {
+            let any = match address.ip() {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            self.by_address.get(&SocketAddr::new(any, address.port()))
+        })
+    }
+}
+
+/// What compiling a listener may intern.
+pub(crate) struct Names<'a> {
+    pub(crate) clusters: &'a mut SlotTable,
+    pub(crate) routes: &'a mut SlotTable,
+}
+
+impl Names<'_> {
+    pub(crate) fn cluster(&mut self, name: &Name) -> ClusterRef {
+        ClusterRef {
+            slot: self.clusters.intern(name),
+        }
+    }
+
+    pub(crate) fn route_config(&mut self, name: &Name) -> RouteConfigRef {
+        RouteConfigRef {
+            slot: self.routes.intern(name),
+        }
+    }
+}
+
+pub(crate) fn compile(
+    config: &Arc<Listener>,
+    slot: Arc<Slot>,
+    incarnation: u64,
+    old: Option<&CompiledListener>,
+    names: &mut Names<'_>,
+) -> Result<CompiledListener, CompileError> {
+    let mut chains = Vec::with_capacity(config.filter_chains.len());
+    for (index, chain) in config.filter_chains.iter().enumerate() {
+        let compiled = compile_chain(chain, old, names)
+            .map_err(|error| error.within(&format!("filter_chains[{index}]")))?;
+        chains.push(compiled);
+    }
+    let default = match &config.default_filter_chain {
+        Some(chain) => Some(
+            compile_chain(chain, old, names)
+                .map_err(|error| error.within("default_filter_chain"))?,
+        ),
+        None => None,
+    };
+    Ok(CompiledListener {
+        slot,
+        config: Arc::clone(config),
+        incarnation,
+        filter_chains: FilterChains::compile(chains, default)?,
+        access_log: CompiledAccessLog::compile_all(&config.access_log)?,
+    })
+}
+
+fn compile_chain(
+    config: &FilterChain,
+    old: Option<&CompiledListener>,
+    names: &mut Names<'_>,
+) -> Result<Arc<Chain>, CompileError> {
+    if let Some(old) = old {
+        let chains = &old.filter_chains;
+        let kept = chains
+            .chains()
+            .iter()
+            .chain(chains.default_chain())
+            .find(|chain| chain.config == *config);
+        if let Some(chain) = kept {
+            return Ok(Arc::clone(chain));
+        }
+    }
+    let filter = match &config.filter {
+        NetworkFilter::TcpProxy(proxy) => ChainFilter::TcpProxy(CompiledTcpProxy {
+            config: Arc::clone(proxy),
+            clusters: match &proxy.cluster {
+                TcpCluster::Single(name) => TcpClusters::Single(names.cluster(name)),
+                TcpCluster::Weighted(entries) => TcpClusters::Weighted {
+                    total_weight: entries.iter().map(|(_, weight)| u64::from(*weight)).sum(),
+                    entries: entries
+                        .iter()
+                        .map(|(name, weight)| (names.cluster(name), *weight))
+                        .collect(),
+                },
+            },
+            access_log: CompiledAccessLog::compile_all(&proxy.access_log)?,
+        }),
+        NetworkFilter::HttpConnectionManager(hcm) => ChainFilter::Http(compile_hcm(hcm, names)?),
+    };
+    Ok(Arc::new(Chain {
+        config: config.clone(),
+        filter,
+    }))
+}
+
+fn compile_hcm(
+    config: &Arc<HttpConnectionManager>,
+    names: &mut Names<'_>,
+) -> Result<CompiledHcm, CompileError> {
+    let routes = match &config.routes {
+        RouteSource::Rds(name) => HcmRoutes::Rds(names.route_config(name)),
+        RouteSource::Inline(routes) => HcmRoutes::Inline(Arc::new(
+            CompiledRoutes::compile(routes, names).map_err(|e| e.within("route_config"))?,
+        )),
+    };
+    let mut filters = Vec::with_capacity(config.http_filters.len());
+    let mut upstream_log = AccessLogs::default();
+    for (index, filter) in config.http_filters.iter().enumerate() {
+        let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
+        let mut fault = None;
+        match &filter.kind {
+            HttpFilterKind::Fault(policy) => {
+                fault = Some(CompiledFault::compile(policy).map_err(within)?);
+            }
+            HttpFilterKind::Router(router) => {
+                upstream_log =
+                    CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
+            }
+            HttpFilterKind::Cors(_) | HttpFilterKind::GrpcStats => {}
+        }
+        filters.push(CompiledHttpFilter {
+            config: filter.clone(),
+            fault,
+        });
+    }
+    Ok(CompiledHcm {
+        config: Arc::clone(config),
+        routes,
+        filters,
+        access_log: CompiledAccessLog::compile_all(&config.access_log)?,
+        upstream_log,
+    })
+}

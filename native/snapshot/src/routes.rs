@@ -1,0 +1,283 @@
+//! Route configurations, compiled: host lookup, ordered route matching, and the pure evaluation of what a route says.
+//!
+//! Everything here is a function of (tables, request, random number): traffic, benches and `explain` run the same code.
+
+pub mod action;
+pub mod redirect;
+pub mod rewrite;
+
+mod hosts;
+mod index;
+mod path_match;
+mod trie;
+
+use std::sync::Arc;
+
+use tidegate_model::Name;
+use tidegate_model::route::{RequireTls, RouteConfiguration, VirtualHost};
+
+pub use self::action::{CompiledAction, CompiledForward, CompiledRoute, RoutedCluster};
+use self::hosts::HostTable;
+pub use self::hosts::port_start;
+use self::index::RouteIndex;
+use crate::error::CompileError;
+use crate::headers::HeaderMutator;
+use crate::ids::{RouteConfigId, RouteConfigRef};
+use crate::listener::Names;
+use crate::per_filter::CompiledPerFilter;
+use crate::request::RequestView;
+use crate::runtime::Runtime;
+
+/// `config.route.v3.RouteConfiguration` in tables.
+#[derive(Debug)]
+pub struct CompiledRoutes {
+    pub config: Arc<RouteConfiguration>,
+    key: Option<RouteConfigRef>,
+    hosts: HostTable,
+    virtual_hosts: Vec<Arc<CompiledVirtualHost>>,
+    pub headers: HeaderMutator,
+    pub per_filter: CompiledPerFilter,
+}
+
+/// A virtual host with its routes.
+#[derive(Debug)]
+pub struct CompiledVirtualHost {
+    pub config: Arc<VirtualHost>,
+    routes: Vec<Arc<CompiledRoute>>,
+    index: Option<RouteIndex>,
+    pub headers: HeaderMutator,
+    pub per_filter: CompiledPerFilter,
+    /// Where a request goes that should have come by TLS.
+    ssl_redirect: Option<Arc<CompiledRoute>>,
+}
+
+/// What a request matched.
+#[derive(Debug, Clone, Copy)]
+pub struct Routed<'a> {
+    pub virtual_host: &'a Arc<CompiledVirtualHost>,
+    pub route: &'a Arc<CompiledRoute>,
+}
+
+impl CompiledRoutes {
+    /// Routes that are part of a connection manager.
+    pub(crate) fn compile(
+        config: &Arc<RouteConfiguration>,
+        names: &mut Names<'_>,
+    ) -> Result<Self, CompileError> {
+        Self::build(config, None, None, names)
+    }
+
+    /// Routes delivered by RDS; virtual hosts equal to those of `old` are taken over.
+    pub(crate) fn compile_rds(
+        config: &Arc<RouteConfiguration>,
+        key: RouteConfigRef,
+        old: Option<&Self>,
+        names: &mut Names<'_>,
+    ) -> Result<Self, CompileError> {
+        Self::build(config, Some(key), old, names)
+    }
+
+    /// Outside a snapshot, for benches and tests of matching.
+    pub fn standalone(config: &Arc<RouteConfiguration>) -> Result<Self, CompileError> {
+        let mut clusters = crate::ids::SlotTable::default();
+        let mut routes = crate::ids::SlotTable::default();
+        let mut names = Names {
+            clusters: &mut clusters,
+            routes: &mut routes,
+        };
+        Self::compile(config, &mut names)
+    }
+
+    fn build(
+        config: &Arc<RouteConfiguration>,
+        key: Option<RouteConfigRef>,
+        old: Option<&Self>,
+        names: &mut Names<'_>,
+    ) -> Result<Self, CompileError> {
+        // A virtual host may be taken over only when what it inherits at compile time is the same.
+        let old = old.filter(|old| {
+            old.config.ignore_path_parameters_in_path_matching
+                == config.ignore_path_parameters_in_path_matching
+        });
+        let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
+        for (position, host) in config.virtual_hosts.iter().enumerate() {
+            let kept = old.and_then(|old| old.find_same(position, host));
+            virtual_hosts.push(match kept {
+                Some(kept) => kept,
+                None => Arc::new(
+                    CompiledVirtualHost::compile(
+                        host,
+                        config.ignore_path_parameters_in_path_matching,
+                        names,
+                    )
+                    .map_err(|e| e.within(&format!("virtual_hosts[{position}]")))?,
+                ),
+            });
+        }
+        Ok(Self {
+            hosts: HostTable::compile(&config.virtual_hosts)?,
+            headers: HeaderMutator::compile(&config.headers)?,
+            per_filter: CompiledPerFilter::compile(&config.per_filter)?,
+            virtual_hosts,
+            config: Arc::clone(config),
+            key,
+        })
+    }
+
+    /// The compiled form of an equal virtual host: at the same position, or anywhere under the same name.
+    fn find_same(
+        &self,
+        position: usize,
+        host: &Arc<VirtualHost>,
+    ) -> Option<Arc<CompiledVirtualHost>> {
+        let same = |compiled: &&Arc<CompiledVirtualHost>| {
+            Arc::ptr_eq(&compiled.config, host) || compiled.config == *host
+        };
+        self.virtual_hosts
+            .get(position)
+            .filter(same)
+            .or_else(|| {
+                self.virtual_hosts
+                    .iter()
+                    .find(|compiled| compiled.config.name == host.name && same(compiled))
+            })
+            .cloned()
+    }
+
+    /// The id under which RDS delivered it; `None` for inline routes.
+    #[inline]
+    pub fn rds_id(&self) -> Option<RouteConfigId> {
+        self.key.as_ref().map(RouteConfigRef::id)
+    }
+
+    #[inline]
+    pub fn name(&self) -> &Name {
+        &self.config.name
+    }
+
+    pub fn virtual_hosts(&self) -> &[Arc<CompiledVirtualHost>] {
+        &self.virtual_hosts
+    }
+
+    /// The virtual host for an authority (`Host` header): exact, longest suffix wildcard, longest prefix wildcard, `*`.
+    /// Case does not count; the port does, unless `ignore_port_in_host_matching`.
+    #[inline]
+    pub fn find_virtual_host(&self, authority: &[u8]) -> Option<&Arc<CompiledVirtualHost>> {
+        let host = if self.config.ignore_port_in_host_matching {
+            match port_start(authority) {
+                Some(start) => authority.get(..start).unwrap_or(authority),
+                None => authority,
+            }
+        } else {
+            authority
+        };
+        self.virtual_hosts.get(self.hosts.find(host)?)
+    }
+
+    /// Virtual host and route for a request; `None` is Envoy's 404 with flag `NR`.
+    /// `random` decides runtime fractions; use the same number for [`CompiledForward::pick`], as Envoy does.
+    #[inline]
+    pub fn find(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> Option<Routed<'_>> {
+        let virtual_host = self.find_virtual_host(request.authority())?;
+        let route = virtual_host.route(request, random, runtime)?;
+        Some(Routed {
+            virtual_host,
+            route,
+        })
+    }
+}
+
+impl CompiledVirtualHost {
+    fn compile(
+        config: &Arc<VirtualHost>,
+        ignore_path_parameters: bool,
+        names: &mut Names<'_>,
+    ) -> Result<Self, CompileError> {
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for (position, route) in config.routes.iter().enumerate() {
+            let compiled = CompiledRoute::compile(route, position, ignore_path_parameters, names)
+                .map_err(|e| e.within(&format!("routes[{position}]")))?;
+            routes.push(Arc::new(compiled));
+        }
+        let ssl_redirect = match config.require_tls {
+            RequireTls::None => None,
+            RequireTls::ExternalOnly | RequireTls::All => {
+                Some(Arc::new(CompiledRoute::ssl_redirect()))
+            }
+        };
+        Ok(Self {
+            index: RouteIndex::compile(&routes),
+            headers: HeaderMutator::compile(&config.headers)?,
+            per_filter: CompiledPerFilter::compile(&config.per_filter)?,
+            routes,
+            config: Arc::clone(config),
+            ssl_redirect,
+        })
+    }
+
+    #[inline]
+    pub fn name(&self) -> &Name {
+        &self.config.name
+    }
+
+    /// In the order of the configuration.
+    pub fn routes(&self) -> &[Arc<CompiledRoute>] {
+        &self.routes
+    }
+
+    /// The first route, in order, whose every condition holds.
+    #[inline]
+    pub fn route(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> Option<&Arc<CompiledRoute>> {
+        if let Some(redirect) = &self.ssl_redirect
+            && self.needs_tls(request)
+        {
+            return Some(redirect);
+        }
+        match &self.index {
+            Some(index) => index.find(&self.routes, request, random, runtime),
+            None => self.scan(request, random, runtime),
+        }
+    }
+
+    /// The same as [`Self::route`] by trying one after the other; what the index is checked against.
+    pub fn scan(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> Option<&Arc<CompiledRoute>> {
+        self.routes
+            .iter()
+            .find(|route| route.matches(request, random, runtime))
+    }
+
+    fn needs_tls(&self, request: &impl RequestView) -> bool {
+        use crate::header_name::{HeaderName, WellKnown};
+
+        let scheme = request.scheme();
+        if scheme.is_empty() || scheme == b"https" {
+            return false;
+        }
+        match self.config.require_tls {
+            RequireTls::None => false,
+            RequireTls::All => true,
+            RequireTls::ExternalOnly => {
+                let internal = HeaderName::known_as(WellKnown::EnvoyInternal);
+                request.header(&internal) != Some(b"true")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

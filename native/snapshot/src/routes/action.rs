@@ -1,0 +1,353 @@
+//! One route: its conditions and what it asks for.
+
+use std::sync::Arc;
+
+use tidegate_model::Name;
+use tidegate_model::route::{
+    ClusterSpecifier, DirectResponse, Forward, HostRewrite, PathRedirect, PathSpecifier, Redirect,
+    Route, RouteAction, RouteMatch, SchemeRedirect, WeightedClusterName,
+};
+use tidegate_model::{HeaderMutations, RuntimeFraction};
+
+use super::path_match::PathMatch;
+use super::redirect::CompiledRedirect;
+use super::rewrite::{CompiledHostRewrite, PathRewrite};
+use crate::error::CompileError;
+use crate::header_name::{HeaderName, WellKnown};
+use crate::headers::HeaderMutator;
+use crate::ids::ClusterRef;
+use crate::listener::Names;
+use crate::matcher::{CompiledHeader, CompiledQueryParameter};
+use crate::per_filter::CompiledPerFilter;
+use crate::request::RequestView;
+use crate::runtime::Runtime;
+
+/// A route with everything compiled.
+#[derive(Debug)]
+pub struct CompiledRoute {
+    pub config: Arc<Route>,
+    /// Position in its virtual host.
+    pub position: usize,
+    pub(super) path: PathMatch,
+    pub(super) headers: Vec<CompiledHeader>,
+    query_parameters: Vec<CompiledQueryParameter>,
+    runtime_fraction: Option<RuntimeFraction>,
+    grpc: bool,
+    pub action: CompiledAction,
+    pub header_mutations: HeaderMutator,
+    pub per_filter: CompiledPerFilter,
+}
+
+#[derive(Debug)]
+pub enum CompiledAction {
+    Route(Box<CompiledForward>),
+    Redirect(Box<CompiledRedirect>),
+    DirectResponse(DirectResponse),
+    /// Envoy answers 404.
+    NonForwarding,
+}
+
+/// `RouteAction`: where to send the request and how to change it on the way.
+#[derive(Debug)]
+pub struct CompiledForward {
+    /// Timeouts, priority, upgrades and what else needs no compiling.
+    pub config: Box<Forward>,
+    cluster: CompiledClusters,
+    pub path_rewrite: PathRewrite,
+    pub host_rewrite: CompiledHostRewrite,
+}
+
+#[derive(Debug)]
+enum CompiledClusters {
+    Single(ClusterRef),
+    Header(HeaderName),
+    Weighted {
+        entries: Vec<CompiledWeightedCluster>,
+        total_weight: u64,
+    },
+}
+
+/// One of a route's weighted clusters.
+#[derive(Debug)]
+pub struct CompiledWeightedCluster {
+    cluster: WeightedTarget,
+    weight: u64,
+    pub header_mutations: HeaderMutator,
+    pub host_rewrite_literal: Option<Name>,
+    pub per_filter: CompiledPerFilter,
+}
+
+#[derive(Debug)]
+enum WeightedTarget {
+    Cluster(ClusterRef),
+    Header(HeaderName),
+}
+
+/// The outcome of choosing a cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct RoutedCluster<'a> {
+    pub target: ClusterTarget<'a>,
+    /// Header changes, host rewrite and filter configuration of the chosen entry.
+    pub weighted: Option<&'a CompiledWeightedCluster>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum ClusterTarget<'a> {
+    Cluster(&'a ClusterRef),
+    /// Look the cluster up by the value of this request header; absent means no cluster found.
+    Header(&'a HeaderName),
+}
+
+impl CompiledForward {
+    fn compile(
+        config: &Forward,
+        path: &PathSpecifier,
+        case_sensitive: bool,
+        names: &mut Names<'_>,
+    ) -> Result<Self, CompileError> {
+        let cluster = match &config.cluster {
+            ClusterSpecifier::Cluster(name) => CompiledClusters::Single(names.cluster(name)),
+            ClusterSpecifier::ClusterHeader(header) => {
+                CompiledClusters::Header(HeaderName::from(header))
+            }
+            ClusterSpecifier::Weighted(weighted) => {
+                let mut entries = Vec::with_capacity(weighted.clusters.len());
+                for (index, entry) in weighted.clusters.iter().enumerate() {
+                    let within =
+                        |e: CompileError| e.within(&format!("weighted_clusters.clusters[{index}]"));
+                    entries.push(CompiledWeightedCluster {
+                        cluster: match &entry.cluster {
+                            WeightedClusterName::Name(name) => {
+                                WeightedTarget::Cluster(names.cluster(name))
+                            }
+                            WeightedClusterName::Header(name) => {
+                                WeightedTarget::Header(HeaderName::from(name))
+                            }
+                        },
+                        weight: u64::from(entry.weight),
+                        header_mutations: HeaderMutator::compile(&entry.headers).map_err(within)?,
+                        host_rewrite_literal: entry.host_rewrite_literal.clone(),
+                        per_filter: CompiledPerFilter::compile(&entry.per_filter)
+                            .map_err(within)?,
+                    });
+                }
+                CompiledClusters::Weighted {
+                    entries,
+                    total_weight: weighted.total_weight.max(1),
+                }
+            }
+        };
+        Ok(Self {
+            cluster,
+            path_rewrite: PathRewrite::compile(
+                path,
+                case_sensitive,
+                config.prefix_rewrite.as_ref(),
+                config.regex_rewrite.as_ref(),
+            )?,
+            host_rewrite: match &config.host_rewrite {
+                HostRewrite::None => CompiledHostRewrite::None,
+                HostRewrite::Literal(host) => CompiledHostRewrite::Literal(Name::clone(host)),
+                HostRewrite::Auto => CompiledHostRewrite::Auto,
+                HostRewrite::Header(name) => CompiledHostRewrite::Header(HeaderName::from(name)),
+                HostRewrite::PathRegex(rewrite) => CompiledHostRewrite::path_regex(rewrite)?,
+            },
+            config: Box::new(config.clone()),
+        })
+    }
+
+    /// The cluster for a request, by the request's random number: entries in order, `random % total_weight`, as Envoy.
+    #[inline]
+    pub fn pick(&self, random: u64) -> RoutedCluster<'_> {
+        match &self.cluster {
+            CompiledClusters::Single(cluster) => RoutedCluster {
+                target: ClusterTarget::Cluster(cluster),
+                weighted: None,
+            },
+            CompiledClusters::Header(name) => RoutedCluster {
+                target: ClusterTarget::Header(name),
+                weighted: None,
+            },
+            CompiledClusters::Weighted {
+                entries,
+                total_weight,
+            } => {
+                let point = random % total_weight;
+                let mut end = 0_u64;
+                let chosen = entries
+                    .iter()
+                    .find(|entry| {
+                        end += entry.weight;
+                        point < end
+                    })
+                    .or(entries.last());
+                match chosen {
+                    Some(entry) => RoutedCluster {
+                        target: match &entry.cluster {
+                            WeightedTarget::Cluster(cluster) => ClusterTarget::Cluster(cluster),
+                            WeightedTarget::Header(name) => ClusterTarget::Header(name),
+                        },
+                        weighted: Some(entry),
+                    },
+                    // No entries at all: the decoder refuses that; an unnamed header finds no cluster.
+                    None => RoutedCluster {
+                        target: ClusterTarget::Header(&NO_HEADER),
+                        weighted: None,
+                    },
+                }
+            }
+        }
+    }
+
+    /// All clusters it may go to, for `validate_clusters` and `explain`.
+    pub fn clusters(&self) -> Vec<&ClusterRef> {
+        match &self.cluster {
+            CompiledClusters::Single(cluster) => vec![cluster],
+            CompiledClusters::Header(_) => Vec::new(),
+            CompiledClusters::Weighted { entries, .. } => entries
+                .iter()
+                .filter_map(|entry| match &entry.cluster {
+                    WeightedTarget::Cluster(cluster) => Some(cluster),
+                    WeightedTarget::Header(_) => None,
+                })
+                .collect(),
+        }
+    }
+}
+
+static NO_HEADER: std::sync::LazyLock<HeaderName> =
+    std::sync::LazyLock::new(|| HeaderName::new(":none"));
+
+static CONTENT_TYPE: std::sync::LazyLock<HeaderName> =
+    std::sync::LazyLock::new(|| HeaderName::known_as(WellKnown::ContentType));
+
+impl CompiledRoute {
+    pub(super) fn compile(
+        config: &Arc<Route>,
+        position: usize,
+        ignore_path_parameters: bool,
+        names: &mut Names<'_>,
+    ) -> Result<Self, CompileError> {
+        let matches = &config.matches;
+        let path = PathMatch::compile(
+            &matches.path,
+            matches.case_sensitive,
+            ignore_path_parameters,
+        )
+        .map_err(|e| e.within("match"))?;
+        let query_parameters = matches
+            .query_parameters
+            .iter()
+            .map(CompiledQueryParameter::compile)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| e.within("match.query_parameters"))?;
+        let action = match &config.action {
+            RouteAction::Route(forward) => CompiledAction::Route(Box::new(
+                CompiledForward::compile(forward, &matches.path, matches.case_sensitive, names)
+                    .map_err(|e| e.within("route"))?,
+            )),
+            RouteAction::Redirect(redirect) => CompiledAction::Redirect(Box::new(
+                CompiledRedirect::compile(redirect, &matches.path, matches.case_sensitive)
+                    .map_err(|e| e.within("redirect"))?,
+            )),
+            RouteAction::DirectResponse(response) => {
+                CompiledAction::DirectResponse((**response).clone())
+            }
+            RouteAction::NonForwarding => CompiledAction::NonForwarding,
+        };
+        Ok(Self {
+            path,
+            headers: CompiledHeader::compile_all(&matches.headers)
+                .map_err(|e| e.within("match"))?,
+            query_parameters,
+            runtime_fraction: matches.runtime_fraction.clone(),
+            grpc: matches.grpc,
+            action,
+            header_mutations: HeaderMutator::compile(&config.headers)?,
+            per_filter: CompiledPerFilter::compile(&config.per_filter)?,
+            config: Arc::clone(config),
+            position,
+        })
+    }
+
+    /// The route of a virtual host with `require_tls` for a request that came without: 301 to https.
+    pub(super) fn ssl_redirect() -> Self {
+        let redirect = Redirect {
+            scheme: SchemeRedirect::Https,
+            host: None,
+            port: None,
+            path: PathRedirect::None,
+            response_code: 301,
+            strip_query: false,
+        };
+        let config = Route {
+            name: Name::from(""),
+            matches: RouteMatch {
+                path: PathSpecifier::Prefix(Name::from("")),
+                case_sensitive: true,
+                headers: Vec::new(),
+                query_parameters: Vec::new(),
+                runtime_fraction: None,
+                grpc: false,
+            },
+            action: RouteAction::Redirect(Box::new(redirect.clone())),
+            headers: HeaderMutations::default(),
+            per_filter: tidegate_model::route::PerFilterConfig::default(),
+        };
+        Self {
+            path: PathMatch::everything(),
+            headers: Vec::new(),
+            query_parameters: Vec::new(),
+            runtime_fraction: None,
+            grpc: false,
+            action: CompiledAction::Redirect(Box::new(CompiledRedirect::plain(redirect))),
+            header_mutations: HeaderMutator::default(),
+            per_filter: CompiledPerFilter::default(),
+            config: Arc::new(config),
+            position: usize::MAX,
+        }
+    }
+
+    /// `%ROUTE_NAME%`; may be empty.
+    #[inline]
+    pub fn name(&self) -> &Name {
+        &self.config.name
+    }
+
+    #[inline]
+    pub(super) fn matches(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> bool {
+        self.path.matches(request) && self.matches_besides_path(request, random, runtime)
+    }
+
+    /// Everything but the path.
+    #[inline]
+    pub(super) fn matches_besides_path(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> bool {
+        self.runtime_fraction
+            .as_ref()
+            .is_none_or(|fraction| runtime.hits(fraction, random))
+            && (!self.grpc || is_grpc(request))
+            && self.headers.iter().all(|header| header.matches(request))
+            && self
+                .query_parameters
+                .iter()
+                .all(|parameter| parameter.matches(request.path()))
+    }
+}
+
+/// `application/grpc` alone or followed by `+`.
+fn is_grpc(request: &impl RequestView) -> bool {
+    request
+        .header(&CONTENT_TYPE)
+        .and_then(|value| value.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+}

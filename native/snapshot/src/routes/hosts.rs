@@ -1,0 +1,136 @@
+//! Which virtual host a request is for: exact names by hash, wildcards by longest match.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tidegate_model::Name;
+use tidegate_model::route::VirtualHost;
+
+use super::trie::Trie;
+use crate::error::CompileError;
+
+/// Domains to positions in the list of virtual hosts.
+#[derive(Debug, Default)]
+pub(super) struct HostTable {
+    exact: FxHashMap<Box<[u8]>, u32>,
+    /// `*.example.com`, by its reversed suffix.
+    suffixes: Trie<u32>,
+    /// `www.*`, by its prefix.
+    prefixes: Trie<u32>,
+    any: Option<u32>,
+}
+
+/// Longer authorities than this are lower-cased on the heap.
+const INLINE: usize = 256;
+
+impl HostTable {
+    pub(super) fn compile(virtual_hosts: &[Arc<VirtualHost>]) -> Result<Self, CompileError> {
+        let mut table = Self::default();
+        for (position, host) in virtual_hosts.iter().enumerate() {
+            for domain in &host.domains {
+                table.insert(domain, position as u32).map_err(|reason| {
+                    CompileError::new(format!("virtual_hosts[{position}].domains"), reason)
+                })?;
+            }
+        }
+        Ok(table)
+    }
+
+    fn insert(&mut self, domain: &Name, position: u32) -> Result<(), String> {
+        let lower = domain.to_ascii_lowercase();
+        let duplicate = || {
+            Err(format!(
+                "Only unique values for domains are permitted. Duplicate entry of domain {domain}"
+            ))
+        };
+        if lower == "*" {
+            if self.any.replace(position).is_some() {
+                return Err("Only a single wildcard domain is permitted".to_owned());
+            }
+        } else if let Some(suffix) = lower.strip_prefix('*') {
+            let reversed: Vec<u8> = suffix.bytes().rev().collect();
+            if self.suffixes.insert(&reversed, position).is_some() {
+                return duplicate();
+            }
+        } else if let Some(prefix) = lower.strip_suffix('*') {
+            if self.prefixes.insert(prefix.as_bytes(), position).is_some() {
+                return duplicate();
+            }
+        } else if self
+            .exact
+            .insert(lower.into_bytes().into_boxed_slice(), position)
+            .is_some()
+        {
+            return duplicate();
+        }
+        Ok(())
+    }
+
+    /// `host` in any case, ports already stripped where they are to be.
+    #[inline]
+    pub(super) fn find(&self, host: &[u8]) -> Option<usize> {
+        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+            return self.any.map(|position| position as usize);
+        }
+        let position = if !host.iter().any(u8::is_ascii_uppercase) {
+            self.find_lower(host)
+        } else if host.len() <= INLINE {
+            let mut buffer = [0_u8; INLINE];
+            let lower = buffer.get_mut(..host.len())?;
+            lower.copy_from_slice(host);
+            lower.make_ascii_lowercase();
+            self.find_lower(lower)
+        } else {
+            self.find_lower(&host.to_ascii_lowercase())
+        };
+        position.map(|position| position as usize)
+    }
+
+    fn find_lower(&self, host: &[u8]) -> Option<u32> {
+        if let Some(position) = self.exact.get(host) {
+            return Some(*position);
+        }
+        // A wildcard stands for at least one character.
+        let longest = host.len().saturating_sub(1);
+        if !self.suffixes.is_empty()
+            && let Some(position) = self.suffixes.longest(host.iter().rev().copied(), longest)
+        {
+            return Some(*position);
+        }
+        if !self.prefixes.is_empty()
+            && let Some(position) = self.prefixes.longest(host.iter().copied(), longest)
+        {
+            return Some(*position);
+        }
+        self.any
+    }
+}
+
+/// Where `:port` begins in an authority, if it ends in one; the colons of a bare IPv6 address are not mistaken for it.
+pub fn port_start(authority: &[u8]) -> Option<usize> {
+    let colon = memchr::memrchr(b':', authority)?;
+    let port = authority.get(colon + 1..)?;
+    if port.is_empty() || !port.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let host = authority.get(..colon)?;
+    if host.last() != Some(&b']') && memchr::memchr(b':', host).is_some() {
+        return None;
+    }
+    Some(colon)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_found_where_they_are() {
+        assert_eq!(port_start(b"a.com:80"), Some(5));
+        assert_eq!(port_start(b"[::1]:80"), Some(5));
+        assert_eq!(port_start(b"[::1]"), None);
+        assert_eq!(port_start(b"::1:80"), None);
+        assert_eq!(port_start(b"a.com:"), None);
+        assert_eq!(port_start(b"a.com:8x"), None);
+    }
+}

@@ -1,0 +1,1 @@
+"""Aggregated discovery, state of the world: `protocol` is the conversation (sans-IO), `client` the stream."""

@@ -1,0 +1,211 @@
+"""The state-of-the-world ADS conversation: what to ask, what to answer, what to do about silence. No I/O, no clock.
+
+    engine wants            subscribe() ----> requests (new names, first asks, unsubscriptions)
+    stream opens            connected() ----> one request per type: last accepted version, no nonce
+    response arrives        received() -----> an Update to apply, or the answer at once when nobody wants it
+    engine has applied      applied() ------> ACK (this version) or NACK (the last good version, error detail)
+    stream ends             disconnected()    versions stay, nonces go
+    time passes             overdue() ------> names whose initial_fetch_timeout went by
+
+A request says in `version` what is in force and in `nonce` which response it answers; a changed list of names with the
+last nonce is a change of subscription. What Envoy does is done here too: the node goes with the first request of a
+stream only (the client adds it), a type that nobody watches any more is asked for with no names at all, and a response
+for a type that was never asked for is ignored.
+
+Warming is not decided here. The engine says which subscriptions it wants and in which order (LDS appears once the
+clusters are warm); this module follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["AdsProtocol", "Outcome", "Overdue", "Request", "Response", "Update", "Wanted"]
+
+# google.rpc.Code.INVALID_ARGUMENT: what Envoy puts into error_detail when it cannot accept a resource.
+INVALID_ARGUMENT: Final = 3
+# The wildcard subscription itself, where a set of names is kept.
+_EVERYTHING: Final = ""
+
+
+class Wanted(NamedTuple):
+    """One subscription of the engine. No names = everything of that type (CDS, LDS)."""
+
+    type_url: str
+    names: tuple[str, ...]
+    initial_fetch_timeout: float  # seconds; 0 = wait for ever
+
+
+class Request(NamedTuple):
+    """A DiscoveryRequest but for the node."""
+
+    type_url: str
+    version: str
+    nonce: str
+    names: tuple[str, ...]
+    error_code: int = 0
+    error_message: str = ""
+
+
+class Response(NamedTuple):
+    """A DiscoveryResponse."""
+
+    type_url: str
+    version: str
+    nonce: str
+    resources: Sequence[tuple[str, bytes]]
+    control_plane: str = ""
+
+
+class Update(NamedTuple):
+    """A response that somebody is waiting for: apply it and report with `applied`."""
+
+    type_url: str
+    version: str
+    resources: Sequence[tuple[str, bytes]]
+
+
+class Outcome(NamedTuple):
+    """What became of an update: `detail` is empty when every resource was accepted."""
+
+    accepted: Sequence[str]
+    rejected: Sequence[str]
+    detail: str = ""
+
+
+class Overdue(NamedTuple):
+    """Names whose `initial_fetch_timeout` went by; none = the wildcard subscription itself."""
+
+    type_url: str
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Type:
+    """All that is remembered of one type."""
+
+    names: tuple[str, ...]
+    watched: bool = True
+    version: str = ""  # the last one that was accepted
+    nonce: str = ""  # of the last response on this stream
+    asked: bool = False  # on this stream
+    deadlines: dict[str, float] = field(default_factory=dict)  # name (or _EVERYTHING) -> when its patience ends
+
+
+class AdsProtocol:
+    """One proxy's conversation, over any number of streams."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, _Type] = {}  # in the order of first asking
+        self._connected = False
+        self._current: Response | None = None
+
+    # --- what the engine wants ---------------------------------------------------------------------------------------
+
+    def subscribe(self, wanted: Iterable[Wanted], now: float) -> list[Request]:
+        """The engine's present subscriptions, all of them; returns what has to be sent because they changed."""
+        requests = []
+        present = {each.type_url: each for each in wanted}
+        for type_url, each in present.items():
+            state = self._types.get(type_url)
+            names = tuple(sorted(set(each.names)))
+            if state is None:
+                state = self._types[type_url] = _Type(())
+                changed = True
+            else:
+                changed = names != state.names or not state.watched
+            if not changed:
+                continue
+            before = set(state.names) if state.watched else set[str]()
+            new = [_EVERYTHING] if not names else [name for name in names if name not in before]
+            for gone in before - set(names):
+                state.deadlines.pop(gone, None)
+            if each.initial_fetch_timeout > 0:
+                for name in new:
+                    state.deadlines.setdefault(name, now + each.initial_fetch_timeout)
+            state.names, state.watched = names, True
+            requests += self._ask(type_url, state)
+        for type_url, state in self._types.items():
+            if state.watched and type_url not in present:
+                state.watched, state.names = False, ()
+                state.deadlines.clear()
+                requests += self._ask(type_url, state)
+        return requests
+
+    def _ask(self, type_url: str, state: _Type) -> list[Request]:
+        if not self._connected:
+            return []
+        if not state.watched and not state.asked:
+            return []
+        state.asked = True
+        return [Request(type_url, state.version, state.nonce, state.names)]
+
+    # --- the stream --------------------------------------------------------------------------------------------------
+
+    def connected(self) -> list[Request]:
+        """A stream has opened: everything that is watched is asked for, with the version in force and no nonce."""
+        self._connected = True
+        self._current = None
+        requests: list[Request] = []
+        for type_url, state in self._types.items():
+            state.nonce, state.asked = "", False
+            if state.watched:
+                requests += self._ask(type_url, state)
+        return requests
+
+    def disconnected(self) -> None:
+        """The stream is gone; what was accepted stays in force."""
+        self._connected = False
+        self._current = None
+
+    def received(self, response: Response) -> Update | Request | None:
+        """A response: an update to apply, an answer to send at once, or nothing to do."""
+        state = self._types.get(response.type_url)
+        if state is None or not state.asked:
+            return None
+        state.nonce = response.nonce
+        if not state.watched:
+            # The server may not have read our unsubscription yet. Nothing left to say is fine; more of it is not.
+            if not response.resources:
+                state.version = response.version
+            return Request(response.type_url, state.version, response.nonce, ())
+        self._current = response
+        return Update(response.type_url, response.version, response.resources)
+
+    def applied(self, outcome: Outcome) -> list[Request]:
+        """The engine is through with the last update: ACK or NACK. Nothing, when the stream ended meanwhile."""
+        response, self._current = self._current, None
+        if response is None:
+            return []
+        state = self._types[response.type_url]
+        for name in (_EVERYTHING, *outcome.accepted, *outcome.rejected):
+            state.deadlines.pop(name, None)
+        if not outcome.detail:
+            state.version = response.version
+        error = (INVALID_ARGUMENT, outcome.detail) if outcome.detail else (0, "")
+        return [Request(response.type_url, state.version, response.nonce, state.names, *error)]
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def watched(self) -> list[str]:
+        """The type URLs that somebody is waiting for, in the order of first asking."""
+        return [type_url for type_url, state in self._types.items() if state.watched]
+
+    def next_deadline(self) -> float | None:
+        """When `overdue` should be asked next."""
+        return min((moment for state in self._types.values() for moment in state.deadlines.values()), default=None)
+
+    def overdue(self, now: float) -> list[Overdue]:
+        """Whose initial fetch has taken too long; each name is reported once."""
+        found = []
+        for type_url, state in self._types.items():
+            late = sorted(name for name, moment in state.deadlines.items() if moment <= now)
+            for name in late:
+                del state.deadlines[name]
+            if late:
+                found.append(Overdue(type_url, () if _EVERYTHING in late else tuple(late)))
+        return found

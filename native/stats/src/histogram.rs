@@ -104,8 +104,15 @@ fn bounds(key: u16) -> (f64, f64) {
         return (0.0, 0.0);
     }
     let position = usize::from(key - 1);
-    let width = 10_f64.powi((position / BINS) as i32 - 1);
-    ((position % BINS + 10) as f64 * width, width)
+    let digits = (position % BINS + 10) as f64;
+    match position / BINS {
+        // Divided, because a tenth is not a binary fraction.
+        0 => (digits / 10.0, 0.1),
+        decade => {
+            let width = 10_f64.powi(decade as i32 - 1);
+            (digits * width, width)
+        }
+    }
 }
 
 /// The sum over all threads, and what is computed from it.
@@ -150,38 +157,37 @@ impl HistogramSnapshot {
         difference
     }
 
-    /// How many values lie in bins that end at or below `bound`.
+    /// How many values lie in bins that begin at or below `bound`. The bounds in use are where bins begin, so the values
+    /// equal to the bound are in.
     pub fn count_below(&self, bound: f64) -> u64 {
         self.bins
             .iter()
-            .take_while(|&(&key, _)| {
-                let (low, width) = bounds(key);
-                low + width <= bound * (1.0 + 1e-12)
-            })
+            .take_while(|&(&key, _)| bounds(key).0 <= bound)
             .map(|(_, count)| count)
             .sum()
     }
 
-    /// The value below which the share `quantile` of the recorded ones lie, interpolated within its bin; `None` when
-    /// nothing was recorded.
+    /// The value below which the share `quantile` of the recorded ones lie, the values of a bin taken as evenly spread;
+    /// `None` when nothing was recorded.
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
-        let total = self.count();
-        if total == 0 {
-            return None;
-        }
-        let wanted = quantile * total as f64;
-        let mut below = 0.0;
-        let mut last = 0.0;
+        let rank = ((quantile * self.count() as f64).ceil() as u64).max(1);
+        let mut below = 0;
         for (&key, &count) in &self.bins {
-            let (low, width) = bounds(key);
-            let count = count as f64;
-            if wanted <= below + count {
-                return Some(low + width * ((wanted - below) / count).clamp(0.0, 1.0));
+            if rank <= below + count {
+                let (low, width) = bounds(key);
+                return Some(low + width * ((rank - below) as f64 / (count + 1) as f64));
             }
             below += count;
-            last = low + width;
         }
-        Some(last)
+        None
+    }
+
+    /// Lower bound, width and count of each bin that holds values.
+    pub fn bins(&self) -> impl Iterator<Item = (f64, f64, u64)> {
+        self.bins.iter().map(|(&key, &count)| {
+            let (low, width) = bounds(key);
+            (low, width, count)
+        })
     }
 }
 

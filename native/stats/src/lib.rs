@@ -26,7 +26,10 @@ mod def;
 pub mod defs;
 mod histogram;
 mod registry;
+pub mod render;
+mod tags;
 
 pub use def::{Codes, Counter, Def, Gauge, GroupDef, Histogram, Text};
 pub use histogram::{BUCKET_BOUNDS, HistogramSnapshot, QUANTILES};
 pub use registry::{Group, Local, Registry, Sample, Shared, Value};
+pub use tags::{Extracted, TagRules};

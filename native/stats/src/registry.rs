@@ -24,7 +24,10 @@ pub struct Registry {
 struct Inner {
     workers: usize,
     groups: Mutex<Groups>,
+    filter: OnceLock<Filter>,
 }
+
+type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Groups {
@@ -50,6 +53,7 @@ impl Registry {
             inner: Arc::new(Inner {
                 workers,
                 groups: Mutex::default(),
+                filter: OnceLock::new(),
             }),
         }
     }
@@ -89,9 +93,29 @@ impl Registry {
 
     /// Visits every value, in the order of the prefixes. Histograms are given as last merged, see [`Self::merge_histograms`].
     pub fn visit(&self, mut visitor: impl FnMut(Sample<'_>)) {
+        let Some(filter) = self.inner.filter.get() else {
+            for group in self.live() {
+                group.visit(&mut visitor);
+            }
+            return;
+        };
+        let mut name = String::new();
         for group in self.live() {
-            group.visit(&mut visitor);
+            group.visit(&mut |sample: Sample<'_>| {
+                name.clear();
+                name.push_str(sample.prefix);
+                name.push_str(&sample.name);
+                if filter(&name) {
+                    visitor(sample);
+                }
+            });
         }
+    }
+
+    /// Lets only metrics with these full names be seen (`stats_matcher`); to be called once, before traffic.
+    pub fn set_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        // A second filter has no effect: the bootstrap is read once.
+        let _ = self.inner.filter.set(Box::new(filter));
     }
 
     /// Sums the histograms over the threads; the interval is what came since the last call. To be called at each flush.

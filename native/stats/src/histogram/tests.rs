@@ -35,24 +35,37 @@ fn huge_values_are_kept_in_the_last_bin() {
 }
 
 #[test]
-fn buckets_count_whole_bins_only() {
+fn buckets_are_as_envoys() {
     let snapshot = of(&[0, 1, 5, 12, 3_700_000]);
     let counts: Vec<u64> = BUCKET_BOUNDS
         .iter()
         .map(|&bound| snapshot.count_below(bound))
         .collect();
-    assert_eq!(counts[..5], [1, 1, 2, 3, 4]);
+    assert_eq!(counts[..5], [1, 2, 3, 3, 4]);
     assert_eq!(counts[18], 4);
     assert_eq!(snapshot.count(), 5);
 }
 
+/// What Envoy 1.40 printed for these values.
 #[test]
-fn quantiles_interpolate_within_the_bin() {
+fn quantiles_and_sum_are_envoys() {
     assert_eq!(of(&[]).quantile(0.5), None);
-    let snapshot = of(&[10; 4]);
-    assert_eq!(snapshot.quantile(0.0), Some(10.0));
-    assert_eq!(snapshot.quantile(0.5), Some(10.5));
-    assert_eq!(snapshot.quantile(1.0), Some(11.0));
+    let snapshot = of(&[1, 1, 1, 1, 1, 5]);
+    let quantiles: Vec<String> = QUANTILES
+        .iter()
+        .map(|&quantile| snapshot.quantile(quantile).unwrap().to_string())
+        .collect();
+    assert_eq!(
+        quantiles[..5],
+        [
+            "1.0166666666666666",
+            "1.0333333333333334",
+            "1.05",
+            "1.0833333333333333",
+            "5.05"
+        ]
+    );
+    assert!((snapshot.sum() - 10.287_600_188_590_287).abs() < 1e-12);
 }
 
 #[test]

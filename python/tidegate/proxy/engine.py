@@ -6,11 +6,12 @@ Thin on purpose: converts settings to arguments and native objects to plain valu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 from tidegate import _native
 from tidegate.errors import ConfigError, DecodeError, EngineError
 from tidegate.proxy.ads.protocol import Outcome, Response, Wanted
+from tidegate.proxy.filesystem import FileSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,17 +21,9 @@ if TYPE_CHECKING:
 
     Format = Literal["yaml", "json", "pb", "pb_text"]
 
-__all__ = ["DataPlane", "FileSubscription", "format_of", "version"]
+__all__ = ["DataPlane", "format_of", "version"]
 
 _FORMATS: Final[dict[str, Format]] = {"json": "json", "pb": "pb", "pb_text": "pb_text"}
-
-
-class FileSubscription(NamedTuple):
-    """Something the engine wants from a file (`path_config_source`)."""
-
-    type_url: str
-    path: str
-    watched_directory: str
 
 
 def format_of(path: str) -> Format:

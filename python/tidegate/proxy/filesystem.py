@@ -8,7 +8,7 @@ rejected, and what it said before serves on.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tidegate.errors import ConfigError
 from tidegate.proxy.ads.protocol import Update
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tidegate.proxy.ads.protocol import Outcome, Response
-    from tidegate.proxy.engine import FileSubscription
 
-__all__ = ["FileSink", "Filesystem", "Watcher"]
+__all__ = ["FileSink", "FileSubscription", "Filesystem", "Watcher"]
+
+
+class FileSubscription(NamedTuple):
+    """Something the engine wants from a file."""
+
+    type_url: str
+    path: str
+    watched_directory: str  # "" = the file's own, and only the file's own name
 
 
 class FileSink(Protocol):

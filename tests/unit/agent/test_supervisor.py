@@ -50,13 +50,8 @@ class Agent:
             *("--proxyAdminPort", str(self.admin_port), "--discoveryAddress", f"127.0.0.1:{free_port()}"),
             *("--serviceCluster", "test", *more),
         ]
-        environ = {
-            **os.environ,
-            "PYTHONPATH": PYTHON,
-            "POD_NAME": "p",
-            "POD_NAMESPACE": "n",
-            "INSTANCE_IP": "127.0.0.1",
-        }
+        pod = {"POD_NAME": "p", "POD_NAMESPACE": "n", "INSTANCE_IP": "127.0.0.1"}
+        environ = {**os.environ, "PYTHONPATH": PYTHON, **pod}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tidegate", "agent", *argv], env=environ, stderr=log, stdout=log
@@ -94,12 +89,8 @@ def until(condition: Callable[[], object], timeout: float = 10) -> float:
 
 
 def test_a_killed_proxy_is_back_within_two_seconds(tmp_path: Path) -> None:
-    with agent(tmp_path, stand_in(tmp_path, "exec sleep 60")) as running:
-        until(lambda: len(running.starts()) == 2)  # the first is --help, which this one answers by staying away
-    binary = stand_in(tmp_path, 'case "$1" in --help) exit 0;; esac; exec sleep 60')
-    (tmp_path / "starts").unlink()
-    with agent(tmp_path, binary) as running:
-        until(lambda: len(running.starts()) == 2)
+    with agent(tmp_path, stand_in(tmp_path, 'case "$1" in --help) exit 0;; esac; exec sleep 60')) as running:
+        until(lambda: len(running.starts()) == 2)  # the first start asks for --help
         os.kill(int(running.starts()[1][0]), signal.SIGKILL)
         assert until(lambda: len(running.starts()) == 3) < 2
         assert running.starts()[1][1:] == running.starts()[2][1:]

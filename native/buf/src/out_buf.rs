@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn content(buf: &OutBuf) -> Vec<u8> {
-        let mut slices = [const { IoSlice::new(&[]) }; 64];
+        let mut slices = [IoSlice::new(&[]); 64];
         let filled = buf.slices(&mut slices);
         slices[..filled]
             .iter()

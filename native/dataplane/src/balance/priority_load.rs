@@ -1,0 +1,213 @@
+//! How traffic is spread over priorities: Envoy's arithmetic of health, overprovisioning and panic, in whole percent.
+
+use tidegate_model::cluster::HealthStatus;
+use tidegate_snapshot::Endpoints;
+
+use super::is_healthy;
+
+/// Where a percent point fell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Picked {
+    pub(super) priority: usize,
+    /// Among the degraded hosts instead of the healthy ones.
+    pub(super) degraded: bool,
+}
+
+/// The share of each priority in percent, healthy hosts and degraded hosts apart; the shares sum to 100.
+#[derive(Debug, Default)]
+pub(super) struct PriorityLoad {
+    healthy: Vec<u32>,
+    degraded: Vec<u32>,
+    panic: Vec<bool>,
+}
+
+impl PriorityLoad {
+    pub(super) fn new(endpoints: &Endpoints, panic_threshold: u32) -> Self {
+        let count = endpoints.priorities.len().max(1);
+        let mut totals = Vec::with_capacity(count);
+        let mut healthy_share = Vec::with_capacity(count);
+        let mut degraded_share = Vec::with_capacity(count);
+        let mut below_threshold = Vec::with_capacity(count);
+        for priority in &endpoints.priorities {
+            let hosts = || {
+                priority
+                    .hosts
+                    .iter()
+                    .filter_map(|&index| endpoints.hosts.get(index as usize))
+            };
+            let amount = |wanted: fn(HealthStatus) -> bool| -> u64 {
+                hosts()
+                    .filter(|host| wanted(host.health))
+                    .map(|host| {
+                        if endpoints.weighted_priority_health {
+                            u64::from(host.weight)
+                        } else {
+                            1
+                        }
+                    })
+                    .sum()
+            };
+            let total = amount(|_| true);
+            let availability = |part: u64| -> u32 {
+                if total == 0 {
+                    0
+                } else {
+                    (u64::from(endpoints.overprovisioning_factor) * part / total).min(100) as u32
+                }
+            };
+            healthy_share.push(availability(amount(is_healthy)));
+            degraded_share.push(availability(amount(|health| {
+                health == HealthStatus::Degraded
+            })));
+            let members = priority.hosts.len() as u64;
+            let usable = hosts()
+                .filter(|host| is_healthy(host.health) || host.health == HealthStatus::Degraded)
+                .count() as u64;
+            // An empty priority has 0 % healthy hosts.
+            below_threshold.push(
+                members == 0 && panic_threshold > 0
+                    || usable * 100 < u64::from(panic_threshold) * members,
+            );
+            totals.push(members);
+        }
+        if totals.is_empty() {
+            totals.push(0);
+            healthy_share.push(0);
+            degraded_share.push(0);
+            below_threshold.push(panic_threshold > 0);
+        }
+        let normalized =
+            (healthy_share.iter().sum::<u32>() + degraded_share.iter().sum::<u32>()).min(100);
+        if normalized == 0 && panic_threshold == 0 {
+            // Nothing is available and panic is off: everything goes to the first priority, and fails there.
+            return Self::all_to_first(count);
+        }
+        let panic: Vec<bool> = below_threshold
+            .into_iter()
+            .map(|below| normalized != 100 && below)
+            .collect();
+        if panic.iter().all(|&panic| panic) {
+            return Self::total_panic(&totals, panic);
+        }
+        let mut left = 100u32;
+        let mut spread = |shares: &[u32]| -> Vec<u32> {
+            shares
+                .iter()
+                .map(|&share| {
+                    let load = (share * 100 / normalized.max(1)).min(left);
+                    left -= load;
+                    load
+                })
+                .collect()
+        };
+        let mut healthy = spread(&healthy_share);
+        let mut degraded = spread(&degraded_share);
+        // What integer division left over goes to the first priority that takes traffic at all.
+        if left > 0 {
+            let first = healthy
+                .iter_mut()
+                .zip(&healthy_share)
+                .find(|(_, share)| **share > 0)
+                .map(|(load, _)| load);
+            match first {
+                Some(load) => *load += left,
+                None => {
+                    if let Some((load, _)) = degraded
+                        .iter_mut()
+                        .zip(&degraded_share)
+                        .find(|(_, share)| **share > 0)
+                    {
+                        *load += left;
+                    }
+                }
+            }
+        }
+        Self {
+            healthy,
+            degraded,
+            panic,
+        }
+    }
+
+    fn all_to_first(count: usize) -> Self {
+        let mut healthy = vec![0; count];
+        if let Some(first) = healthy.first_mut() {
+            *first = 100;
+        }
+        Self {
+            healthy,
+            degraded: vec![0; count],
+            panic: vec![false; count],
+        }
+    }
+
+    /// All priorities are in panic: traffic is spread by their number of hosts.
+    fn total_panic(totals: &[u64], panic: Vec<bool>) -> Self {
+        let sum: u64 = totals.iter().sum();
+        if sum == 0 {
+            return Self {
+                panic,
+                ..Self::all_to_first(totals.len())
+            };
+        }
+        let mut left = 100u32;
+        let mut healthy: Vec<u32> = totals
+            .iter()
+            .map(|&total| {
+                let load = ((total * 100 / sum) as u32).min(left);
+                left -= load;
+                load
+            })
+            .collect();
+        if let Some((load, _)) = healthy
+            .iter_mut()
+            .zip(totals)
+            .find(|(_, total)| **total > 0)
+        {
+            *load += left;
+        }
+        Self {
+            degraded: vec![0; healthy.len()],
+            healthy,
+            panic,
+        }
+    }
+
+    /// There is but one priority, and no share for degraded hosts: no random number is needed.
+    #[inline]
+    pub(super) fn is_single(&self) -> bool {
+        self.healthy.first().is_some_and(|&load| load == 100)
+    }
+
+    #[inline]
+    pub(super) const fn only(&self) -> Picked {
+        Picked {
+            priority: 0,
+            degraded: false,
+        }
+    }
+
+    /// `point`: 0 to 99.
+    pub(super) fn pick(&self, point: u32) -> Picked {
+        let mut sum = 0;
+        for (degraded, loads) in [(false, &self.healthy), (true, &self.degraded)] {
+            for (priority, load) in loads.iter().enumerate() {
+                sum += load;
+                if point < sum {
+                    return Picked { priority, degraded };
+                }
+            }
+        }
+        self.only()
+    }
+
+    #[inline]
+    pub(super) fn in_panic(&self, priority: usize) -> bool {
+        self.panic.get(priority).copied().unwrap_or(false)
+    }
+
+    #[cfg(test)]
+    pub(super) fn loads(&self) -> (&[u32], &[u32], &[bool]) {
+        (&self.healthy, &self.degraded, &self.panic)
+    }
+}

@@ -1,0 +1,322 @@
+//! Clusters at run time: what a worker needs to send traffic to one, and what the workers share of it.
+//!
+//! A [`ClusterRuntime`] is made in a worker when traffic first asks for the cluster; ten thousand unused clusters cost a
+//! worker nothing. It outlives endpoint updates; a change of the cluster's own configuration makes a new one, and the
+//! pools of the old one drain. This module chooses hosts and guards limits; it must not know HTTP.
+
+mod breakers;
+mod guards;
+mod host;
+mod original_dst;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidegate_model::cluster::{Cluster, Discovery};
+use tidegate_rt::{ConnectOptions, Errno, Keepalive, Moment, Rng, Socket};
+use tidegate_snapshot::{ClusterId, CompiledCluster, Endpoints, HostAddress, Snapshot};
+use tidegate_stats::{Group, Local, defs::cluster as stat};
+
+pub use self::breakers::{Breakers, Permit, Resource, ResourceKind};
+pub use self::guards::{ActiveConnection, ActiveRequest};
+pub(crate) use self::host::HostTable;
+pub use self::host::{HostCells, HostRuntime, HostShared, HostState};
+use self::original_dst::OriginalDstHosts;
+use crate::balance::{Balancer, BalancerConfig, HostLoad};
+
+/// What the workers share of a cluster.
+pub struct ClusterShared {
+    pub(crate) compiled: Arc<CompiledCluster>,
+    pub traffic: Group<stat::Traffic>,
+    pub(crate) membership: Group<stat::Membership>,
+    pub breakers: Arc<Breakers>,
+    pub(crate) hosts: Arc<HostTable>,
+}
+
+/// What a choice of host may depend on besides the balancer's own state.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LbContext {
+    /// Where the downstream connection was headed, if its listener restored that: for ORIGINAL_DST clusters.
+    pub original_dst: Option<SocketAddr>,
+    /// The address that the request's `x-envoy-original-dst-host` header names, if the cluster reads it.
+    pub header_dst: Option<SocketAddr>,
+}
+
+/// A cluster in one worker.
+pub struct ClusterRuntime {
+    pub id: ClusterId,
+    pub config: Arc<Cluster>,
+    pub incarnation: u64,
+    /// This worker's cells of `cluster.NAME.`.
+    pub stats: Local<stat::Traffic>,
+    /// The limits, counted over all workers.
+    pub breakers: Arc<Breakers>,
+    worker: usize,
+    shared_hosts: Arc<HostTable>,
+    state: RefCell<State>,
+}
+
+struct State {
+    endpoints: Arc<Endpoints>,
+    /// In the order of `endpoints.hosts`.
+    hosts: Vec<Rc<HostRuntime>>,
+    balancer: Balancer,
+    original_dst: Option<OriginalDstHosts>,
+}
+
+struct Loads<'a>(&'a [Rc<HostRuntime>]);
+
+impl HostLoad for Loads<'_> {
+    #[inline]
+    fn active(&self, host: u32) -> u32 {
+        self.0
+            .get(host as usize)
+            .map_or(u32::MAX, |host| host.state.rq_active())
+    }
+}
+
+impl ClusterRuntime {
+    fn new(
+        shared: &ClusterShared,
+        compiled: &CompiledCluster,
+        worker: usize,
+        rng: &mut Rng,
+    ) -> Self {
+        let config = Arc::clone(&compiled.config);
+        let original_dst = match &config.discovery {
+            Discovery::OriginalDst(original_dst) => {
+                Some(OriginalDstHosts::new(original_dst.clone()))
+            }
+            _ => None,
+        };
+        let runtime = Self {
+            id: compiled.id(),
+            incarnation: compiled.incarnation,
+            stats: shared.traffic.local(worker),
+            breakers: Arc::clone(&shared.breakers),
+            worker,
+            shared_hosts: Arc::clone(&shared.hosts),
+            state: RefCell::new(State {
+                endpoints: Arc::default(),
+                hosts: Vec::new(),
+                balancer: Balancer::new(balancer_config(&config), &Endpoints::default(), rng),
+                original_dst,
+            }),
+            config,
+        };
+        let _none = runtime.update_endpoints(&compiled.endpoints, rng);
+        runtime
+    }
+
+    /// Takes new endpoints over; returns the hosts that are gone. Hosts that stay keep their state.
+    fn update_endpoints(&self, endpoints: &Arc<Endpoints>, rng: &mut Rng) -> Vec<Rc<HostRuntime>> {
+        let mut state = self.state.borrow_mut();
+        let mut before: rustc_hash::FxHashMap<_, _> = state
+            .hosts
+            .drain(..)
+            .map(|host| (host.host.id, host))
+            .collect();
+        let hosts = endpoints
+            .hosts
+            .iter()
+            .map(|host| match before.remove(&host.id) {
+                Some(old) if Arc::ptr_eq(&old.host, host) => old,
+                Some(old) => Rc::new(HostRuntime {
+                    host: Arc::clone(host),
+                    state: Rc::clone(&old.state),
+                }),
+                None => Rc::new(HostRuntime::new(
+                    Arc::clone(host),
+                    self.shared_hosts.get(host.id),
+                    self.worker,
+                )),
+            })
+            .collect();
+        state.hosts = hosts;
+        state.balancer = Balancer::new(balancer_config(&self.config), endpoints, rng);
+        state.endpoints = Arc::clone(endpoints);
+        let gone: Vec<_> = before.into_values().collect();
+        for host in &gone {
+            host.state.set_gone();
+        }
+        gone
+    }
+
+    /// Chooses a host. `None`: there is none (`UH`); `upstream_cx_none_healthy` is the caller's to count, as it is of
+    /// Envoy's pools.
+    pub fn choose_host(
+        &self,
+        rng: &mut Rng,
+        now: Moment,
+        context: &LbContext,
+    ) -> Option<Rc<HostRuntime>> {
+        let state = &mut *self.state.borrow_mut();
+        if let Some(original_dst) = &mut state.original_dst {
+            return original_dst.choose(context, now, self.worker);
+        }
+        let choice = state.balancer.choose(rng, &Loads(&state.hosts))?;
+        if choice.panic {
+            self.stats.inc(stat::LB_HEALTHY_PANIC);
+        }
+        state.hosts.get(choice.host as usize).map(Rc::clone)
+    }
+
+    /// The endpoints in force (drop overloads, hosts).
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        Arc::clone(&self.state.borrow().endpoints)
+    }
+
+    /// All hosts, those of ORIGINAL_DST included.
+    pub fn hosts(&self) -> Vec<Rc<HostRuntime>> {
+        let state = self.state.borrow();
+        match &state.original_dst {
+            Some(original_dst) => original_dst.hosts(),
+            None => state.hosts.clone(),
+        }
+    }
+
+    /// Starts a connection to a host, as `Socket::connect`.
+    pub fn connect(&self, host: &HostRuntime) -> Result<(Socket, bool), Errno> {
+        match &host.host.address {
+            HostAddress::Socket(address) => Socket::connect(
+                *address,
+                &ConnectOptions {
+                    bind: self
+                        .config
+                        .upstream_bind_address
+                        .filter(|bind| bind.is_ipv4() == address.is_ipv4()),
+                    keepalive: self.config.tcp_keepalive.map(|keepalive| Keepalive {
+                        probes: keepalive.probes,
+                        time: keepalive.time,
+                        interval: keepalive.interval,
+                    }),
+                },
+            ),
+            HostAddress::Pipe(path) => Socket::connect_unix(path),
+        }
+    }
+
+    /// ORIGINAL_DST hosts unused for two cleanup intervals.
+    fn clean_original_dst(&self, now: Moment) -> Vec<Rc<HostRuntime>> {
+        match &mut self.state.borrow_mut().original_dst {
+            Some(original_dst) => original_dst.clean(now),
+            None => Vec::new(),
+        }
+    }
+}
+
+fn balancer_config(config: &Cluster) -> BalancerConfig {
+    BalancerConfig {
+        policy: config.lb_policy,
+        healthy_panic_threshold: config.healthy_panic_threshold,
+        locality_weighted: config.locality_weighted,
+    }
+}
+
+/// A host that went away, with the cluster that had it: its idle pool connections shall close.
+pub struct GoneHost {
+    pub cluster: Rc<ClusterRuntime>,
+    pub host: Rc<HostRuntime>,
+}
+
+/// A worker's clusters, by `ClusterId::index()`.
+pub struct Clusters {
+    slots: Vec<Option<Rc<ClusterRuntime>>>,
+}
+
+impl Clusters {
+    pub(crate) const fn new() -> Self {
+        Self { slots: Vec::new() }
+    }
+
+    /// The runtime, if traffic has asked for the cluster before.
+    #[inline]
+    pub(crate) fn get(&self, id: ClusterId) -> Option<&Rc<ClusterRuntime>> {
+        self.slots
+            .get(id.index())?
+            .as_ref()
+            .filter(|cluster| cluster.id == id)
+    }
+
+    /// Makes the runtime. `None`: the generation has no such cluster.
+    pub(crate) fn make(
+        &mut self,
+        id: ClusterId,
+        shared: &[Option<Arc<ClusterShared>>],
+        worker: usize,
+        rng: &mut Rng,
+    ) -> Option<Rc<ClusterRuntime>> {
+        let shared = shared.get(id.index())?.as_ref()?;
+        if shared.compiled.id() != id {
+            return None;
+        }
+        let cluster = Rc::new(ClusterRuntime::new(shared, &shared.compiled, worker, rng));
+        if self.slots.len() <= id.index() {
+            self.slots.resize_with(id.index() + 1, || None);
+        }
+        if let Some(slot) = self.slots.get_mut(id.index()) {
+            *slot = Some(Rc::clone(&cluster));
+        }
+        Some(cluster)
+    }
+
+    /// Brings every runtime in line with a new snapshot; returns the hosts that are gone.
+    pub(crate) fn update(&mut self, snapshot: &Snapshot, rng: &mut Rng) -> Vec<GoneHost> {
+        let mut gone = Vec::new();
+        for slot in &mut self.slots {
+            let Some(cluster) = slot else { continue };
+            match snapshot.cluster(cluster.id) {
+                Some(compiled) if compiled.incarnation == cluster.incarnation => {
+                    if !Arc::ptr_eq(&cluster.state.borrow().endpoints, &compiled.endpoints) {
+                        for host in cluster.update_endpoints(&compiled.endpoints, rng) {
+                            gone.push(GoneHost {
+                                cluster: Rc::clone(cluster),
+                                host,
+                            });
+                        }
+                    }
+                }
+                // Changed or removed: the next request makes a new runtime, if there is still a cluster.
+                _ => {
+                    for host in cluster.hosts() {
+                        host.state.set_gone();
+                        gone.push(GoneHost {
+                            cluster: Rc::clone(cluster),
+                            host,
+                        });
+                    }
+                    *slot = None;
+                }
+            }
+        }
+        gone
+    }
+
+    /// Whether any cluster makes hosts on demand, whose unused ones have to be cleaned up.
+    pub(crate) fn clean_original_dst(&mut self, now: Moment) -> Vec<GoneHost> {
+        let mut gone = Vec::new();
+        for cluster in self.slots.iter().flatten() {
+            for host in cluster.clean_original_dst(now) {
+                gone.push(GoneHost {
+                    cluster: Rc::clone(cluster),
+                    host,
+                });
+            }
+        }
+        gone
+    }
+
+    /// The shortest cleanup interval of the ORIGINAL_DST clusters in use.
+    pub(crate) fn cleanup_interval(&self) -> Option<std::time::Duration> {
+        self.slots
+            .iter()
+            .flatten()
+            .filter_map(|cluster| match &cluster.config.discovery {
+                Discovery::OriginalDst(original_dst) => Some(original_dst.cleanup_interval),
+                _ => None,
+            })
+            .min()
+    }
+}

@@ -1,0 +1,258 @@
+//! What a worker's slots hold, and how handlers reach each other without borrowing trouble.
+//!
+//! # The pattern
+//!
+//! A worker owns all its connections in [`Conns`], a generational slab. To handle an event the worker **takes the
+//! connection out** of its slot, calls it with `&mut Worker`, and puts it back (or drops it, on [`After::Close`]). So
+//! a handler owns `self` and may at the same time do anything to the rest of the worker: arm timers, choose hosts,
+//! take *another* connection out of its slot and work on that.
+//!
+//! * To work on another connection: `worker.conns.take(key)` and `put` it back. `None` means that it is gone or that
+//!   a caller further up the stack has it; then [`Core::nudge`](crate::worker::Core::nudge) it: it gets an
+//!   [`Event::Nudge`] with your reason after the current event, still in this pass.
+//! * A connection that owns several descriptors (a TCP proxy pair; an HTTP exchange that has an upstream connection
+//!   lent to it) registers them under its own key with different `side`s, see [`Key::token`]. `Poller::retarget`
+//!   moves a descriptor to a new owner.
+//! * Nothing is ever closed twice: dropping the connection closes its sockets; events that are still queued for its
+//!   key are recognised as stale by the generation.
+//! * A panic while handling an event drops that one connection and is counted (`server.panics_total`). What must be
+//!   undone in any case (gauges, circuit breakers) is therefore undone in `Drop`.
+//!
+//! This module must not know any protocol.
+
+use tidegate_rt::{Readiness, Token};
+
+use crate::accept::Acceptor;
+use crate::hcm::ServerConnection;
+use crate::network::tcp_proxy::TcpProxySession;
+use crate::pool::ClientConnection;
+
+/// The identity of a slot's present occupant. Never valid again once the occupant is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    /// The token under which one of the occupant's descriptors is polled.
+    #[inline]
+    pub const fn token(self, side: u8) -> Token {
+        Token {
+            index: self.index,
+            generation: self.generation,
+            side,
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn of(token: Token) -> Self {
+        Self {
+            index: token.index,
+            generation: token.generation,
+        }
+    }
+
+    /// A key that no slot has.
+    pub const NONE: Self = Self {
+        index: u32::MAX,
+        generation: 0,
+    };
+}
+
+/// What happened to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// One of its descriptors is ready; edge-triggered: read and write until the socket would block.
+    Ready { side: u8, ready: Readiness },
+    /// A timer that it armed with [`TimerKey`] is up. Lazy timers ask `LazyTimer::fired`.
+    Timer(u8),
+    /// Another connection asks for attention, see [`Core::nudge`](crate::worker::Core::nudge).
+    Nudge(u8),
+    /// The listener is being drained or removed: finish what is under way, close when idle.
+    Drain,
+    /// The drain time is over: close now.
+    DrainDeadline,
+}
+
+/// What becomes of a connection after an event.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    Keep,
+    /// Drop it, which closes its descriptors.
+    Close,
+}
+
+/// The payload of the worker's timer wheel: whose timer, and which of its timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimerKey {
+    pub key: Key,
+    pub kind: u8,
+}
+
+/// The occupant of a slot. Boxed, so that a slot stays small.
+pub enum Conn {
+    /// A listening socket.
+    Acceptor(Box<Acceptor>),
+    /// A downstream and an upstream socket joined by the TCP proxy.
+    TcpProxy(Box<TcpProxySession>),
+    /// A downstream connection of the HTTP connection manager.
+    Http(Box<ServerConnection>),
+    /// An upstream HTTP connection that its pool owns (idle or connecting), or that serves a request.
+    Upstream(Box<ClientConnection>),
+}
+
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+enum State {
+    Free {
+        next: u32,
+    },
+    /// Occupied, but a handler has the occupant in its hands.
+    Taken,
+    Here(Conn),
+}
+
+const NIL: u32 = u32::MAX;
+
+/// All connections of a worker.
+pub struct Conns {
+    slots: Vec<Slot>,
+    free: u32,
+    occupied: usize,
+}
+
+impl Conns {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: NIL,
+            occupied: 0,
+        }
+    }
+
+    /// Occupied slots.
+    pub const fn len(&self) -> usize {
+        self.occupied
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.occupied == 0
+    }
+
+    /// Occupies a slot whose occupant is still being made (it needs its key to register descriptors and timers).
+    /// Follow with [`Conns::put`] or [`Conns::remove`].
+    pub fn reserve(&mut self) -> Key {
+        self.occupied += 1;
+        if let Some(slot) = self.slots.get_mut(self.free as usize)
+            && let State::Free { next } = slot.state
+        {
+            let index = std::mem::replace(&mut self.free, next);
+            slot.state = State::Taken;
+            return Key {
+                index,
+                generation: slot.generation,
+            };
+        }
+        let index = self.slots.len() as u32;
+        self.slots.push(Slot {
+            generation: 1,
+            state: State::Taken,
+        });
+        Key {
+            index,
+            generation: 1,
+        }
+    }
+
+    pub fn insert(&mut self, conn: Conn) -> Key {
+        let key = self.reserve();
+        self.put(key, conn);
+        key
+    }
+
+    /// Takes the occupant out to work on it. `None`: it is gone, or already taken.
+    #[inline]
+    pub fn take(&mut self, key: Key) -> Option<Conn> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        if slot.generation != key.generation || !matches!(slot.state, State::Here(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut slot.state, State::Taken) {
+            State::Here(conn) => Some(conn),
+            State::Taken | State::Free { .. } => None,
+        }
+    }
+
+    /// Puts a taken occupant back. If the slot was removed meanwhile, the connection is dropped, thus closed.
+    #[inline]
+    pub fn put(&mut self, key: Key, conn: Conn) {
+        if let Some(slot) = self.slots.get_mut(key.index as usize)
+            && slot.generation == key.generation
+            && matches!(slot.state, State::Taken)
+        {
+            slot.state = State::Here(conn);
+        }
+    }
+
+    /// Looks at an occupant that is not taken.
+    #[inline]
+    pub fn get(&self, key: Key) -> Option<&Conn> {
+        let slot = self.slots.get(key.index as usize)?;
+        match &slot.state {
+            State::Here(conn) if slot.generation == key.generation => Some(conn),
+            _ => None,
+        }
+    }
+
+    /// Changes an occupant in place, where the rest of the worker is not needed.
+    #[inline]
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut Conn> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        match &mut slot.state {
+            State::Here(conn) if slot.generation == key.generation => Some(conn),
+            _ => None,
+        }
+    }
+
+    /// Whether the occupant is alive, here or taken.
+    #[inline]
+    pub fn contains(&self, key: Key) -> bool {
+        self.slots.get(key.index as usize).is_some_and(|slot| {
+            slot.generation == key.generation && !matches!(slot.state, State::Free { .. })
+        })
+    }
+
+    /// Frees the slot; the occupant, if it was here, is returned. Its key is stale from now on.
+    pub fn remove(&mut self, key: Key) -> Option<Conn> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        if slot.generation != key.generation || matches!(slot.state, State::Free { .. }) {
+            return None;
+        }
+        slot.generation = (slot.generation + 1) & Token::GENERATION_MASK;
+        let state = std::mem::replace(&mut slot.state, State::Free { next: self.free });
+        self.free = key.index;
+        self.occupied -= 1;
+        match state {
+            State::Here(conn) => Some(conn),
+            State::Taken | State::Free { .. } => None,
+        }
+    }
+
+    /// The keys of all occupants: for drains, not for the path.
+    pub fn keys(&self) -> Vec<Key> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| !matches!(slot.state, State::Free { .. }))
+            .map(|(index, slot)| Key {
+                index: index as u32,
+                generation: slot.generation,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,427 @@
+//! The engine's handle on the workers: start, publish, drain, stop.
+//!
+//! Publishing opens the listening sockets (so that an address in use is an error the control plane hears of), pairs every
+//! cluster and listener with its process-wide companions (statistics, circuit breakers), swaps the generation in and
+//! wakes the workers. It is called by one thread at a time and never by a worker.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use tidegate_model::Name;
+use tidegate_model::cluster::HealthStatus;
+use tidegate_model::listener::Listener;
+use tidegate_rt::{Errno, ListenOptions, Listening, Waker};
+use tidegate_snapshot::{ChainFilter, CompiledCluster, CompiledListener, HostId, Snapshot};
+use tidegate_stats::{Registry, defs::cluster as cluster_stat};
+
+use crate::balance::is_healthy;
+use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable};
+use crate::listener::{ChainStats, ListenerShared, ListenerStats};
+use crate::shared::{Bound, DataplaneConfig, DrainScope, Generation, Shared, WorkerContext};
+use crate::worker::{LogSink, Worker};
+
+/// A listener's address could not be bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindError {
+    pub listener: Name,
+    pub address: SocketAddr,
+    pub error: Errno,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "cannot bind '{}': {}",
+            self.address,
+            std::io::Error::from(self.error)
+        )
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// The workers of a process.
+pub struct DataplaneHandle {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    bound: BTreeMap<(Name, SocketAddr), Arc<Bound>>,
+    /// Descriptors handed over by a parent process, to be used instead of binding.
+    inherited: BTreeMap<SocketAddr, Vec<Listening>>,
+}
+
+/// Starts the workers; they serve nothing until the first [`DataplaneHandle::publish`].
+pub fn spawn_workers(
+    config: DataplaneConfig,
+    registry: Registry,
+    log_sink: Arc<dyn LogSink>,
+) -> Result<DataplaneHandle, Errno> {
+    let count = config.workers.max(1);
+    let wakers = (0..count)
+        .map(|_| Waker::new())
+        .collect::<Result<Vec<_>, _>>()?;
+    let shared = Arc::new(Shared::new(config, registry, log_sink, wakers));
+    let mut handle = DataplaneHandle {
+        shared: Arc::clone(&shared),
+        threads: Vec::with_capacity(count),
+        bound: BTreeMap::new(),
+        inherited: BTreeMap::new(),
+    };
+    for (id, waker) in shared.wakers.iter().enumerate() {
+        let context = WorkerContext {
+            id,
+            waker: waker.clone(),
+            shared: Arc::clone(&shared),
+        };
+        let (started, outcome) = std::sync::mpsc::channel();
+        // The worker is made inside its thread: much of it may not move between threads.
+        let thread = std::thread::Builder::new()
+            .name(format!("wrk:worker_{id}"))
+            .spawn(move || match Worker::new(context) {
+                Ok(worker) => {
+                    let _started = started.send(Ok(()));
+                    worker.run();
+                }
+                Err(error) => {
+                    let _failed = started.send(Err(error));
+                }
+            })
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
+        handle.threads.push(thread);
+        outcome.recv().unwrap_or(Err(Errno::AGAIN))?;
+    }
+    Ok(handle)
+}
+
+impl DataplaneHandle {
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Uses listening sockets of another process for these addresses instead of binding anew (hot restart).
+    pub fn inherit(&mut self, address: SocketAddr, sockets: Vec<Listening>) {
+        self.inherited.insert(address, sockets);
+    }
+
+    /// Opens the sockets of a listener that is about to be published, so that a failure can reject it. Addresses that
+    /// are open already stay as they are.
+    pub fn bind(&mut self, listener: &Listener) -> Result<(), BindError> {
+        if !listener.bind_to_port {
+            return Ok(());
+        }
+        let addresses =
+            std::iter::once(listener.address).chain(listener.additional_addresses.iter().copied());
+        let mut opened = Vec::new();
+        for address in addresses {
+            let key = (Name::clone(&listener.name), address);
+            if self.bound.contains_key(&key) {
+                continue;
+            }
+            // Another listener of that address hands its sockets on: a renamed listener must not lose a connection.
+            let twin = self
+                .bound
+                .iter()
+                .find(|((_, other), _)| *other == address && address.port() != 0)
+                .map(|(_, bound)| Arc::clone(bound));
+            let bound = match twin {
+                Some(bound) => bound,
+                None => Arc::new(self.open(listener, address).map_err(|error| BindError {
+                    listener: Name::clone(&listener.name),
+                    address,
+                    error,
+                })?),
+            };
+            opened.push((key, bound));
+        }
+        self.bound.extend(opened);
+        Ok(())
+    }
+
+    fn open(&mut self, listener: &Listener, address: SocketAddr) -> Result<Bound, Errno> {
+        let workers = self.shared.wakers.len();
+        let options = ListenOptions {
+            reuse_port: listener.reuse_port,
+            backlog: listener.tcp_backlog_size,
+            freebind: listener.freebind,
+            transparent: listener.transparent,
+        };
+        let mut sockets: Vec<Arc<Listening>> = self
+            .inherited
+            .remove(&address)
+            .unwrap_or_default()
+            .into_iter()
+            .take(workers)
+            .map(Arc::new)
+            .collect();
+        let first = match sockets.first() {
+            Some(first) => Arc::clone(first),
+            None => {
+                let first = Arc::new(Listening::bind(address, &options)?);
+                sockets.push(Arc::clone(&first));
+                first
+            }
+        };
+        let local = first.local_addr()?;
+        while sockets.len() < workers {
+            sockets.push(if listener.reuse_port {
+                Arc::new(Listening::bind(local, &options)?)
+            } else {
+                Arc::clone(&first)
+            });
+        }
+        Ok(Bound {
+            local,
+            same_socket: !listener.reuse_port && workers > 1,
+            sockets,
+        })
+    }
+
+    /// Closes sockets opened by [`DataplaneHandle::bind`] for a listener that is not published after all. Sockets of the
+    /// published version stay.
+    pub fn unbind_unpublished(&mut self) {
+        let generation = self.shared.generation.load_full();
+        self.bound.retain(|_, bound| {
+            generation
+                .listeners
+                .iter()
+                .flatten()
+                .any(|listener| listener.bound.iter().any(|other| Arc::ptr_eq(other, bound)))
+        });
+    }
+
+    /// Makes a snapshot the one in force. Listeners that cannot be bound are left without a socket and reported.
+    pub fn publish(&mut self, snapshot: Arc<Snapshot>) -> Vec<BindError> {
+        let old = self.shared.generation.load_full();
+        let mut errors = Vec::new();
+        let accepting = !self.shared.stop_accepting.load(Ordering::Acquire);
+        let mut listeners: Vec<Option<Arc<ListenerShared>>> = Vec::new();
+        listeners.resize_with(snapshot.listener_slots(), || None);
+        for compiled in snapshot.listeners() {
+            if accepting && let Err(error) = self.bind(&compiled.config) {
+                errors.push(error);
+            }
+            let shared = self.listener_shared(&old, compiled);
+            if let Some(slot) = listeners.get_mut(compiled.id().index()) {
+                *slot = Some(shared);
+            }
+        }
+        self.bound.retain(|(name, address), _| {
+            snapshot
+                .listener_by_name(name)
+                .is_some_and(|listener| listener.addresses().any(|other| other == *address))
+        });
+        let mut clusters: Vec<Option<Arc<ClusterShared>>> = Vec::new();
+        clusters.resize_with(snapshot.cluster_slots(), || None);
+        for compiled in snapshot.clusters() {
+            let shared = self.cluster_shared(&old, compiled);
+            if let Some(slot) = clusters.get_mut(compiled.id().index()) {
+                *slot = Some(shared);
+            }
+        }
+        self.shared.generation.store(Arc::new(Generation {
+            snapshot,
+            clusters,
+            listeners,
+        }));
+        self.shared.wake_all();
+        errors
+    }
+
+    fn listener_shared(
+        &self,
+        old: &Generation,
+        compiled: &Arc<CompiledListener>,
+    ) -> Arc<ListenerShared> {
+        let before = old
+            .listeners
+            .get(compiled.id().index())
+            .and_then(Option::as_ref)
+            .filter(|before| before.compiled.id() == compiled.id());
+        let bound: Vec<Arc<Bound>> = compiled
+            .addresses()
+            .filter_map(|address| {
+                self.bound
+                    .get(&(Name::clone(compiled.name()), address))
+                    .map(Arc::clone)
+            })
+            .collect();
+        if let Some(before) = before
+            && Arc::ptr_eq(&before.compiled, compiled)
+            && before.bound.len() == bound.len()
+        {
+            return Arc::clone(before);
+        }
+        let prefix = format!("listener.{}.", compiled.config.stat_prefix);
+        let stats = match before {
+            Some(before) if before.stats.group.prefix() == prefix => Arc::clone(&before.stats),
+            _ => Arc::new(ListenerStats::new(
+                self.shared.registry.group(&prefix),
+                (0..self.shared.wakers.len())
+                    .map(|worker| {
+                        self.shared
+                            .registry
+                            .group(&format!("{prefix}worker_{worker}."))
+                    })
+                    .collect(),
+            )),
+        };
+        let chains = &compiled.filter_chains;
+        let chain_stats = chains
+            .chains()
+            .iter()
+            .chain(chains.default_chain())
+            .map(|chain| {
+                let registry = &self.shared.registry;
+                let stats = match &chain.filter {
+                    ChainFilter::TcpProxy(proxy) => ChainStats::TcpProxy(
+                        registry.group(&format!("tcp.{}.", proxy.config.stat_prefix)),
+                    ),
+                    ChainFilter::Http(hcm) => ChainStats::Http(
+                        registry.group(&format!("http.{}.", hcm.config.stat_prefix)),
+                    ),
+                };
+                (Arc::clone(chain), stats)
+            })
+            .collect();
+        Arc::new(ListenerShared {
+            compiled: Arc::clone(compiled),
+            bound,
+            stats,
+            chain_stats,
+        })
+    }
+
+    fn cluster_shared(
+        &self,
+        old: &Generation,
+        compiled: &Arc<CompiledCluster>,
+    ) -> Arc<ClusterShared> {
+        let before = old
+            .clusters
+            .get(compiled.id().index())
+            .and_then(Option::as_ref)
+            .filter(|before| before.compiled.id() == compiled.id());
+        if let Some(before) = before
+            && Arc::ptr_eq(&before.compiled, compiled)
+        {
+            return Arc::clone(before);
+        }
+        let same_incarnation =
+            before.filter(|before| before.compiled.incarnation == compiled.incarnation);
+        let prefix = format!("cluster.{}.", compiled.config.alt_stat_name);
+        let registry = &self.shared.registry;
+        let (traffic, membership) = match before {
+            Some(before) if before.traffic.prefix() == prefix => {
+                (before.traffic.clone(), before.membership.clone())
+            }
+            _ => (registry.group(&prefix), registry.group(&prefix)),
+        };
+        let breakers = match same_incarnation {
+            Some(before) => Arc::clone(&before.breakers),
+            None => {
+                let breakers = Breakers::new(&compiled.config.circuit_breakers);
+                for (gauge, remaining) in breakers.remaining() {
+                    traffic.shared().gauge_set(gauge, i64::from(remaining));
+                }
+                Arc::new(breakers)
+            }
+        };
+        let hosts = match before {
+            Some(before) => Arc::clone(&before.hosts),
+            None => Arc::new(HostTable::new(self.shared.wakers.len())),
+        };
+        let endpoints = &compiled.endpoints;
+        hosts.retain(|id| endpoints.hosts.iter().any(|host| host.id == id));
+        let stats = membership.shared();
+        let count = |wanted: fn(HealthStatus) -> bool| {
+            endpoints
+                .hosts
+                .iter()
+                .filter(|host| wanted(host.health))
+                .count() as i64
+        };
+        if before.is_none_or(|before| before.compiled.endpoints.hosts != endpoints.hosts)
+            && !(before.is_none() && endpoints.hosts.is_empty())
+        {
+            stats.inc(cluster_stat::MEMBERSHIP_CHANGE);
+        }
+        stats.gauge_set(cluster_stat::MEMBERSHIP_TOTAL, endpoints.hosts.len() as i64);
+        stats.gauge_set(cluster_stat::MEMBERSHIP_HEALTHY, count(is_healthy));
+        stats.gauge_set(
+            cluster_stat::MEMBERSHIP_DEGRADED,
+            count(|health| health == HealthStatus::Degraded),
+        );
+        stats.gauge_set(
+            cluster_stat::MAX_HOST_WEIGHT,
+            endpoints
+                .hosts
+                .iter()
+                .map(|host| i64::from(host.weight))
+                .max()
+                .unwrap_or(0),
+        );
+        Arc::new(ClusterShared {
+            compiled: Arc::clone(compiled),
+            traffic,
+            membership,
+            breakers,
+            hosts,
+        })
+    }
+
+    /// The addresses a listener is bound to, with the ports the kernel chose.
+    pub fn local_addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        self.bound
+            .iter()
+            .filter(|((name, _), _)| &**name == listener)
+            .map(|(_, bound)| bound.local)
+            .collect()
+    }
+
+    /// A host's counters for `/clusters`; `None`: it has had no traffic.
+    pub fn host_counters(&self, cluster: &str, host: HostId) -> Option<Arc<HostShared>> {
+        let generation = self.shared.generation.load();
+        let id = generation.snapshot.cluster_by_name(cluster)?.id();
+        generation
+            .clusters
+            .get(id.index())?
+            .as_ref()?
+            .hosts
+            .peek(host)
+    }
+
+    /// Starts to drain: connections are asked to leave, and listeners keep accepting unless `stop_accepting`.
+    pub fn drain(&mut self, scope: DrainScope, stop_accepting: bool) {
+        if stop_accepting {
+            self.shared.stop_accepting.store(true, Ordering::Release);
+        }
+        self.shared.drain.fetch_max(scope as u8, Ordering::AcqRel);
+        self.shared.wake_all();
+    }
+
+    /// The listening sockets by address, for handing them to a child process.
+    pub fn listening_sockets(&self) -> Vec<(SocketAddr, Vec<Arc<Listening>>)> {
+        self.bound
+            .values()
+            .map(|bound| (bound.local, bound.sockets.clone()))
+            .collect()
+    }
+
+    /// Stops the workers, closing all connections, and waits for their threads. Dropping the handle does the same.
+    pub fn shutdown(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.wake_all();
+        for thread in self.threads.drain(..) {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl Drop for DataplaneHandle {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

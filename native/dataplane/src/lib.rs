@@ -1,0 +1,26 @@
+//! The way of a connection, in file order: accept, original_dst, listener, filter_chain, network (or hcm), route, cluster,
+//! balance, pool, splice, drain; and the worker that drives it.
+//!
+//! No protobuf, no Python, no configuration decoding: the tables come from `tidegate_snapshot`, published through
+//! [`DataplaneHandle`].
+
+pub mod accept;
+mod original_dst;
+pub mod listener;
+mod filter_chain;
+pub mod network;
+pub mod hcm;
+pub mod cluster;
+pub mod balance;
+pub mod pool;
+mod splice;
+pub mod drain;
+
+pub mod conn;
+mod handle;
+pub mod shared;
+pub mod worker;
+
+pub use handle::{BindError, DataplaneHandle, spawn_workers};
+pub use shared::{DataplaneConfig, DrainScope, Shared};
+pub use worker::{Core, LogSink, Worker};

@@ -1,0 +1,192 @@
+//! Listeners at run time: a worker's view of each listener, and what its connections share.
+//!
+//! This module must not know network filters: it counts connections and tells whether they shall leave.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustc_hash::FxHashMap;
+use tidegate_model::listener::TrafficDirection;
+use tidegate_rt::{Clock, Moment};
+use tidegate_snapshot::{Chain, CompiledListener, ListenerId};
+use tidegate_stats::defs::{
+    http as http_stat, listener as stat, listener_worker as worker_stat, tcp as tcp_stat,
+};
+use tidegate_stats::{Group, Local};
+
+use crate::conn::Key;
+use crate::shared::Bound;
+
+/// What the workers share of a listener.
+pub(crate) struct ListenerShared {
+    pub(crate) compiled: Arc<CompiledListener>,
+    pub(crate) bound: Vec<Arc<Bound>>,
+    pub(crate) stats: Arc<ListenerStats>,
+    pub(crate) chain_stats: Vec<(Arc<Chain>, ChainStats)>,
+}
+
+/// Keeps the statistics of a filter chain's network filter in the registry while the chain is configured.
+pub(crate) enum ChainStats {
+    TcpProxy(Group<tcp_stat::TcpProxy>),
+    Http(#[expect(dead_code, reason = "held, not read")] Group<http_stat::ConnectionManager>),
+}
+
+/// A listener's statistics and the count that `max_connections` limits; they outlive an update of the listener.
+pub(crate) struct ListenerStats {
+    pub(crate) group: Group<stat::Listener>,
+    pub(crate) per_worker: Vec<Group<worker_stat::ListenerWorker>>,
+    active: AtomicU64,
+}
+
+impl ListenerStats {
+    pub(crate) fn new(
+        group: Group<stat::Listener>,
+        per_worker: Vec<Group<worker_stat::ListenerWorker>>,
+    ) -> Self {
+        Self {
+            group,
+            per_worker,
+            active: AtomicU64::new(0),
+        }
+    }
+}
+
+/// A listener in one worker. Connections keep the one they were accepted under.
+pub struct ListenerRuntime {
+    pub compiled: Arc<CompiledListener>,
+    pub stats: Local<stat::Listener>,
+    worker_stats: Option<Local<worker_stat::ListenerWorker>>,
+    /// Of the filter chains with a TCP proxy.
+    tcp_stats: FxHashMap<*const Chain, Local<tcp_stat::TcpProxy>>,
+    shared: Arc<ListenerStats>,
+    drain_since: Cell<Option<Moment>>,
+}
+
+impl std::fmt::Debug for ListenerRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerRuntime")
+            .field("name", self.compiled.name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ListenerRuntime {
+    pub(crate) fn new(shared: &ListenerShared, worker: usize) -> Self {
+        Self {
+            compiled: Arc::clone(&shared.compiled),
+            stats: shared.stats.group.local(worker),
+            worker_stats: shared
+                .stats
+                .per_worker
+                .get(worker)
+                .map(|group| group.local(worker)),
+            tcp_stats: shared
+                .chain_stats
+                .iter()
+                .filter_map(|(chain, stats)| match stats {
+                    ChainStats::TcpProxy(group) => Some((Arc::as_ptr(chain), group.local(worker))),
+                    ChainStats::Http(_) => None,
+                })
+                .collect(),
+            shared: Arc::clone(&shared.stats),
+            drain_since: Cell::new(None),
+        }
+    }
+
+    /// `per_connection_buffer_limit_bytes`.
+    pub fn buffer_limit(&self) -> u32 {
+        self.compiled.config.per_connection_buffer_limit_bytes
+    }
+
+    pub fn direction(&self) -> TrafficDirection {
+        self.compiled.config.traffic_direction
+    }
+
+    /// Since when the listener is draining (it was removed, or all listeners are drained).
+    pub fn draining_since(&self) -> Option<Moment> {
+        self.drain_since.get()
+    }
+
+    /// The statistics of one of its chains with a TCP proxy.
+    pub(crate) fn tcp_stats(&self, chain: &Arc<Chain>) -> Option<Local<tcp_stat::TcpProxy>> {
+        self.tcp_stats.get(&Arc::as_ptr(chain)).cloned()
+    }
+
+    pub(crate) fn count_overflow(&self) {
+        self.stats.inc(stat::DOWNSTREAM_CX_OVERFLOW);
+    }
+
+    pub(crate) fn start_drain(&self, now: Moment) {
+        if self.drain_since.get().is_none() {
+            self.drain_since.set(Some(now));
+        }
+    }
+
+    /// A place for one more connection; `None`: `max_connections` is reached.
+    pub(crate) fn admit(self: &Rc<Self>, now: Moment) -> Option<ListenerPermit> {
+        let limit = self.compiled.config.max_connections.unwrap_or(u64::MAX);
+        if self.shared.active.fetch_add(1, Ordering::Relaxed) >= limit {
+            self.shared.active.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        self.stats.inc(stat::DOWNSTREAM_CX_TOTAL);
+        self.stats.gauge_inc(stat::DOWNSTREAM_CX_ACTIVE);
+        if let Some(stats) = &self.worker_stats {
+            stats.inc(worker_stat::DOWNSTREAM_CX_TOTAL);
+            stats.gauge_inc(worker_stat::DOWNSTREAM_CX_ACTIVE);
+        }
+        Some(ListenerPermit {
+            listener: Rc::clone(self),
+            since: now,
+        })
+    }
+}
+
+/// A connection's place among its listener's connections; dropping it gives the place back and counts the end.
+#[derive(Debug)]
+pub struct ListenerPermit {
+    listener: Rc<ListenerRuntime>,
+    since: Moment,
+}
+
+impl Drop for ListenerPermit {
+    fn drop(&mut self) {
+        let listener = &self.listener;
+        listener.shared.active.fetch_sub(1, Ordering::Relaxed);
+        listener.stats.inc(stat::DOWNSTREAM_CX_DESTROY);
+        listener.stats.gauge_dec(stat::DOWNSTREAM_CX_ACTIVE);
+        listener.stats.record(
+            stat::DOWNSTREAM_CX_LENGTH_MS,
+            Clock::precise().since(self.since).as_millis() as u64,
+        );
+        if let Some(stats) = &listener.worker_stats {
+            stats.gauge_dec(worker_stat::DOWNSTREAM_CX_ACTIVE);
+        }
+    }
+}
+
+/// A listener's entry in a worker.
+pub(crate) struct Entry {
+    pub(crate) runtime: Rc<ListenerRuntime>,
+    /// The acceptors with the address each serves.
+    pub(crate) acceptors: Vec<(Arc<Bound>, Key)>,
+}
+
+/// A worker's listeners.
+pub struct Listeners {
+    pub(crate) entries: FxHashMap<ListenerId, Entry>,
+}
+
+impl Listeners {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: FxHashMap::default(),
+        }
+    }
+
+    pub fn get(&self, id: ListenerId) -> Option<&Rc<ListenerRuntime>> {
+        self.entries.get(&id).map(|entry| &entry.runtime)
+    }
+}

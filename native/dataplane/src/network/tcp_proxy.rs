@@ -1,0 +1,499 @@
+//! `envoy.filters.network.tcp_proxy`: joins a downstream connection to an upstream one.
+//!
+//! ```text
+//!  open ──> connecting ──connected──> flowing ──both ends passed on──> closed
+//!              │  ▲ failed, attempts left   │
+//!              └──┘                         └─ reset, idle, drained ──> closed
+//! ```
+//!
+//! Bytes, ends (half-closes) and resets are carried through as they are; `splice.rs` moves the bytes. Counters, response
+//! flags and the access-log line are Envoy's. The session owns both sockets, under one key, as sides 0 and 1.
+
+mod upstream;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidegate_model::Name;
+use tidegate_rt::{Errno, LazyTimer, TimerId};
+use tidegate_snapshot::{Chain, ChainFilter, ClusterRef, CompiledTcpProxy, ResponseFlags};
+use tidegate_stats::{Local, defs::cluster as cluster_stat, defs::tcp as stat};
+
+use self::upstream::{Refusal, Upstream};
+use super::connection_log::{self, ConnectionLog, UpstreamLog};
+use crate::accept::{ConnectionInfo, Downstream};
+use crate::cluster::{ClusterRuntime, HostRuntime};
+use crate::conn::{After, Conn, Event, Key, TimerKey};
+use crate::listener::{ListenerPermit, ListenerRuntime};
+use crate::splice::{End, Flow, Pumped};
+use crate::worker::Worker;
+
+const DOWNSTREAM: u8 = 0;
+const UPSTREAM: u8 = 1;
+
+mod timer {
+    pub(super) const IDLE: u8 = 0;
+    pub(super) const CONNECT: u8 = 1;
+    pub(super) const DURATION: u8 = 2;
+    pub(super) const SPILL: u8 = 3;
+}
+
+mod nudge {
+    /// Go on pumping.
+    pub(super) const CONTINUE: u8 = 0;
+}
+
+/// How long a flow may keep a pipe whose destination takes nothing.
+const SPILL_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Both directions were passed on to their end.
+    Finished,
+    /// The downstream peer reset the connection.
+    DownstreamReset,
+    /// The upstream host reset the connection.
+    UpstreamReset,
+    /// We end it: a timeout, a drain, no upstream.
+    Local(&'static str),
+}
+
+/// A TCP proxy connection.
+pub struct TcpProxySession {
+    downstream: End,
+    info: ConnectionInfo,
+    listener: Rc<ListenerRuntime>,
+    chain: Arc<Chain>,
+    _permit: ListenerPermit,
+    stats: Local<stat::TcpProxy>,
+    cluster: Option<ClusterRef>,
+    upstream: Option<Upstream>,
+    /// Downstream to upstream.
+    up: Flow,
+    /// Upstream to downstream.
+    down: Flow,
+    idle: LazyTimer,
+    connect_timer: Option<TimerId>,
+    duration_timer: Option<TimerId>,
+    spill_timer: LazyTimer,
+    attempts: u32,
+    flags: ResponseFlags,
+    last_failure: Option<Box<Failure>>,
+}
+
+/// The last failed attempt, for the access log.
+struct Failure {
+    host: Name,
+    address: Option<std::net::SocketAddr>,
+    reason: String,
+}
+
+/// Gives an accepted connection to a new session.
+pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
+    let Downstream {
+        socket,
+        info,
+        listener,
+        chain,
+        permit,
+    } = downstream;
+    let Some(stats) = listener.tcp_stats(&chain) else {
+        return;
+    };
+    let key = worker.conns.reserve();
+    if worker
+        .core
+        .poller
+        .add(&socket, key.token(DOWNSTREAM))
+        .is_err()
+    {
+        worker.conns.remove(key);
+        return;
+    }
+    stats.inc(stat::DOWNSTREAM_CX_TOTAL);
+    let mut session = Box::new(TcpProxySession {
+        downstream: End::new(socket),
+        info,
+        listener,
+        chain,
+        _permit: permit,
+        stats,
+        cluster: None,
+        upstream: None,
+        up: Flow::default(),
+        down: Flow::default(),
+        idle: LazyTimer::new(),
+        connect_timer: None,
+        duration_timer: None,
+        spill_timer: LazyTimer::new(),
+        attempts: 0,
+        flags: ResponseFlags::NONE,
+        last_failure: None,
+    });
+    if let Some(limit) = session
+        .proxy()
+        .and_then(|proxy| proxy.config.max_downstream_connection_duration)
+    {
+        let when = worker.core.now() + limit;
+        session.duration_timer = Some(worker.core.arm(when, key, timer::DURATION));
+    }
+    match session.establish(worker, key) {
+        After::Keep => worker.conns.put(key, Conn::TcpProxy(session)),
+        After::Close => {
+            worker.conns.remove(key);
+        }
+    }
+}
+
+impl TcpProxySession {
+    pub(crate) const fn listener(&self) -> &Rc<ListenerRuntime> {
+        &self.listener
+    }
+
+    pub(crate) const fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    fn proxy(&self) -> Option<&CompiledTcpProxy> {
+        match &self.chain.filter {
+            ChainFilter::TcpProxy(proxy) => Some(proxy),
+            ChainFilter::Http(_) => None,
+        }
+    }
+
+    pub(crate) fn on_event(&mut self, worker: &mut Worker, key: Key, event: Event) -> After {
+        match event {
+            Event::Ready { side, ready } => {
+                if side == DOWNSTREAM {
+                    self.downstream.ready(ready);
+                    if !self.is_connected() {
+                        return if ready.hung_up() {
+                            self.finish(worker, Ending::DownstreamReset)
+                        } else {
+                            After::Keep
+                        };
+                    }
+                } else if let Some(upstream) = &mut self.upstream {
+                    upstream.end.ready(ready);
+                    if !upstream.is_connected() {
+                        if ready.hung_up() {
+                            let error = upstream.end.socket.take_error();
+                            return self.connect_failed(worker, key, error);
+                        }
+                        if !ready.writable() {
+                            return After::Keep;
+                        }
+                        self.connected(worker, key);
+                    }
+                }
+                self.pump(worker, key)
+            }
+            Event::Nudge(_) => self.pump(worker, key),
+            Event::Timer(kind) => self.on_timer(worker, key, kind),
+            // Connections of the TCP proxy stay until the drain time is over.
+            Event::Drain => After::Keep,
+            Event::DrainDeadline => {
+                self.stats.inc(stat::DOWNSTREAM_CX_DRAIN_CLOSE);
+                self.finish(worker, Ending::Local("drain_time_reached"))
+            }
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.upstream.as_ref().is_some_and(Upstream::is_connected)
+    }
+
+    /// Chooses a cluster and a host and starts to connect; Envoy's `establishUpstreamConnection`.
+    fn establish(&mut self, worker: &mut Worker, key: Key) -> After {
+        let Some(proxy) = self.proxy() else {
+            return After::Close;
+        };
+        let max_attempts = proxy.config.max_connect_attempts;
+        let cluster = proxy.pick(worker.core.rng.next_u64()).cloned();
+        let runtime = cluster
+            .as_ref()
+            .and_then(|cluster| worker.core.cluster(cluster.id()));
+        self.cluster = cluster;
+        let Some(runtime) = runtime else {
+            self.stats.inc(stat::DOWNSTREAM_CX_NO_ROUTE);
+            self.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
+            return self.finish(worker, Ending::Local("cluster_not_found"));
+        };
+        if self.attempts > 0 && self.attempts >= max_attempts {
+            runtime
+                .stats
+                .inc(cluster_stat::UPSTREAM_CX_CONNECT_ATTEMPTS_EXCEEDED);
+            self.flags
+                .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            return self.finish(worker, Ending::Local("max_connect_attempts"));
+        }
+        match Upstream::open(worker, key.token(UPSTREAM), &runtime, &self.info) {
+            Ok(upstream) => {
+                self.attempts += 1;
+                self.upstream = Some(upstream);
+                let when = worker.core.now() + runtime.config.connect_timeout;
+                self.connect_timer = Some(worker.core.arm(when, key, timer::CONNECT));
+                After::Keep
+            }
+            Err(Refusal::Overflow) => {
+                self.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                self.finish(worker, Ending::Local("upstream_overflow"))
+            }
+            Err(Refusal::NoHost) => {
+                self.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+                self.finish(worker, Ending::Local("no_healthy_upstream"))
+            }
+            Err(Refusal::Connect { host, error }) => {
+                self.attempts += 1;
+                self.flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                self.remember_failure(&host, Some(error));
+                self.establish(worker, key)
+            }
+        }
+    }
+
+    fn connected(&mut self, worker: &mut Worker, key: Key) {
+        if let Some(timer) = self.connect_timer.take() {
+            worker.core.timers.cancel(timer);
+        }
+        let now = worker.core.now();
+        if let Some(upstream) = &mut self.upstream {
+            upstream.connected(now);
+        }
+        self.touch_idle(worker, key);
+    }
+
+    /// A connect attempt failed (refused, unreachable or, with no error, timed out): the next one, if any is left.
+    fn connect_failed(&mut self, worker: &mut Worker, key: Key, error: Option<Errno>) -> After {
+        if let Some(timer) = self.connect_timer.take() {
+            worker.core.timers.cancel(timer);
+        }
+        self.flags
+            .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+        if let Some(upstream) = self.upstream.take() {
+            upstream.failed(error);
+            self.remember_failure(upstream.host(), error);
+        }
+        self.establish(worker, key)
+    }
+
+    fn remember_failure(&mut self, host: &HostRuntime, error: Option<Errno>) {
+        self.last_failure = Some(Box::new(Failure {
+            host: Name::clone(&host.host.address_text),
+            address: upstream::socket_address(host),
+            reason: upstream::failure_reason(error),
+        }));
+    }
+
+    fn touch_idle(&mut self, worker: &mut Worker, key: Key) {
+        let timeout = match &self.chain.filter {
+            ChainFilter::TcpProxy(proxy) => proxy.config.idle_timeout,
+            ChainFilter::Http(_) => None,
+        };
+        if let Some(timeout) = timeout {
+            let deadline = worker.core.now() + timeout;
+            self.idle.set(
+                &mut worker.core.timers,
+                deadline,
+                TimerKey {
+                    key,
+                    kind: timer::IDLE,
+                },
+            );
+        }
+    }
+
+    /// Moves bytes in both directions as far as the sockets allow.
+    #[inline]
+    fn pump(&mut self, worker: &mut Worker, key: Key) -> After {
+        let core = &mut worker.core;
+        let Some(upstream) = &mut self.upstream else {
+            return After::Keep;
+        };
+        let before = (
+            self.up.bytes_in,
+            self.up.bytes_out,
+            self.down.bytes_in,
+            self.down.bytes_out,
+        );
+        let paused = (self.up.paused, self.down.paused);
+        let (up_limit, down_limit) = (upstream.buffer_limit(), self.listener.buffer_limit());
+        let up = self
+            .up
+            .pump(core, &mut self.downstream, &mut upstream.end, up_limit);
+        let down = self
+            .down
+            .pump(core, &mut upstream.end, &mut self.downstream, down_limit);
+        let moved = (
+            self.up.bytes_in - before.0,
+            self.up.bytes_out - before.1,
+            self.down.bytes_in - before.2,
+            self.down.bytes_out - before.3,
+        );
+        if moved != (0, 0, 0, 0) {
+            let cluster = &upstream.cluster().stats;
+            self.stats.add(stat::DOWNSTREAM_CX_RX_BYTES_TOTAL, moved.0);
+            cluster.add(cluster_stat::UPSTREAM_CX_TX_BYTES_TOTAL, moved.1);
+            cluster.add(cluster_stat::UPSTREAM_CX_RX_BYTES_TOTAL, moved.2);
+            self.stats.add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, moved.3);
+        }
+        if paused != (self.up.paused, self.down.paused) {
+            let cluster = &upstream.cluster().stats;
+            self.stats.add(
+                stat::DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL,
+                self.up.paused - paused.0,
+            );
+            cluster.add(
+                cluster_stat::UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL,
+                self.down.paused - paused.1,
+            );
+        }
+        match (up, down) {
+            (Pumped::SourceError(_), _) | (_, Pumped::SinkError(_)) => {
+                return self.finish(worker, Ending::DownstreamReset);
+            }
+            (_, Pumped::SourceError(_)) | (Pumped::SinkError(_), _) => {
+                return self.finish(worker, Ending::UpstreamReset);
+            }
+            (Pumped::Yielded, _) | (_, Pumped::Yielded) => core.nudge(key, nudge::CONTINUE),
+            (Pumped::Waiting, Pumped::Waiting) => {}
+        }
+        if self.up.is_done() && self.down.is_done() {
+            return self.finish(worker, Ending::Finished);
+        }
+        if moved != (0, 0, 0, 0) {
+            self.touch_idle(worker, key);
+        }
+        if self.up.holds_pipe() || self.down.holds_pipe() {
+            let deadline = worker.core.now() + SPILL_AFTER;
+            self.spill_timer.set(
+                &mut worker.core.timers,
+                deadline,
+                TimerKey {
+                    key,
+                    kind: timer::SPILL,
+                },
+            );
+        }
+        After::Keep
+    }
+
+    fn on_timer(&mut self, worker: &mut Worker, key: Key, kind: u8) -> After {
+        let now = worker.core.now();
+        let payload = TimerKey { key, kind };
+        match kind {
+            timer::CONNECT => {
+                self.connect_timer = None;
+                if self.upstream.is_none() || self.is_connected() {
+                    return After::Keep;
+                }
+                self.connect_failed(worker, key, None)
+            }
+            timer::IDLE => {
+                if !self.idle.fired(&mut worker.core.timers, now, payload) {
+                    return After::Keep;
+                }
+                self.stats.inc(stat::IDLE_TIMEOUT);
+                self.finish(worker, Ending::Local("idle_timeout"))
+            }
+            timer::DURATION => {
+                self.duration_timer = None;
+                self.stats.inc(stat::MAX_DOWNSTREAM_CONNECTION_DURATION);
+                self.flags.insert(ResponseFlags::DURATION_TIMEOUT);
+                self.finish(worker, Ending::Local("max_connection_duration"))
+            }
+            timer::SPILL => {
+                if self
+                    .spill_timer
+                    .fired(&mut worker.core.timers, now, payload)
+                {
+                    self.up.spill_pipe(&mut worker.core);
+                    self.down.spill_pipe(&mut worker.core);
+                }
+                After::Keep
+            }
+            _ => After::Keep,
+        }
+    }
+
+    /// The end: counts, carries a reset through, writes the access log. The caller drops the session.
+    fn finish(&mut self, worker: &mut Worker, ending: Ending) -> After {
+        let core = &mut worker.core;
+        self.idle.cancel(&mut core.timers);
+        self.spill_timer.cancel(&mut core.timers);
+        for timer in [self.connect_timer.take(), self.duration_timer.take()]
+            .into_iter()
+            .flatten()
+        {
+            core.timers.cancel(timer);
+        }
+        match ending {
+            Ending::DownstreamReset => {
+                if let Some(upstream) = &self.upstream {
+                    let _gone = upstream.end.socket.reset_on_close();
+                }
+            }
+            Ending::UpstreamReset => {
+                let _gone = self.downstream.socket.reset_on_close();
+            }
+            Ending::Finished | Ending::Local(_) => {}
+        }
+        if let Some(upstream) = &self.upstream {
+            upstream.ended(ending == Ending::UpstreamReset);
+        }
+        self.log(worker, ending);
+        self.up.close(&mut worker.core);
+        self.down.close(&mut worker.core);
+        After::Close
+    }
+
+    fn log(&self, worker: &mut Worker, ending: Ending) {
+        let Some(proxy) = self.proxy() else { return };
+        if proxy.access_log.is_empty() && self.listener.compiled.access_log.is_empty() {
+            return;
+        }
+        let runtime: Option<Rc<ClusterRuntime>> = match &self.upstream {
+            Some(upstream) => Some(Rc::clone(upstream.cluster())),
+            None => self
+                .cluster
+                .as_ref()
+                .and_then(|cluster| worker.core.cluster(cluster.id())),
+        };
+        let mut log = ConnectionLog::new(&worker.core, &self.listener, &self.info);
+        log.flags = self.flags;
+        log.termination_details = match ending {
+            Ending::Local(details) => Some(details),
+            _ => None,
+        };
+        log.filter_chain = Some(&self.chain.config.name);
+        log.attempts = self.attempts;
+        log.bytes_received = self.up.bytes_in;
+        log.bytes_sent = self.down.bytes_out;
+        log.upstream_bytes_received = self.down.bytes_in;
+        log.upstream_bytes_sent = self.up.bytes_out;
+        if let Some(runtime) = &runtime {
+            let failure = self.last_failure.as_deref();
+            log.upstream = Some(UpstreamLog {
+                cluster: &runtime.config.name,
+                cluster_alt_stat_name: &runtime.config.alt_stat_name,
+                host: match &self.upstream {
+                    Some(upstream) => Some((
+                        &upstream.host().host.address_text,
+                        upstream::socket_address(upstream.host()),
+                    )),
+                    None => failure.map(|failure| (&failure.host, failure.address)),
+                },
+                local: self
+                    .upstream
+                    .as_ref()
+                    .and_then(|upstream| upstream.end.socket.local_addr().ok()),
+                connection_id: self.upstream.as_ref().map(Upstream::id),
+                failure_reason: failure.map(|failure| failure.reason.as_str()),
+            });
+        }
+        connection_log::write(&mut worker.core, &proxy.access_log, &log);
+        connection_log::write(&mut worker.core, &self.listener.compiled.access_log, &log);
+    }
+}

@@ -1,0 +1,198 @@
+//! The upstream side of a TCP proxy connection: choosing the host, connecting, and what the cluster counts of it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tidegate_model::route::RoutingPriority;
+use tidegate_rt::{Errno, Moment, Token};
+use tidegate_snapshot::HostAddress;
+use tidegate_stats::defs::cluster as stat;
+
+use crate::accept::ConnectionInfo;
+use crate::cluster::{
+    ActiveConnection, ActiveRequest, ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind,
+};
+use crate::splice::End;
+use crate::worker::Worker;
+
+/// Why there is no connection.
+pub(super) enum Refusal {
+    /// The circuit breaker for connections is open.
+    Overflow,
+    NoHost,
+    /// The connect failed at once; counted as an attempt.
+    Connect {
+        host: Rc<HostRuntime>,
+        error: Errno,
+    },
+}
+
+/// An upstream connection, connecting or connected.
+pub(super) struct Upstream {
+    pub(super) end: End,
+    active: ActiveConnection,
+    state: State,
+    id: u64,
+}
+
+enum State {
+    Connecting { _pending: PendingGuard },
+    Connected { _request: ActiveRequest },
+}
+
+/// `upstream_rq_pending_active` and its circuit breaker while the connection is not there yet.
+struct PendingGuard {
+    cluster: Rc<ClusterRuntime>,
+    _permit: Permit,
+}
+
+impl PendingGuard {
+    fn new(cluster: &Rc<ClusterRuntime>) -> Option<Self> {
+        let permit = Permit::try_take(
+            cluster,
+            RoutingPriority::Default,
+            ResourceKind::PendingRequests,
+        )?;
+        cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_TOTAL);
+        cluster.stats.gauge_inc(stat::UPSTREAM_RQ_PENDING_ACTIVE);
+        Some(Self {
+            cluster: Rc::clone(cluster),
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for PendingGuard {
+    fn drop(&mut self) {
+        self.cluster
+            .stats
+            .gauge_dec(stat::UPSTREAM_RQ_PENDING_ACTIVE);
+    }
+}
+
+impl Upstream {
+    /// Chooses a host and starts to connect.
+    pub(super) fn open(
+        worker: &mut Worker,
+        token: Token,
+        cluster: &Rc<ClusterRuntime>,
+        downstream: &ConnectionInfo,
+    ) -> Result<Self, Refusal> {
+        let core = &mut worker.core;
+        let Some(permit) =
+            Permit::try_take(cluster, RoutingPriority::Default, ResourceKind::Connections)
+        else {
+            cluster.stats.inc(stat::UPSTREAM_CX_OVERFLOW);
+            return Err(Refusal::Overflow);
+        };
+        let context = LbContext {
+            original_dst: downstream.local_restored.then_some(downstream.local),
+            header_dst: None,
+        };
+        let now = core.now();
+        let Some(host) = cluster.choose_host(&mut core.rng, now, &context) else {
+            cluster.stats.inc(stat::UPSTREAM_CX_NONE_HEALTHY);
+            return Err(Refusal::NoHost);
+        };
+        let Some(pending) = PendingGuard::new(cluster) else {
+            cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_OVERFLOW);
+            return Err(Refusal::Overflow);
+        };
+        let active = ActiveConnection::new(Rc::clone(cluster), Rc::clone(&host), permit, now);
+        let id = core.next_connection_id();
+        let started = cluster.connect(&host).and_then(|(socket, _)| {
+            core.poller.add(&socket, token)?;
+            Ok(socket)
+        });
+        match started {
+            Ok(socket) => {
+                let mut end = End::new(socket);
+                end.writable = false;
+                Ok(Self {
+                    end,
+                    active,
+                    state: State::Connecting { _pending: pending },
+                    id,
+                })
+            }
+            Err(error) => {
+                count_failure(&active, false);
+                Err(Refusal::Connect { host, error })
+            }
+        }
+    }
+
+    pub(super) const fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected { .. })
+    }
+
+    pub(super) fn cluster(&self) -> &Rc<ClusterRuntime> {
+        &self.active.cluster
+    }
+
+    pub(super) fn host(&self) -> &Rc<HostRuntime> {
+        &self.active.host
+    }
+
+    pub(super) const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The cluster's `per_connection_buffer_limit_bytes`.
+    pub(super) fn buffer_limit(&self) -> u32 {
+        self.cluster().config.per_connection_buffer_limit_bytes
+    }
+
+    /// Counts a connect that failed; `None`: it timed out.
+    pub(super) fn failed(&self, error: Option<Errno>) {
+        count_failure(&self.active, error.is_none());
+        // A connection that never was is closed by the host when it was refused, by us when it timed out.
+        self.active.closed(error.is_some(), false);
+    }
+
+    /// Counts the end of a connection.
+    pub(super) fn ended(&self, by_remote: bool) {
+        self.active.closed(by_remote, self.is_connected());
+    }
+
+    pub(super) fn connected(&mut self, now: Moment) {
+        let cluster = Rc::clone(self.cluster());
+        cluster.stats.record(
+            stat::UPSTREAM_CX_CONNECT_MS,
+            now.since(self.active.since()).as_millis() as u64,
+        );
+        let request = ActiveRequest::new(cluster, Rc::clone(self.host()), RoutingPriority::Default);
+        self.state = State::Connected { _request: request };
+    }
+}
+
+fn count_failure(active: &ActiveConnection, timed_out: bool) {
+    active.connect_failed(timed_out);
+    active
+        .cluster
+        .stats
+        .inc(stat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
+}
+
+pub(super) fn socket_address(host: &HostRuntime) -> Option<SocketAddr> {
+    match &host.host.address {
+        HostAddress::Socket(address) => Some(*address),
+        HostAddress::Pipe(_) => None,
+    }
+}
+
+/// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+pub(super) fn failure_reason(error: Option<Errno>) -> String {
+    match error {
+        Some(error) => format!(
+            "delayed_connect_error:_{}",
+            std::io::Error::from(error)
+                .to_string()
+                .split(" (os error")
+                .next()
+                .unwrap_or_default()
+                .replace(' ', "_")
+        ),
+        None => "connection_timeout".to_owned(),
+    }
+}

@@ -1,0 +1,149 @@
+//! What all workers of a process share: the published generation, the process's state and the statistics registry.
+//!
+//! Nothing in here is locked on the path of a connection or request. Workers read the generation when they are woken.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tidegate_model::bootstrap::Node;
+use tidegate_rt::{Listening, Waker};
+use tidegate_snapshot::Snapshot;
+use tidegate_stats::Registry;
+
+use crate::cluster::ClusterShared;
+use crate::listener::ListenerShared;
+use crate::worker::LogSink;
+
+/// What the engine decides before the workers start.
+#[derive(Debug, Clone)]
+pub struct DataplaneConfig {
+    /// Threads (`--concurrency`).
+    pub workers: usize,
+    pub node: Node,
+    /// `--drain-time-s`: how long a listener that changed, went away or is drained keeps its connections.
+    pub drain_time: Duration,
+    /// `--drain-strategy gradual` (the default): connections are asked to close with a probability that grows over the
+    /// drain time; else at once.
+    pub drain_gradually: bool,
+    /// `--file-flush-interval-msec`.
+    pub log_flush_interval: Duration,
+}
+
+impl Default for DataplaneConfig {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            node: Node {
+                id: "".into(),
+                cluster: "".into(),
+            },
+            drain_time: Duration::from_secs(600),
+            drain_gradually: true,
+            log_flush_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Which listeners a drain concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum DrainScope {
+    None = 0,
+    /// Those with `traffic_direction: INBOUND`.
+    InboundOnly = 1,
+    All = 2,
+}
+
+/// One consistent state of configuration, with the process-wide companions of its parts.
+pub struct Generation {
+    pub snapshot: Arc<Snapshot>,
+    /// By `ClusterId::index()`.
+    pub(crate) clusters: Vec<Option<Arc<ClusterShared>>>,
+    /// By `ListenerId::index()`.
+    pub(crate) listeners: Vec<Option<Arc<ListenerShared>>>,
+}
+
+/// A listener's bound address: a socket per worker.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// With the port the kernel chose, if the configuration said 0.
+    pub(crate) local: SocketAddr,
+    pub(crate) sockets: Vec<Arc<Listening>>,
+    /// All workers poll the same socket.
+    pub(crate) same_socket: bool,
+}
+
+/// What all workers share.
+pub struct Shared {
+    pub config: DataplaneConfig,
+    pub registry: Registry,
+    pub(crate) log_sink: Arc<dyn LogSink>,
+    pub(crate) generation: ArcSwap<Generation>,
+    pub(crate) wakers: Vec<Waker>,
+    pub(crate) stop: AtomicBool,
+    pub(crate) drain: AtomicU8,
+    /// Draining listeners have closed their sockets.
+    pub(crate) stop_accepting: AtomicBool,
+    /// `/healthcheck/fail` was called: health checks fail and connections are asked to close.
+    health_check_failed: AtomicBool,
+    /// Panics caught in handlers; each has cost one connection.
+    pub panics_total: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: DataplaneConfig,
+        registry: Registry,
+        log_sink: Arc<dyn LogSink>,
+        wakers: Vec<Waker>,
+    ) -> Self {
+        Self {
+            config,
+            registry,
+            log_sink,
+            generation: ArcSwap::from_pointee(Generation {
+                snapshot: Arc::new(Snapshot::default()),
+                clusters: Vec::new(),
+                listeners: Vec::new(),
+            }),
+            wakers,
+            stop: AtomicBool::new(false),
+            drain: AtomicU8::new(DrainScope::None as u8),
+            stop_accepting: AtomicBool::new(false),
+            health_check_failed: AtomicBool::new(false),
+            panics_total: AtomicU64::new(0),
+        }
+    }
+
+    pub fn health_check_failed(&self) -> bool {
+        self.health_check_failed.load(Ordering::Relaxed)
+    }
+
+    pub fn set_health_check_failed(&self, failed: bool) {
+        self.health_check_failed.store(failed, Ordering::Relaxed);
+    }
+
+    pub fn drain_scope(&self) -> DrainScope {
+        match self.drain.load(Ordering::Acquire) {
+            0 => DrainScope::None,
+            1 => DrainScope::InboundOnly,
+            _ => DrainScope::All,
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
+}
+
+/// What a worker thread starts with.
+pub(crate) struct WorkerContext {
+    pub(crate) id: usize,
+    pub(crate) waker: Waker,
+    pub(crate) shared: Arc<Shared>,
+}

@@ -1,0 +1,348 @@
+//! Moving bytes one way between two sockets: read and write for messages, splice(2) for bulk.
+//!
+//! A [`Flow`] is one direction of a TCP proxy connection. Small messages cost one receive and one send through the
+//! worker's read buffer and leave nothing behind. After [`BULK_READS`] full reads in a row the flow borrows a pipe and lets the
+//! kernel move pages; it gives the pipe back as soon as the transfer pauses, for pipes are few. What a full socket does not
+//! take waits here, and nothing more is read until it is gone: the buffer limit bounds it, and TCP tells the sender.
+//!
+//! This module must not know clusters, listeners or logs.
+
+use std::io::IoSlice;
+
+use tidegate_buf::OutBuf;
+use tidegate_rt::{Errno, Pipe, PipeRead, PipeWrite, Received, Sent, ShutdownSide, Socket};
+
+use crate::worker::Core;
+
+/// A read of this size is part of a bulk transfer.
+const BULK_READ: usize = 64 * 1024;
+/// So many in a row and the flow splices.
+const BULK_READS: u8 = 2;
+/// So many spliced moves in a row below a read buffer's worth, and the flow reads and writes again.
+const SMALL_MOVES: u8 = 4;
+const SMALL_MOVE: usize = 16 * 1024;
+/// Moves per event; then others get their turn.
+const MOVES_PER_EVENT: usize = 32;
+
+/// A socket with what the poller last said about it. Edge-triggered: "ready" holds until the kernel says otherwise.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) socket: Socket,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The peer's end, or an error, is queued behind what is still to be read: read until it shows.
+    pub(crate) closing: bool,
+}
+
+impl End {
+    pub(crate) const fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            readable: false,
+            writable: true,
+            closing: false,
+        }
+    }
+
+    pub(crate) const fn ready(&mut self, ready: tidegate_rt::Readiness) {
+        if ready.readable() {
+            self.readable = true;
+        }
+        if ready.writable() {
+            self.writable = true;
+        }
+        if ready.read_closed() || ready.hung_up() {
+            self.closing = true;
+        }
+    }
+}
+
+/// Why a flow stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pumped {
+    /// It waits for one of its sockets.
+    Waiting,
+    /// It could go on, but others shall have their turn: nudge it.
+    Yielded,
+    /// Reading failed: the source was reset.
+    SourceError(Errno),
+    /// Writing failed: the destination was reset or has gone.
+    SinkError(Errno),
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pending: OutBuf,
+    pipe: Option<Pipe>,
+    /// Bytes read and written so far.
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// The source has ended.
+    pub(crate) eof: bool,
+    /// The end was passed on to the destination.
+    pub(crate) shut: bool,
+    bulk_reads: u8,
+    small_moves: u8,
+    /// Times that reading stopped because the destination was full, and went on.
+    pub(crate) paused: u64,
+    is_paused: bool,
+}
+
+impl Flow {
+    /// All bytes and the end have been passed on.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.shut
+    }
+
+    /// Bytes that wait for the destination.
+    pub(crate) fn buffered(&self) -> usize {
+        self.pending.len() + self.pipe.as_ref().map_or(0, Pipe::held)
+    }
+
+    /// Holds one of the worker's pipes, with bytes in it.
+    pub(crate) const fn holds_pipe(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    /// Moves bytes until a socket would block. `limit`: the destination's buffer limit.
+    #[inline]
+    pub(crate) fn pump(
+        &mut self,
+        core: &mut Core,
+        source: &mut End,
+        sink: &mut End,
+        limit: u32,
+    ) -> Pumped {
+        for _ in 0..MOVES_PER_EVENT {
+            if self.buffered() > 0 {
+                if let Some(stop) = self.flush(core, sink) {
+                    return stop;
+                }
+                self.is_paused = false;
+            }
+            if self.eof {
+                if !self.shut {
+                    self.shut = true;
+                    self.release_pipe(core);
+                    // The destination may be gone already, which its own events will tell.
+                    let _gone = sink.socket.shutdown(ShutdownSide::Write);
+                }
+                return Pumped::Waiting;
+            }
+            if !source.readable {
+                self.release_pipe(core);
+                return Pumped::Waiting;
+            }
+            let stop = if self.bulk_reads >= BULK_READS {
+                self.splice(core, source, sink, limit)
+            } else {
+                self.copy(core, source, sink, limit)
+            };
+            if let Some(stop) = stop {
+                return stop;
+            }
+        }
+        Pumped::Yielded
+    }
+
+    /// Reads once and writes through.
+    #[inline]
+    fn copy(
+        &mut self,
+        core: &mut Core,
+        source: &mut End,
+        sink: &mut End,
+        limit: u32,
+    ) -> Option<Pumped> {
+        let mut buf = core.lend_read_buf();
+        let size = if limit == 0 {
+            buf.len()
+        } else {
+            buf.len().min(limit as usize)
+        };
+        let stop = self.copy_through(core, source, sink, buf.get_mut(..size).unwrap_or_default());
+        core.return_read_buf(buf);
+        stop
+    }
+
+    #[inline]
+    fn copy_through(
+        &mut self,
+        core: &mut Core,
+        source: &mut End,
+        sink: &mut End,
+        buf: &mut [u8],
+    ) -> Option<Pumped> {
+        let count = match source.socket.recv(buf) {
+            Received::Data(count) => count,
+            Received::Eof => {
+                source.readable = false;
+                self.eof = true;
+                return None;
+            }
+            Received::WouldBlock => {
+                source.readable = false;
+                self.bulk_reads = 0;
+                return None;
+            }
+            Received::Error(error) => return Some(Pumped::SourceError(error)),
+        };
+        self.bytes_in += count as u64;
+        if count >= BULK_READ {
+            self.bulk_reads = self.bulk_reads.saturating_add(1);
+        } else {
+            self.bulk_reads = 0;
+        }
+        if count < buf.len() && !source.closing {
+            // A short read has emptied the socket; more will be a new event.
+            source.readable = false;
+        }
+        let read = buf.get(..count).unwrap_or_default();
+        let mut written = 0;
+        if sink.writable {
+            match sink.socket.send(read) {
+                Sent::Bytes(sent) => {
+                    written = sent;
+                    self.bytes_out += sent as u64;
+                }
+                Sent::WouldBlock => sink.writable = false,
+                Sent::Error(error) => return Some(Pumped::SinkError(error)),
+            }
+        }
+        if written < count {
+            self.pending
+                .push(&mut core.segments, read.get(written..).unwrap_or_default());
+            self.pause();
+        }
+        None
+    }
+
+    /// Moves one pipeful.
+    fn splice(
+        &mut self,
+        core: &mut Core,
+        source: &mut End,
+        sink: &mut End,
+        limit: u32,
+    ) -> Option<Pumped> {
+        if self.pipe.is_none() {
+            self.pipe = core.pipes.take();
+        }
+        let Some(pipe) = &mut self.pipe else {
+            // No pipe to be had: copy, and ask again after as many full reads.
+            self.bulk_reads = 0;
+            return self.copy(core, source, sink, limit);
+        };
+        let capacity = pipe.capacity();
+        let size = if limit == 0 {
+            capacity
+        } else {
+            capacity.min(limit as usize)
+        };
+        let moved = match pipe.fill_from(&source.socket, size) {
+            PipeRead::Moved(count) => count,
+            PipeRead::Eof => {
+                source.readable = false;
+                self.eof = true;
+                return None;
+            }
+            PipeRead::WouldBlock => {
+                source.readable = false;
+                return None;
+            }
+            PipeRead::Error(error) => return Some(Pumped::SourceError(error)),
+        };
+        self.bytes_in += moved as u64;
+        if moved < SMALL_MOVE {
+            self.small_moves += 1;
+            if self.small_moves >= SMALL_MOVES {
+                self.small_moves = 0;
+                self.bulk_reads = 0;
+            }
+        } else {
+            self.small_moves = 0;
+        }
+        let stop = self.flush(core, sink);
+        if stop.is_some() {
+            self.pause();
+        }
+        if self.bulk_reads == 0 && self.buffered() == 0 {
+            self.release_pipe(core);
+        }
+        stop
+    }
+
+    /// Writes what waits; `Some`: not all of it could be.
+    fn flush(&mut self, core: &mut Core, sink: &mut End) -> Option<Pumped> {
+        while self.buffered() > 0 {
+            if !sink.writable {
+                return Some(Pumped::Waiting);
+            }
+            if !self.pending.is_empty() {
+                let mut pieces = [IoSlice::new(&[]); 64];
+                let filled = self.pending.slices(&mut pieces);
+                match sink
+                    .socket
+                    .send_vectored(pieces.get(..filled).unwrap_or_default())
+                {
+                    Sent::Bytes(sent) => {
+                        self.bytes_out += sent as u64;
+                        self.pending.consume(&mut core.segments, sent);
+                    }
+                    Sent::WouldBlock => sink.writable = false,
+                    Sent::Error(error) => return Some(Pumped::SinkError(error)),
+                }
+            } else if let Some(pipe) = &mut self.pipe {
+                match pipe.empty_into(&sink.socket, false) {
+                    PipeWrite::Moved(0) | PipeWrite::WouldBlock => sink.writable = false,
+                    PipeWrite::Moved(sent) => self.bytes_out += sent as u64,
+                    PipeWrite::Error(error) => return Some(Pumped::SinkError(error)),
+                }
+            }
+        }
+        None
+    }
+
+    const fn pause(&mut self) {
+        if !self.is_paused {
+            self.is_paused = true;
+            self.paused += 1;
+        }
+    }
+
+    /// Gives an empty pipe back.
+    fn release_pipe(&mut self, core: &mut Core) {
+        if let Some(pipe) = self.pipe.take_if(|pipe| pipe.held() == 0) {
+            core.pipes.give(pipe);
+        }
+    }
+
+    /// The destination has been full for long: the pipe's bytes move to memory and the pipe goes back to the others.
+    pub(crate) fn spill_pipe(&mut self, core: &mut Core) {
+        let Some(mut pipe) = self.pipe.take() else {
+            return;
+        };
+        let mut buf = core.lend_read_buf();
+        // Bytes in the pipe are younger than bytes in memory: they were read after those had been written.
+        while pipe.held() > 0 {
+            match pipe.read_out(&mut buf) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => self
+                    .pending
+                    .push(&mut core.segments, buf.get(..count).unwrap_or_default()),
+            }
+        }
+        core.return_read_buf(buf);
+        core.pipes.give(pipe);
+        self.bulk_reads = 0;
+    }
+
+    /// Gives everything back at the end of the connection.
+    pub(crate) fn close(&mut self, core: &mut Core) {
+        self.pending.clear(&mut core.segments);
+        if let Some(pipe) = self.pipe.take() {
+            core.pipes.give(pipe);
+        }
+    }
+}

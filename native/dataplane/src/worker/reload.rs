@@ -1,0 +1,212 @@
+//! Taking over a new generation: listeners, clusters and what drains because of it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tidegate_model::listener::TrafficDirection;
+use tidegate_snapshot::{Chain, CompiledListener};
+
+use super::{Worker, own_timer};
+use crate::accept::Acceptor;
+use crate::cluster::GoneHost;
+use crate::conn::{Conn, Event, Key};
+use crate::drain::drains;
+use crate::listener::{Entry, ListenerRuntime, ListenerShared};
+use crate::pool;
+use crate::shared::DrainScope;
+
+impl Worker {
+    /// Brings the worker in line with what is published. Unchanged listeners and clusters are not touched.
+    pub(super) fn reload(&mut self) {
+        let generation = self.core.shared.generation.load_full();
+        if !Arc::ptr_eq(&generation, &self.core.generation)
+            || self.core.listeners.entries.is_empty()
+        {
+            self.core.generation = Arc::clone(&generation);
+            self.core.snapshot = Arc::clone(&generation.snapshot);
+            let gone = self
+                .core
+                .clusters
+                .update(&generation.snapshot, &mut self.core.rng);
+            self.hosts_gone(gone);
+            self.reload_listeners(&generation.listeners);
+        }
+        self.follow_drain();
+    }
+
+    fn hosts_gone(&mut self, gone: Vec<GoneHost>) {
+        for host in gone {
+            pool::host_gone(self, &host);
+        }
+    }
+
+    pub(super) fn clean_original_dst(&mut self) {
+        let now = self.core.now();
+        let gone = self.core.clusters.clean_original_dst(now);
+        self.hosts_gone(gone);
+        if let Some(interval) = self.core.clusters.cleanup_interval() {
+            self.core.arm_own(interval, own_timer::CLEAN_ORIGINAL_DST);
+        }
+    }
+
+    fn reload_listeners(&mut self, listeners: &[Option<Arc<ListenerShared>>]) {
+        let current: Vec<&Arc<ListenerShared>> = listeners.iter().flatten().collect();
+        let ids: rustc_hash::FxHashSet<_> =
+            current.iter().map(|shared| shared.compiled.id()).collect();
+        let removed: Vec<_> = self
+            .core
+            .listeners
+            .entries
+            .keys()
+            .filter(|id| !ids.contains(id))
+            .copied()
+            .collect();
+        for id in removed {
+            if let Some(entry) = self.core.listeners.entries.remove(&id) {
+                self.close_acceptors(entry.acceptors.into_iter().map(|(_, key)| key));
+                entry.runtime.start_drain(self.core.now());
+                self.drain_connections(|listener, _| Rc::ptr_eq(listener, &entry.runtime));
+            }
+        }
+        for shared in current {
+            self.reload_listener(shared);
+        }
+    }
+
+    fn reload_listener(&mut self, shared: &ListenerShared) {
+        let id = shared.compiled.id();
+        let old = self.core.listeners.entries.remove(&id);
+        let mut replaced: Option<Arc<CompiledListener>> = None;
+        let (runtime, mut before) = match old {
+            Some(entry) if Arc::ptr_eq(&entry.runtime.compiled, &shared.compiled) => {
+                (entry.runtime, entry.acceptors)
+            }
+            Some(entry) => {
+                replaced = Some(Arc::clone(&entry.runtime.compiled));
+                (
+                    Rc::new(ListenerRuntime::new(shared, self.core.id)),
+                    entry.acceptors,
+                )
+            }
+            None => (
+                Rc::new(ListenerRuntime::new(shared, self.core.id)),
+                Vec::new(),
+            ),
+        };
+        let mut acceptors = Vec::with_capacity(shared.bound.len());
+        for bound in &shared.bound {
+            if let Some(position) = before.iter().position(|(old, _)| Arc::ptr_eq(old, bound)) {
+                let (bound, key) = before.swap_remove(position);
+                if let Some(Conn::Acceptor(acceptor)) = self.conns.get_mut(key) {
+                    acceptor.set_listener(Rc::clone(&runtime));
+                }
+                acceptors.push((bound, key));
+            } else if let Some(key) = Acceptor::open(self, &runtime, bound) {
+                acceptors.push((Arc::clone(bound), key));
+            }
+        }
+        self.close_acceptors(before.into_iter().map(|(_, key)| key));
+        self.core.listeners.entries.insert(
+            id,
+            Entry {
+                runtime: Rc::clone(&runtime),
+                acceptors,
+            },
+        );
+        if let Some(old) = replaced {
+            // Only connections whose filter chain is gone leave.
+            let new = &shared.compiled.filter_chains;
+            let lives = |chain: &Arc<Chain>| {
+                new.chains()
+                    .iter()
+                    .chain(new.default_chain())
+                    .any(|other| Arc::ptr_eq(other, chain))
+            };
+            self.drain_connections(|listener, chain| {
+                Arc::ptr_eq(&listener.compiled, &old) && !lives(chain)
+            });
+        }
+    }
+
+    /// What is queued in a listening socket is accepted before the socket goes: the kernel would reset it.
+    fn close_acceptors(&mut self, keys: impl Iterator<Item = Key>) {
+        for key in keys {
+            if let Some(Conn::Acceptor(mut acceptor)) = self.conns.take(key) {
+                acceptor.close(self);
+            }
+            self.conns.remove(key);
+        }
+    }
+
+    /// Sends `Event::Drain` to the connections of a listener and chain, and sees to it that none stays for ever.
+    fn drain_connections(&mut self, concerned: impl Fn(&Rc<ListenerRuntime>, &Arc<Chain>) -> bool) {
+        let keys: Vec<Key> = self
+            .conns
+            .keys()
+            .into_iter()
+            .filter(|key| {
+                self.conns
+                    .get(*key)
+                    .and_then(drains)
+                    .is_some_and(|(listener, chain)| concerned(listener, chain))
+            })
+            .collect();
+        if keys.is_empty() {
+            return;
+        }
+        let deadline = self.core.now() + self.core.shared.config.drain_time;
+        for key in keys {
+            self.core.drain_deadlines.push((deadline, key));
+            self.dispatch(key, Event::Drain);
+        }
+        self.core.arm_own(
+            self.core.shared.config.drain_time,
+            own_timer::DRAIN_DEADLINE,
+        );
+    }
+
+    pub(super) fn on_drain_deadline(&mut self) {
+        let now = self.core.now();
+        let due: Vec<Key> = {
+            let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.core.drain_deadlines)
+                .into_iter()
+                .partition(|(deadline, _)| *deadline <= now);
+            self.core.drain_deadlines = later;
+            due.into_iter().map(|(_, key)| key).collect()
+        };
+        for key in due {
+            self.dispatch(key, Event::DrainDeadline);
+        }
+    }
+
+    /// Follows the process-wide drain: listeners in its scope stop accepting and ask their connections to leave.
+    fn follow_drain(&mut self) {
+        let scope = self.core.shared.drain_scope();
+        if scope == DrainScope::None {
+            return;
+        }
+        let now = self.core.now();
+        let concerned: Vec<_> = self
+            .core
+            .listeners
+            .entries
+            .iter()
+            .filter(|(_, entry)| {
+                scope == DrainScope::All || entry.runtime.direction() == TrafficDirection::Inbound
+            })
+            .map(|(id, entry)| (*id, Rc::clone(&entry.runtime)))
+            .collect();
+        let stop_accepting = self.core.shared.stop_accepting.load(Ordering::Acquire);
+        for (id, runtime) in concerned {
+            if stop_accepting && let Some(entry) = self.core.listeners.entries.get_mut(&id) {
+                let acceptors = std::mem::take(&mut entry.acceptors);
+                self.close_acceptors(acceptors.into_iter().map(|(_, key)| key));
+            }
+            if runtime.draining_since().is_none() {
+                runtime.start_drain(now);
+                self.drain_connections(|listener, _| Rc::ptr_eq(listener, &runtime));
+            }
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! `config.cluster.v3.Cluster`, `core.v3.ConfigSource` and what hangs on them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_model::Name;
+use tidegate_model::cluster::{
+    Address, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery, DnsCluster,
+    DnsLookupFamily, LbPolicy, OriginalDst, TcpKeepalive, Thresholds,
+};
+
+use crate::context::Result;
+use crate::fields::Fields;
+use crate::upstream_http::{
+    Http2, NO_TLS, Upstream, common_options, http_protocol_options, http1_options, http2_options,
+};
+use crate::{address, endpoint};
+
+/// A cluster of CDS; an HTTP/2 one is refused, because requests cannot be sent to it yet.
+pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
+    let (cluster, http2) = any_cluster(fields)?;
+    match http2 {
+        None => Ok(cluster),
+        Some(_) => Err(fields.fault(http2_field(fields), "HTTP/2 upstreams are not supported")),
+    }
+}
+
+fn http2_field<'n>(fields: &Fields<'_>) -> &'n str {
+    if fields.has("http2_protocol_options") {
+        "http2_protocol_options"
+    } else {
+        "typed_extension_protocol_options"
+    }
+}
+
+/// A cluster of the bootstrap; HTTP/2 is for the xDS client.
+pub(crate) fn any_cluster(fields: &Fields<'_>) -> Result<(Cluster, Option<Http2>)> {
+    fields.ignore(&["metadata"], "cluster metadata has no reader");
+    fields.ignore(&["upstream_http_protocol_options"], NO_TLS);
+    fields.ignore(
+        &["track_timeout_budgets", "track_cluster_stats"],
+        "it only adds statistics",
+    );
+    fields.expect_bool("wait_for_warm_on_init", true)?;
+    fields.choice("protocol_selection", &[("USE_CONFIGURED_PROTOCOL", ())])?;
+    raw_transport_socket(fields)?;
+    let upstream = upstream_http(fields)?;
+    let name = fields.string("name");
+    let common = common_lb(fields)?;
+    let discovery = discovery(fields, &name)?;
+    let lb_policy = lb_policy(fields, &discovery)?;
+    let tcp_keepalive = fields.opt("upstream_connection_options", |options| {
+        options.ignore(
+            &["set_local_interface_name_on_upstream_connections"],
+            "it only labels connections",
+        );
+        options.opt("tcp_keepalive", tcp_keepalive)
+    })?;
+    let upstream_bind_address = fields.opt("upstream_bind_config", |bind| {
+        bind.opt("source_address", address::bare_socket)
+    })?;
+    let cluster = Cluster {
+        alt_stat_name: stat_name(
+            fields
+                .opt_string("alt_stat_name")
+                .unwrap_or_else(|| name.clone()),
+        ),
+        name,
+        discovery,
+        connect_timeout: fields
+            .duration("connect_timeout")?
+            .unwrap_or(Duration::from_secs(5)),
+        per_connection_buffer_limit_bytes: fields
+            .opt_u32("per_connection_buffer_limit_bytes")
+            .unwrap_or(1 << 20),
+        lb_policy,
+        healthy_panic_threshold: common.healthy_panic_threshold,
+        locality_weighted: common.locality_weighted,
+        circuit_breakers: fields.or_default("circuit_breakers", circuit_breakers)?,
+        http: upstream.options,
+        tcp_keepalive: tcp_keepalive.flatten(),
+        upstream_bind_address: upstream_bind_address.flatten(),
+        ignore_health_on_host_removal: fields.bool("ignore_health_on_host_removal"),
+        close_connections_on_host_health_failure: fields
+            .bool("close_connections_on_host_health_failure"),
+        http2: upstream.http2.is_some(),
+    };
+    Ok((cluster, upstream.http2))
+}
+
+/// The form of a name in statistics.
+fn stat_name(name: Name) -> Name {
+    if name.contains(':') {
+        Name::from(name.replace(':', "_"))
+    } else {
+        name
+    }
+}
+
+/// `transport_socket`, where only plain bytes are supported.
+pub(crate) fn raw_transport_socket(fields: &Fields<'_>) -> Result<()> {
+    let raw = |_: &Fields<'_>| Ok(());
+    fields
+        .opt("transport_socket", |socket| {
+            socket.str("name");
+            socket.need_any(
+                "typed_config",
+                &[(
+                    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+                    &raw,
+                )],
+            )
+        })
+        .map(drop)
+}
+
+fn upstream_http(fields: &Fields<'_>) -> Result<Upstream> {
+    let mut upstream = Upstream::default();
+    fields.opt("common_http_protocol_options", |common| {
+        common_options(common, &mut upstream.options)
+    })?;
+    fields.opt("http_protocol_options", |http1| {
+        http1_options(http1, &mut upstream.options)
+    })?;
+    upstream.http2 = fields.opt("http2_protocol_options", http2_options)?;
+    if let Some(count) = fields.opt_u32("max_requests_per_connection") {
+        upstream.options.max_requests_per_connection = (count > 0).then_some(count);
+    }
+    let extensions = fields.entries("typed_extension_protocol_options", |_, options| {
+        options.unpack(&[(
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            &|options: &Fields<'_>| {
+                let mut upstream = Upstream::default();
+                http_protocol_options(options, &mut upstream)?;
+                Ok(upstream)
+            },
+        )])
+    })?;
+    Ok(extensions.into_iter().next().unwrap_or(upstream))
+}
+
+struct CommonLb {
+    healthy_panic_threshold: u32,
+    locality_weighted: bool,
+}
+
+fn common_lb(fields: &Fields<'_>) -> Result<CommonLb> {
+    let common = fields.opt("common_lb_config", |common| {
+        common.ignore(
+            &["zone_aware_lb_config"],
+            "there is no local cluster, without which Envoy does not use it",
+        );
+        common.ignore(&["update_merge_window"], "updates are applied at once");
+        common.ignore(
+            &["ignore_new_hosts_until_first_hc", "override_host_status"],
+            "there are no active health checks",
+        );
+        common.ignore(
+            &["consistent_hashing_lb_config"],
+            "it is for consistent hashing, which is not in use",
+        );
+        common.expect_bool("close_connections_on_host_set_change", false)?;
+        let threshold = common.opt("healthy_panic_threshold", |percent| {
+            Ok(percent.opt_double("value").unwrap_or_default())
+        })?;
+        let locality_weighted = common
+            .opt("locality_weighted_lb_config", |_| Ok(()))?
+            .is_some();
+        Ok(CommonLb {
+            healthy_panic_threshold: threshold.map_or(50, |percent| percent as u32),
+            locality_weighted,
+        })
+    })?;
+    Ok(common.unwrap_or(CommonLb {
+        healthy_panic_threshold: 50,
+        locality_weighted: false,
+    }))
+}
+
+fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
+    fields.refuse("cluster_type", "custom cluster types are not supported")?;
+    fields.ignore(
+        &["dns_failure_refresh_rate"],
+        "a lookup that failed is repeated after dns_refresh_rate",
+    );
+    let kind = fields.enum_name("type");
+    if kind != "EDS" && fields.has("eds_cluster_config") {
+        return Err(fields.fault(
+            "eds_cluster_config",
+            "eds_cluster_config set in a non-EDS cluster",
+        ));
+    }
+    let dns = |fields: &Fields<'_>| -> Result<DnsCluster> {
+        Ok(DnsCluster {
+            load_assignment: assignment(fields, name, true)?,
+            refresh_rate: fields
+                .duration("dns_refresh_rate")?
+                .unwrap_or(Duration::from_secs(5)),
+            respect_dns_ttl: fields.bool("respect_dns_ttl"),
+            lookup_family: lookup_family(fields)?,
+        })
+    };
+    let discovery = match kind.as_str() {
+        "STATIC" => Discovery::Static(assignment(fields, name, false)?),
+        "STRICT_DNS" => Discovery::StrictDns(dns(fields)?),
+        "LOGICAL_DNS" => {
+            let dns = dns(fields)?;
+            let endpoints = dns.load_assignment.localities.as_slice();
+            if !matches!(endpoints, [only] if only.endpoints.len() == 1) {
+                return Err(fields.fault(
+                    "load_assignment",
+                    "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint",
+                ));
+            }
+            Discovery::LogicalDns(dns)
+        }
+        "EDS" => eds(fields, name)?,
+        "ORIGINAL_DST" => original_dst(fields)?,
+        other => return Err(fields.fault("type", format!("{other} is not supported"))),
+    };
+    // These speak of lookups; for the other types Envoy reads them and does nothing.
+    if !matches!(
+        discovery,
+        Discovery::StrictDns(_) | Discovery::LogicalDns(_)
+    ) {
+        fields.ignore(
+            &["dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family"],
+            "no DNS is used",
+        );
+    }
+    if !matches!(discovery, Discovery::OriginalDst(_)) {
+        fields.ignore(&["cleanup_interval"], "it is for ORIGINAL_DST clusters");
+    }
+    Ok(discovery)
+}
+
+fn assignment(fields: &Fields<'_>, name: &Name, dns: bool) -> Result<Arc<ClusterLoadAssignment>> {
+    let assignment = fields.opt("load_assignment", |assignment| {
+        endpoint::load_assignment(assignment, dns)
+    })?;
+    let assignment = assignment.unwrap_or_else(|| ClusterLoadAssignment {
+        cluster_name: name.clone(),
+        localities: Vec::new(),
+        overprovisioning_factor: 140,
+        weighted_priority_health: false,
+        drop_overloads: Vec::new(),
+    });
+    let pipe = |address: &Address| matches!(address, Address::Pipe(_));
+    if dns
+        && assignment
+            .localities
+            .iter()
+            .flat_map(|locality| &locality.endpoints)
+            .any(|e| pipe(&e.address))
+    {
+        return Err(fields.fault("load_assignment", "a pipe cannot be resolved by DNS"));
+    }
+    Ok(Arc::new(assignment))
+}
+
+fn lookup_family(fields: &Fields<'_>) -> Result<DnsLookupFamily> {
+    fields.choice(
+        "dns_lookup_family",
+        &[
+            ("AUTO", DnsLookupFamily::Auto),
+            ("V4_ONLY", DnsLookupFamily::V4Only),
+            ("V6_ONLY", DnsLookupFamily::V6Only),
+            ("V4_PREFERRED", DnsLookupFamily::V4Preferred),
+            ("ALL", DnsLookupFamily::All),
+        ],
+    )
+}
+
+fn eds(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
+    fields.refuse(
+        "load_assignment",
+        "EDS clusters take their endpoints from EDS",
+    )?;
+    let config = fields.opt("eds_cluster_config", |eds| {
+        let source = eds.opt("eds_config", config_source)?;
+        Ok((source, eds.opt_string("service_name")))
+    })?;
+    let Some((Some((source, initial_fetch_timeout)), service_name)) = config else {
+        return Err(fields.fault(
+            "eds_cluster_config",
+            "cannot create an EDS cluster without an EDS config",
+        ));
+    };
+    Ok(Discovery::Eds {
+        service_name: service_name.unwrap_or_else(|| name.clone()),
+        source,
+        initial_fetch_timeout,
+    })
+}
+
+fn original_dst(fields: &Fields<'_>) -> Result<Discovery> {
+    fields.refuse(
+        "load_assignment",
+        "ORIGINAL_DST clusters must have no load assignment configured",
+    )?;
+    let mut original = OriginalDst {
+        cleanup_interval: fields
+            .duration("cleanup_interval")?
+            .unwrap_or(Duration::from_secs(5)),
+        ..OriginalDst::default()
+    };
+    fields.opt("original_dst_lb_config", |config| {
+        original.use_http_header = config.bool("use_http_header");
+        original.http_header_name = config
+            .opt_string("http_header_name")
+            .map(|name| crate::matcher::lower(&name));
+        original.upstream_port_override = config
+            .opt_u32("upstream_port_override")
+            .and_then(|port| u16::try_from(port).ok());
+        Ok(())
+    })?;
+    Ok(Discovery::OriginalDst(original))
+}
+
+fn lb_policy(fields: &Fields<'_>, discovery: &Discovery) -> Result<LbPolicy> {
+    let choice_count = fields
+        .opt("least_request_lb_config", |config| {
+            Ok(config.opt_u32("choice_count"))
+        })?
+        .flatten();
+    fields.opt("round_robin_lb_config", |_| Ok(()))?;
+    let name = fields.enum_name("lb_policy");
+    let policy = match name.as_str() {
+        "ROUND_ROBIN" => LbPolicy::RoundRobin,
+        "LEAST_REQUEST" => LbPolicy::LeastRequest {
+            choice_count: choice_count.unwrap_or(2),
+        },
+        "RANDOM" => LbPolicy::Random,
+        "CLUSTER_PROVIDED" => LbPolicy::ClusterProvided,
+        other => return Err(fields.fault("lb_policy", format!("{other} is not supported"))),
+    };
+    let original_dst = matches!(discovery, Discovery::OriginalDst(_));
+    if original_dst && policy != LbPolicy::ClusterProvided {
+        return Err(fields.fault(
+            "lb_policy",
+            format!(
+                "cluster: LB policy {name} is not valid for Cluster type ORIGINAL_DST. Only 'CLUSTER_PROVIDED' is allowed \
+                 with cluster type 'ORIGINAL_DST'"
+            ),
+        ));
+    }
+    if !original_dst && policy == LbPolicy::ClusterProvided {
+        return Err(fields.fault(
+            "lb_policy",
+            "cluster: LB policy CLUSTER_PROVIDED requires a cluster type that provides it: ORIGINAL_DST",
+        ));
+    }
+    Ok(policy)
+}
+
+fn circuit_breakers(fields: &Fields<'_>) -> Result<CircuitBreakers> {
+    let mut breakers = CircuitBreakers::default();
+    let thresholds = fields.each("thresholds", |thresholds| {
+        let default = Thresholds::default();
+        let high = thresholds.choice("priority", &[("DEFAULT", false), ("HIGH", true)])?;
+        let values = Thresholds {
+            max_connections: thresholds
+                .opt_u32("max_connections")
+                .unwrap_or(default.max_connections),
+            max_pending_requests: thresholds
+                .opt_u32("max_pending_requests")
+                .unwrap_or(default.max_pending_requests),
+            max_requests: thresholds
+                .opt_u32("max_requests")
+                .unwrap_or(default.max_requests),
+            max_retries: thresholds
+                .opt_u32("max_retries")
+                .unwrap_or(default.max_retries),
+            max_connection_pools: thresholds.opt_u32("max_connection_pools"),
+            track_remaining: thresholds.bool("track_remaining"),
+        };
+        Ok((high, values))
+    })?;
+    // Of several for one priority Envoy takes the first.
+    for (high, values) in thresholds.into_iter().rev() {
+        if high {
+            breakers.high = values;
+        } else {
+            breakers.default = values;
+        }
+    }
+    Ok(breakers)
+}
+
+fn tcp_keepalive(fields: &Fields<'_>) -> Result<TcpKeepalive> {
+    let seconds = |name| {
+        fields
+            .opt_u32(name)
+            .map(|seconds| Duration::from_secs(u64::from(seconds)))
+    };
+    Ok(TcpKeepalive {
+        probes: fields.opt_u32("keepalive_probes"),
+        time: seconds("keepalive_time"),
+        interval: seconds("keepalive_interval"),
+    })
+}
+
+/// `config.core.v3.ConfigSource`, with its `initial_fetch_timeout` (default 15 s, `None`: wait for ever).
+pub(crate) fn config_source(fields: &Fields<'_>) -> Result<(ConfigSource, Option<Duration>)> {
+    fields.choice("resource_api_version", &[("AUTO", ()), ("V3", ())])?;
+    let timeout = fields.timeout("initial_fetch_timeout", Some(Duration::from_secs(15)))?;
+    let path = fields.opt("path_config_source", |source| {
+        source.ignore(
+            &["watched_directory"],
+            "the directory of the file itself is watched",
+        );
+        Ok(source.string("path"))
+    })?;
+    let source = match path.or_else(|| fields.opt_string("path")) {
+        Some(path) => ConfigSource::Path(path),
+        None => {
+            fields.refuse(
+                "api_config_source",
+                "only ads and path_config_source are supported",
+            )?;
+            fields.refuse("self", "only ads and path_config_source are supported")?;
+            fields.need("ads", |_| Ok(()))?;
+            ConfigSource::Ads
+        }
+    };
+    Ok((source, timeout))
+}

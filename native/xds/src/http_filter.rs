@@ -1,0 +1,200 @@
+//! HTTP filters of a connection manager, and their configuration per route.
+
+use std::sync::Arc;
+
+use tidegate_model::hcm::{CorsPolicy, HttpFilter, HttpFilterKind, Router};
+use tidegate_model::route::PerFilterConfig;
+
+use crate::context::Result;
+use crate::fields::Fields;
+use crate::{access_log, cors, fault};
+
+/// The filters, checked as Envoy checks them: one router, and it is the last.
+pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
+    let filters = fields.each(name, http_filter)?;
+    let filters: Vec<HttpFilter> = filters.into_iter().flatten().collect();
+    for (at, filter) in filters.iter().enumerate() {
+        let terminal = matches!(filter.kind, HttpFilterKind::Router(_));
+        let last = at + 1 == filters.len();
+        let (filter, kind) = (&filter.name, kind_name(&filter.kind));
+        if terminal && !last {
+            return Err(fields.fault(
+                &format!("{name}[{at}]"),
+                format!("Error: terminal filter named {filter} of type {kind} must be the last filter in a http filter chain."),
+            ));
+        }
+        if last && !terminal {
+            return Err(fields.fault(
+                &format!("{name}[{at}]"),
+                format!("Error: non-terminal filter named {filter} of type {kind} is the last filter in a http filter chain."),
+            ));
+        }
+    }
+    if filters.is_empty() {
+        return Err(fields.fault(
+            name,
+            "the router is missing: a request would have no answer",
+        ));
+    }
+    Ok(filters)
+}
+
+fn kind_name(kind: &HttpFilterKind) -> &'static str {
+    match kind {
+        HttpFilterKind::Router(_) => "envoy.filters.http.router",
+        HttpFilterKind::Cors(_) => "envoy.filters.http.cors",
+        HttpFilterKind::Fault(_) => "envoy.filters.http.fault",
+        HttpFilterKind::GrpcStats => "envoy.filters.http.grpc_stats",
+    }
+}
+
+const SUPPORTED: &[&str] = &[
+    "envoy.extensions.filters.http.router.v3.Router",
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+];
+
+/// A filter; `None` for one of an unsupported type that the configuration calls optional.
+fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
+    let optional = fields.bool("is_optional");
+    let name = fields.string("name");
+    let disabled = fields.bool("disabled");
+    if optional
+        && fields
+            .any_type("typed_config")
+            .is_some_and(|found| !SUPPORTED.contains(&found.as_str()))
+    {
+        fields.ignore(
+            &["typed_config"],
+            "the filter is not supported and the configuration calls it optional",
+        );
+        return Ok(None);
+    }
+    let [router_type, cors_type, fault_type, grpc_stats_type] =
+        [0, 1, 2, 3].map(|at| SUPPORTED.get(at).copied().unwrap_or_default());
+    let kind = fields.need_any(
+        "typed_config",
+        &[
+            (router_type, &|config: &Fields<'_>| {
+                Ok(HttpFilterKind::Router(router(config)?))
+            }),
+            (cors_type, &|_: &Fields<'_>| {
+                Ok(HttpFilterKind::Cors(CorsPolicy::default()))
+            }),
+            (fault_type, &|config: &Fields<'_>| {
+                Ok(HttpFilterKind::Fault(Arc::new(fault::fault(config)?)))
+            }),
+            (grpc_stats_type, &|config: &Fields<'_>| {
+                grpc_stats(config);
+                Ok(HttpFilterKind::GrpcStats)
+            }),
+        ],
+    )?;
+    if disabled && matches!(kind, HttpFilterKind::Router(_)) {
+        return Err(fields.fault("disabled", "Error: terminal filter cannot be disabled"));
+    }
+    Ok(Some(HttpFilter {
+        name,
+        disabled,
+        kind,
+    }))
+}
+
+fn grpc_stats(fields: &Fields<'_>) {
+    fields.ignore(
+        &[
+            "emit_filter_state",
+            "individual_method_stats_allowlist",
+            "stats_for_all_methods",
+            "enable_upstream_stats",
+            "replace_dots_in_grpc_service_name",
+        ],
+        "gRPC is counted once HTTP/2 is supported",
+    );
+}
+
+fn router(fields: &Fields<'_>) -> Result<Router> {
+    fields.ignore(&["start_child_span"], "spans are not reported yet");
+    fields.ignore(
+        &["suppress_grpc_request_failure_code_stats"],
+        "it only changes statistics of gRPC",
+    );
+    Ok(Router {
+        dynamic_stats: fields.opt_bool("dynamic_stats").unwrap_or(true),
+        suppress_envoy_headers: fields.bool("suppress_envoy_headers"),
+        respect_expected_rq_timeout: fields.bool("respect_expected_rq_timeout"),
+        upstream_log: fields.each("upstream_log", access_log::access_log)?,
+    })
+}
+
+/// `typed_per_filter_config` of one level.
+pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
+    let mut config = PerFilterConfig::default();
+    fields.entries("typed_per_filter_config", |name, any| {
+        match any.unpack(&[
+            (CORS, &cors_policy),
+            (FAULT, &fault_policy),
+            ("envoy.config.route.v3.FilterConfig", &|wrapper: &Fields<
+                '_,
+            >| {
+                let disabled = wrapper.opt_bool("disabled");
+                let optional = wrapper.bool("is_optional");
+                if optional
+                    && wrapper
+                        .any_type("config")
+                        .is_some_and(|found| found != CORS && found != FAULT)
+                {
+                    wrapper.ignore(
+                        &["config"],
+                        "the filter is not supported and the configuration calls it optional",
+                    );
+                }
+                let policy =
+                    wrapper.any("config", &[(CORS, &cors_policy), (FAULT, &fault_policy)])?;
+                Ok(Policy::Wrapped(disabled, policy.map(Box::new)))
+            }),
+        ])? {
+            Policy::Wrapped(disabled, policy) => {
+                if disabled.is_some() || policy.is_none() {
+                    config
+                        .disabled
+                        .push((name.into(), disabled.unwrap_or_default()));
+                }
+                if let Some(policy) = policy {
+                    policy.put(&mut config);
+                }
+            }
+            policy => policy.put(&mut config),
+        }
+        Ok(())
+    })?;
+    Ok(config)
+}
+
+const CORS: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
+const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+
+enum Policy {
+    Cors(CorsPolicy),
+    Fault(tidegate_model::hcm::Fault),
+    Wrapped(Option<bool>, Option<Box<Policy>>),
+}
+
+impl Policy {
+    fn put(self, config: &mut PerFilterConfig) {
+        match self {
+            Self::Cors(policy) => config.cors = Some(Arc::new(policy)),
+            Self::Fault(fault) => config.fault = Some(Arc::new(fault)),
+            Self::Wrapped(..) => {}
+        }
+    }
+}
+
+fn cors_policy(fields: &Fields<'_>) -> Result<Policy> {
+    cors::policy(fields).map(Policy::Cors)
+}
+
+fn fault_policy(fields: &Fields<'_>) -> Result<Policy> {
+    fault::fault(fields).map(Policy::Fault)
+}

@@ -1,0 +1,250 @@
+//! `config.listener.v3.Listener`: listeners, filter chains and their network filters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_model::Name;
+use tidegate_model::listener::{
+    FilterChain, FilterChainMatch, Listener, NetworkFilter, SourceType, TcpCluster, TcpProxy,
+    TrafficDirection,
+};
+
+use crate::context::Result;
+use crate::fields::Fields;
+use crate::{access_log, address, cluster, hcm};
+
+/// The longest queue of pending connections worth asking for; the system caps it at `net.core.somaxconn`.
+const BACKLOG: u32 = 65_535;
+
+pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
+    fields.ignore(&["metadata"], "listener metadata has no reader");
+    fields.ignore(
+        &["ignore_global_conn_limit", "bypass_overload_manager"],
+        "there is no global connection limit",
+    );
+    fields.ignore(
+        &["max_connections_to_accept_per_socket_event"],
+        "accepting is bounded by the event loop",
+    );
+    fields.expect_bool("enable_mptcp", false)?;
+    let address = fields.need("address", address::socket)?;
+    let filter_chains = fields.each("filter_chains", filter_chain)?;
+    let default_filter_chain = fields.opt("default_filter_chain", filter_chain)?;
+    if filter_chains.is_empty() && default_filter_chain.is_none() {
+        return Err(fields.fault("filter_chains", "no filter chains specified"));
+    }
+    for (at, chain) in filter_chains.iter().enumerate() {
+        if let Some(twin) = filter_chains
+            .iter()
+            .take(at)
+            .position(|other| other.matches == chain.matches)
+        {
+            return Err(fields.fault(
+                &format!("filter_chains[{at}].filter_chain_match"),
+                format!("filter chain '{}' has the same matching rules defined as filter_chains[{twin}]", chain.name),
+            ));
+        }
+    }
+    let deprecated_bind = fields
+        .opt("deprecated_v1", |old| Ok(old.opt_bool("bind_to_port")))?
+        .flatten();
+    Ok(Listener {
+        name: fields
+            .opt_string("name")
+            .unwrap_or_else(|| Name::from(address.to_string())),
+        address,
+        additional_addresses: fields.each("additional_addresses", |additional| {
+            additional.need("address", address::socket)
+        })?,
+        stat_prefix: fields
+            .opt_string("stat_prefix")
+            .unwrap_or_else(|| stat_prefix(address)),
+        bind_to_port: fields.opt_bool("bind_to_port").unwrap_or(true)
+            && deprecated_bind.unwrap_or(true),
+        use_original_dst: fields.bool("use_original_dst"),
+        original_dst_filter: listener_filters(fields)?,
+        filter_chains,
+        default_filter_chain,
+        per_connection_buffer_limit_bytes: fields
+            .opt_u32("per_connection_buffer_limit_bytes")
+            .unwrap_or(1 << 20),
+        listener_filters_timeout: fields
+            .timeout("listener_filters_timeout", Some(Duration::from_secs(15)))?,
+        continue_on_listener_filters_timeout: fields.bool("continue_on_listener_filters_timeout"),
+        traffic_direction: fields.choice(
+            "traffic_direction",
+            &[
+                ("UNSPECIFIED", TrafficDirection::Unspecified),
+                ("INBOUND", TrafficDirection::Inbound),
+                ("OUTBOUND", TrafficDirection::Outbound),
+            ],
+        )?,
+        reuse_port: fields
+            .opt_bool("enable_reuse_port")
+            .or(fields.opt_bool("reuse_port"))
+            .unwrap_or(true),
+        exact_balance: exact_balance(fields)?,
+        tcp_backlog_size: fields.opt_u32("tcp_backlog_size").unwrap_or(BACKLOG),
+        freebind: fields.bool("freebind"),
+        transparent: fields.bool("transparent"),
+        access_log: fields.each("access_log", access_log::access_log)?,
+        drain_type_modify_only: fields
+            .choice("drain_type", &[("DEFAULT", false), ("MODIFY_ONLY", true)])?,
+        max_connections: None,
+    })
+}
+
+/// The address as it stands in stat names: `0.0.0.0_15001`, `[__1]_80`.
+fn stat_prefix(address: SocketAddr) -> Name {
+    Name::from(address.to_string().replace(':', "_"))
+}
+
+fn exact_balance(fields: &Fields<'_>) -> Result<bool> {
+    let exact = fields.opt("connection_balance_config", |config| {
+        config.opt("exact_balance", |_| Ok(()))
+    })?;
+    Ok(exact.flatten().is_some())
+}
+
+/// Whether the original destination is looked up; no other listener filter is supported.
+fn listener_filters(fields: &Fields<'_>) -> Result<bool> {
+    let filters = fields.each("listener_filters", |filter| {
+        filter.str("name");
+        filter.need_any(
+            "typed_config",
+            &[(
+                "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
+                &|_: &Fields<'_>| Ok(()),
+            )],
+        )
+    })?;
+    Ok(!filters.is_empty())
+}
+
+fn filter_chain(fields: &Fields<'_>) -> Result<FilterChain> {
+    fields.ignore(&["metadata"], "filter chain metadata has no reader");
+    fields.expect_bool("use_proxy_proto", false)?;
+    cluster::raw_transport_socket(fields)?;
+    let mut filters = fields.each("filters", |filter| {
+        let name = filter.string("name");
+        let tcp_proxy = |config: &Fields<'_>| Ok(NetworkFilter::TcpProxy(Arc::new(tcp_proxy(config)?)));
+        let manager =
+            |config: &Fields<'_>| Ok(NetworkFilter::HttpConnectionManager(Arc::new(hcm::connection_manager(config)?)));
+        let kind = filter.need_any(
+            "typed_config",
+            &[
+                ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", &tcp_proxy),
+                ("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", &manager),
+            ],
+        )?;
+        Ok((name, kind))
+    })?;
+    let Some((_, filter)) = filters.pop() else {
+        return Err(fields.fault("filters", "a filter chain needs a terminal filter"));
+    };
+    // Both supported filters are terminal, so only the last one may stand.
+    if let Some((name, kind)) = filters.first() {
+        let kind = match kind {
+            NetworkFilter::TcpProxy(_) => "envoy.filters.network.tcp_proxy",
+            NetworkFilter::HttpConnectionManager(_) => {
+                "envoy.filters.network.http_connection_manager"
+            }
+        };
+        return Err(fields.fault(
+            "filters[0]",
+            format!("Error: terminal filter named {name} of type {kind} must be the last filter in a network filter chain."),
+        ));
+    }
+    Ok(FilterChain {
+        name: fields.string("name"),
+        matches: fields.or_default("filter_chain_match", chain_match)?,
+        filter,
+        transport_socket_connect_timeout: fields
+            .timeout("transport_socket_connect_timeout", None)?,
+    })
+}
+
+fn chain_match(fields: &Fields<'_>) -> Result<FilterChainMatch> {
+    // Without an inspector there is nothing these could match; Envoy would put the TLS inspector in by itself.
+    for name in ["server_names", "application_protocols"] {
+        fields.refuse(
+            name,
+            "needs the TLS or HTTP inspector, which is not supported",
+        )?;
+    }
+    let transport_protocol = fields.opt_string("transport_protocol");
+    if transport_protocol
+        .as_deref()
+        .is_some_and(|protocol| protocol != "raw_buffer")
+    {
+        return Err(fields.fault(
+            "transport_protocol",
+            "needs the TLS inspector, which is not supported",
+        ));
+    }
+    let ports = fields
+        .get("source_ports")
+        .and_then(|ports| ports.as_list())
+        .unwrap_or_default();
+    Ok(FilterChainMatch {
+        destination_port: fields
+            .opt_u32("destination_port")
+            .and_then(|port| u16::try_from(port).ok()),
+        prefix_ranges: address::cidr_ranges(fields, "prefix_ranges")?,
+        server_names: Vec::new(),
+        transport_protocol,
+        application_protocols: Vec::new(),
+        direct_source_prefix_ranges: address::cidr_ranges(fields, "direct_source_prefix_ranges")?,
+        source_type: fields.choice(
+            "source_type",
+            &[
+                ("ANY", SourceType::Any),
+                ("SAME_IP_OR_LOOPBACK", SourceType::SameIpOrLoopback),
+                ("EXTERNAL", SourceType::External),
+            ],
+        )?,
+        source_prefix_ranges: address::cidr_ranges(fields, "source_prefix_ranges")?,
+        source_ports: ports
+            .iter()
+            .filter_map(|port| u16::try_from(port.as_u32()?).ok())
+            .collect(),
+    })
+}
+
+fn tcp_proxy(fields: &Fields<'_>) -> Result<TcpProxy> {
+    fields.ignore(
+        &["downstream_idle_timeout", "upstream_idle_timeout"],
+        "Envoy does not implement it either",
+    );
+    let weighted = fields.opt("weighted_clusters", |weighted| {
+        let clusters = weighted.each("clusters", |cluster| {
+            Ok((cluster.string("name"), cluster.u32("weight")))
+        })?;
+        if clusters
+            .iter()
+            .map(|(_, weight)| u64::from(*weight))
+            .sum::<u64>()
+            > u64::from(u32::MAX)
+        {
+            return Err(weighted.fault(
+                "clusters",
+                "The sum of weights of all clusters exceeds 4294967295",
+            ));
+        }
+        Ok(clusters)
+    })?;
+    let cluster = match weighted {
+        Some(clusters) => TcpCluster::Weighted(clusters),
+        None => TcpCluster::Single(fields.string("cluster")),
+    };
+    Ok(TcpProxy {
+        stat_prefix: fields.string("stat_prefix"),
+        cluster,
+        idle_timeout: fields.timeout("idle_timeout", Some(Duration::from_secs(3600)))?,
+        max_downstream_connection_duration: fields
+            .timeout("max_downstream_connection_duration", None)?,
+        access_log: fields.each("access_log", access_log::access_log)?,
+        max_connect_attempts: fields.opt_u32("max_connect_attempts").unwrap_or(1),
+    })
+}

@@ -26,7 +26,10 @@ def request(port: int, path: str, method: str = "GET", timeout: float = 1.0) -> 
     head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
     data = bytearray()
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout) as connection:
+        # Not `create_connection`: it loads the tables of internationalised domain names to look 127.0.0.1 up.
+        with socket.socket() as connection:
+            connection.settimeout(timeout)
+            connection.connect(("127.0.0.1", port))
             connection.sendall(head.encode())
             while len(data) < _LIMIT:
                 piece = connection.recv(65536)

@@ -75,7 +75,8 @@ def _own_address(host: str, port: int) -> str:
     """The address this pod uses towards the discovery service; nothing is sent to find it out."""
     for target in (host, "192.0.2.1"):
         try:
-            found = socket.getaddrinfo(target, port, type=socket.SOCK_DGRAM)
+            # As bytes: a string would load the tables of internationalised domain names, a megabyte.
+            found = socket.getaddrinfo(target.encode(), port, type=socket.SOCK_DGRAM)
             family, kind, protocol, _, address = found[0]
             with socket.socket(family, kind, protocol) as probe:
                 probe.connect(address)

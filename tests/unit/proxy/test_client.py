@@ -129,9 +129,8 @@ def client_for(plane: Plane, *ports: int) -> AdsClient:
     return AdsClient(target, plane, JitteredBackOff(0.05, 0.2))
 
 
-async def read(incoming: asyncio.Queue[Any]) -> list[Any]:
-    found: list[Any] = await asyncio.wait_for(incoming.get(), 5)
-    return found
+async def read(incoming: asyncio.Queue[Any]) -> Any:
+    return await asyncio.wait_for(incoming.get(), 5)
 
 
 async def until(condition: Callable[[], bool]) -> None:

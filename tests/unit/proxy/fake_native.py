@@ -1,11 +1,12 @@
 """A stand-in for `tidegate._native`: the same surface, messages as JSON, and a diary instead of a data plane.
 
-The bootstrap is JSON: {"targets": [...], "subscriptions": [...], "fail": {"take_events": 1}, "drains": true}. Every call leaves
-a line in the file named by "diary".
+The bootstrap is JSON: {"targets": [...], "subscriptions": [...], "fail": {"take_events": 1}, "drains": true}. Calls leave
+their lines in the file named by "diary".
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -78,10 +79,8 @@ class Engine:
         return self.fd
 
     def take_events(self) -> list[str]:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fd)
-        except BlockingIOError:
-            pass
         found, self.events = self.events, []
         self.fail("take_events")
         return found

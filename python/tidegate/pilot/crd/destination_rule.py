@@ -118,7 +118,8 @@ def _connection_pool(value: Value) -> ConnectionPool:
             tcp_keepalive=read.tcp_keepalive,
             http1_max_pending_requests=http.optional("http1MaxPendingRequests", lambda v: v.integer(0)) or None,
             http2_max_requests=http.optional("http2MaxRequests", lambda v: v.integer(0)) or None,
-            max_requests_per_connection=http.optional("maxRequestsPerConnection", lambda v: v.integer(0, 2**29)) or None,
+            max_requests_per_connection=http.optional("maxRequestsPerConnection", lambda v: v.integer(0, 2**29))
+            or None,
             max_retries=http.optional("maxRetries", lambda v: v.integer(0)) or None,
             idle_timeout=http.optional("idleTimeout", Value.duration),
         )
@@ -148,7 +149,9 @@ def _policy(value: Value) -> TrafficPolicy:
     if tls is not None:
         # DISABLE is what plaintext upstreams are anyway; anything else needs what is not here yet.
         fields = tls.mapping()
-        mode = fields.read("mode", lambda v: v.one_of(("DISABLE",), unsupported=("SIMPLE", "MUTUAL", "ISTIO_MUTUAL")), "DISABLE")
+        mode = fields.read(
+            "mode", lambda v: v.one_of(("DISABLE",), unsupported=("SIMPLE", "MUTUAL", "ISTIO_MUTUAL")), "DISABLE"
+        )
         if mode == "DISABLE":
             fields.finish()
     policy.finish()

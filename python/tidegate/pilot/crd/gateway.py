@@ -29,9 +29,7 @@ def _server(value: Value) -> Server:
     server = value.mapping()
     port = server.need("port").mapping()
     number = port.need("number").port()
-    port.need("protocol").one_of(
-        ("HTTP",), unsupported=("HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS")
-    )
+    port.need("protocol").one_of(("HTTP",), unsupported=("HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "TCP", "TLS"))
     name = port.read("name", Value.string, "")
     port.skip("targetPort")
     port.finish()

@@ -85,9 +85,7 @@ def _service_port(value: Value) -> ServicePort:
 def read_service(document: Mapping) -> KubernetesService:
     meta = read_meta(document)
     spec = document.need("spec").mapping()
-    kind = spec.read(
-        "type", lambda v: v.one_of(("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")), "ClusterIP"
-    )
+    kind = spec.read("type", lambda v: v.one_of(("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")), "ClusterIP")
     ips: tuple[str, ...] = ()
     first = spec.take("clusterIP")
     if first is not None and first.string() not in ("None", ""):

@@ -35,7 +35,9 @@ def read_meta(document: Mapping) -> Meta:
         annotations=labels(metadata, "annotations"),
     )
     # Server-side bookkeeping, present in everything that `kubectl get -o yaml` prints.
-    metadata.skip("creationTimestamp", "generation", "resourceVersion", "uid", "selfLink", "managedFields", "generateName")
+    metadata.skip(
+        "creationTimestamp", "generation", "resourceVersion", "uid", "selfLink", "managedFields", "generateName"
+    )
     metadata.skip("ownerReferences", "finalizers", "deletionGracePeriodSeconds", "deletionTimestamp")
     metadata.finish()
     return meta

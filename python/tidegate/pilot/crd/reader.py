@@ -186,7 +186,12 @@ class Value:
             re.compile(text)
         except re.error as error:
             self.refuse(f"is not a regular expression: {error}")
-        for construct, name in (("(?=", "look-ahead"), ("(?!", "look-ahead"), ("(?<=", "look-behind"), ("(?<!", "look-behind")):
+        for construct, name in (
+            ("(?=", "look-ahead"),
+            ("(?!", "look-ahead"),
+            ("(?<=", "look-behind"),
+            ("(?<!", "look-behind"),
+        ):
             if construct in text:
                 self.refuse(f"{name} is not part of RE2 syntax")
         return text

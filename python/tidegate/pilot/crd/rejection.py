@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tidegate.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -19,9 +21,9 @@ class Rejection:
         return f"{where}: {self.field}: {self.reason}" if self.field else f"{where}: {self.reason}"
 
 
-class ResourceRejectedError(Exception):
+class ResourceRejectedError(ConfigError):
     """Raised while a document is read; carries the `Rejection`."""
 
     def __init__(self, rejection: Rejection) -> None:
-        super().__init__(str(rejection))
+        super().__init__(f"{rejection.file}:{rejection.line}", rejection.field, rejection.reason)
         self.rejection = rejection

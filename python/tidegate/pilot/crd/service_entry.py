@@ -107,8 +107,8 @@ def read_service_entry(document: Mapping) -> ServiceEntry:
     if not hosts:
         hosts_field.refuse("needs at least one host")
     resolution_field = spec.take("resolution")
-    resolution = "NONE" if resolution_field is None else resolution_field.one_of(
-        RESOLUTIONS, unsupported=("DYNAMIC_DNS",)
+    resolution = (
+        "NONE" if resolution_field is None else resolution_field.one_of(RESOLUTIONS, unsupported=("DYNAMIC_DNS",))
     )
     selector: dict[str, str] = {}
     selector_field = spec.take("workloadSelector")

@@ -1,0 +1,156 @@
+"""The flags of `tidegate discovery` (pilot-discovery's, where it had them) and the mesh configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from tidegate.errors import UsageError
+from tidegate.flags import Flag, Parsed, help_text, parse
+from tidegate.pilot.crd.reader import Mapping, Value, documents
+from tidegate.pilot.translate.settings import MeshSettings
+
+_NO_KUBE: Final = "only files are read; a Kubernetes registry comes later"
+_LEVELS: Final = ("debug", "info", "warn", "error", "none")
+
+DISCOVERY_FLAGS: Final = (
+    Flag("--configDir", "directory of YAML files: the registry and the rules, watched for changes"),
+    Flag("--grpcAddr", "address of the xDS service", ":15010"),
+    Flag("--httpAddr", "address of the debug pages and readiness; empty = off", ":8080"),
+    Flag("--monitoringAddr", "address of the metrics, and of the debug pages as well; empty = off", ":9093"),
+    Flag("--domain", "DNS domain suffix of Kubernetes services", "cluster.local"),
+    Flag("--meshConfig", "file with the mesh configuration"),
+    Flag("--registries", "registries to read", ("Config",), "list"),
+    Flag("--debounceAfter", "quiet time after a change before it is pushed", 0.1, "seconds"),
+    Flag("--debounceMax", "longest time that changes in a row hold up a push", 10.0, "seconds"),
+    Flag("--pollInterval", "how often the files are looked at", 0.1, "seconds"),
+    Flag("--log_output_level", "debug, info, warn, error or none; of scope:level the scope is ignored", "info"),
+    Flag("--help", "this page", False, "switch", short="-h"),
+    Flag("--discovery_cache", "", True, "switch", unused="what proxies share is always generated once"),
+    Flag("--plugins", "", (), "list", unused="there are no plug-ins"),
+    Flag("--namespace", "", short="-n", unused="the control plane itself reads nothing from a namespace"),
+    Flag("--ctrlz_port", "", unused="the debug pages show what ControlZ did"),
+    Flag("--ctrlz_address", "", unused="the debug pages show what ControlZ did"),
+    Flag("--profile", "", True, "switch", unused="there is no Go runtime to profile"),
+    Flag("--resync", "", unused="files are looked at every --pollInterval"),
+    Flag("--secureGrpcAddr", "", rejected="TLS is not supported yet; leave the flag out"),
+    Flag("--secureGRPCAddr", "", rejected="TLS is not supported yet; leave the flag out"),
+    Flag("--kubeconfig", "", rejected=_NO_KUBE),
+    Flag("--appNamespace", "", short="-a", rejected=_NO_KUBE),
+    Flag("--consulserverURL", "", rejected="only files are read; a Consul registry comes later"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """What `tidegate discovery` was asked for."""
+
+    config_dir: Path
+    grpc_address: str
+    http_address: tuple[str, int] | None
+    monitoring_address: tuple[str, int] | None
+    domain: str
+    mesh: MeshSettings
+    debounce_after: float
+    debounce_max: float
+    poll_interval: float
+    log_level: str
+
+
+def discovery_help() -> str:
+    return help_text(
+        "tidegate discovery --configDir DIR [flags]",
+        "The control plane: reads services and routing rules from a directory, and serves them to proxies over xDS.",
+        DISCOVERY_FLAGS,
+    )
+
+
+def discovery_settings(argv: Sequence[str]) -> DiscoverySettings | str:
+    """The settings, or the help text when that is what the line asks for."""
+    parsed = parse(DISCOVERY_FLAGS, argv)
+    if parsed.switch("help"):
+        return discovery_help()
+    # pilot-discovery has commands of its own; `discovery` is the one that serves.
+    if [word for word in parsed.positional if word != "discovery"]:
+        raise UsageError(parsed.positional[0], "not a flag, and there are no arguments")
+    for registry in parsed.items("registries"):
+        if registry not in ("Config", "Mock", ""):
+            raise UsageError("--registries", f"{registry}: {_NO_KUBE}")
+    directory = Path(parsed.text("configDir"))
+    if not parsed.text("configDir"):
+        raise UsageError("--configDir", "is required")
+    if not directory.is_dir():
+        raise UsageError("--configDir", f"{directory} is not a directory")
+    return DiscoverySettings(
+        config_dir=directory,
+        grpc_address=_grpc_address(parsed),
+        http_address=_address(parsed, "httpAddr"),
+        monitoring_address=_address(parsed, "monitoringAddr"),
+        domain=parsed.text("domain"),
+        mesh=_mesh(parsed.text("meshConfig")),
+        debounce_after=parsed.seconds("debounceAfter"),
+        debounce_max=parsed.seconds("debounceMax"),
+        poll_interval=max(parsed.seconds("pollInterval"), 0.01),
+        log_level=_level(parsed.text("log_output_level")),
+    )
+
+
+def _address(parsed: Parsed, name: str) -> tuple[str, int] | None:
+    text = parsed.text(name)
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--{name}", f"{text!r} is not host:port or :port")
+    return host.strip("[]"), int(port)
+
+
+def _grpc_address(parsed: Parsed) -> str:
+    address = _address(parsed, "grpcAddr")
+    if address is None:
+        raise UsageError("--grpcAddr", "must not be empty")
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host or not host else f"{host}:{port}"
+
+
+def _level(text: str) -> str:
+    # Istio's form is "default:info,ads:debug": the default, or the first, decides.
+    levels = dict(part.rpartition(":")[::2] for part in text.split(",") if part)
+    level = levels.get("default", levels.get("", next(iter(levels.values()), "info")))
+    if level not in _LEVELS:
+        raise UsageError("--log_output_level", f"{level!r} is not one of {', '.join(_LEVELS)}")
+    return level
+
+
+def _mesh(path: str) -> MeshSettings:
+    """A MeshConfig file, as far as it decides anything here; other fields are refused by name."""
+    settings = MeshSettings()
+    if not path:
+        return settings
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError("--meshConfig", f"{path}: {error.strerror}") from error
+    for document in documents(text, path):
+        settings = read_mesh(document.mapping(), settings)
+    return settings
+
+
+def read_mesh(mesh: Mapping, settings: MeshSettings) -> MeshSettings:
+    policy = mesh.take("outboundTrafficPolicy")
+    if policy is not None:
+        fields = policy.mapping()
+        mode = fields.need("mode").one_of(("REGISTRY_ONLY", "ALLOW_ANY"))
+        fields.finish()
+        settings = replace(settings, outbound_traffic_policy=mode)
+    settings = replace(
+        settings,
+        connect_timeout=mesh.read("connectTimeout", Value.duration, settings.connect_timeout),
+        access_log_file=mesh.read("accessLogFile", Value.string, settings.access_log_file),
+        enable_tracing=mesh.read("enableTracing", Value.boolean, settings.enable_tracing),
+        proxy_http_port=mesh.read("proxyHttpPort", Value.port, settings.proxy_http_port),
+    )
+    mesh.finish()
+    return settings

@@ -112,7 +112,8 @@ def _grpc_address(parsed: Parsed) -> str:
     if address is None:
         raise UsageError("--grpcAddr", "must not be empty")
     host, port = address
-    return f"[{host}]:{port}" if ":" in host or not host else f"{host}:{port}"
+    host = host or "::"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _level(text: str) -> str:

@@ -86,6 +86,9 @@ def test_same_text(pair: Pair, path: str, method: str) -> None:
     envoy, subject = both(pair, path, method)
     if path.startswith("/logging"):  # the loggers differ, their page does not
         envoy, subject = ((s, re.sub(r"(?m)^  \S+: \w+\n", "", t)) for s, t in (envoy, subject))
+    if path.startswith("/runtime") and method == "GET":  # the order of the keys is anybody's
+        assert json.loads(subject[1]) == json.loads(envoy[1])
+        return
     assert subject == envoy
 
 
@@ -106,7 +109,7 @@ def test_home_page(pair: Pair) -> None:
     assert status == 200
     assert "<html" in text
     assert "config_dump" in text
-    assert 'method="post"' in text.lower()
+    assert re.search(r"method=.post", text)
 
 
 def test_listeners(pair: Pair) -> None:

@@ -142,7 +142,7 @@ pub struct UpstreamHttpOptions {
 impl Default for UpstreamHttpOptions {
     fn default() -> Self {
         Self {
-            idle_timeout: Some(Duration::from_secs(3600)),
+            idle_timeout: Some(Duration::from_hours(1)),
             max_requests_per_connection: None,
             max_connection_duration: None,
             max_stream_duration: None,

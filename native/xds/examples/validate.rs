@@ -5,7 +5,10 @@ use tidegate_xds::{Decoder, Format, Overrides};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: validate FILE")?;
     let contents = std::fs::read(&path)?;
-    let format = if path.ends_with(".json") {
+    let format = if std::path::Path::new(&path)
+        .extension()
+        .is_some_and(|extension| extension == "json")
+    {
         Format::Json
     } else {
         Format::Yaml

@@ -20,7 +20,7 @@ pub(crate) fn bare_socket(fields: &Fields<'_>) -> Result<SocketAddr> {
     let (host, port) = host_and_port(fields)?;
     let ip: IpAddr = host
         .parse()
-        .map_err(|_| fields.fault("address", malformed(host)))?;
+        .map_err(|_| fields.fault("address", format!("malformed IP address: {host}")))?;
     Ok(SocketAddr::new(ip, port))
 }
 
@@ -75,16 +75,11 @@ pub(crate) fn cidr_ranges(fields: &Fields<'_>, name: &str) -> Result<Vec<IpNet>>
         let ip: IpAddr = prefix.parse().map_err(|_| {
             range.fault("address_prefix", format!("malformed IP address: {prefix}"))
         })?;
-        let length = range.u32("prefix_len");
-        u8::try_from(length)
-            .ok()
-            .and_then(|length| IpNet::new(ip, length).ok())
+        // Longer than the address is the whole address, as Envoy has it.
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        let length = u8::try_from(range.u32("prefix_len")).map_or(most, |length| length.min(most));
+        IpNet::new(ip, length)
             .map(|net| net.trunc())
-            .ok_or_else(|| {
-                range.fault(
-                    "prefix_len",
-                    format!("invalid prefix length {length} for {prefix}"),
-                )
-            })
+            .map_err(|error| range.fault("prefix_len", error.to_string()))
     })
 }

@@ -57,6 +57,9 @@ impl Fields<'_> {
 
     /// The message name in an `Any` field, a `TypedStruct` looked through; does not count as reading it.
     pub(crate) fn any_type(&self, name: &str) -> Option<String> {
+        if !self.has(name) {
+            return None;
+        }
         let any = self.message().get_field_by_name(name)?;
         let (type_url, bytes) = parts(any.as_message()?);
         let found = type_name(&type_url);

@@ -14,6 +14,7 @@ use tidegate_model::cluster::{Cluster, Discovery, TcpKeepalive};
 
 use crate::context::{Context, Fault, Result};
 use crate::fields::Fields;
+use crate::references::check_listener_clusters;
 use crate::upstream_http::Http2;
 use crate::{
     Decoder, Rejected, access_log, address, cluster, json, listener, matcher, rules, v2, value,
@@ -64,12 +65,12 @@ pub struct Loaded {
     pub ads_http2_keepalive: Option<(Duration, Duration)>,
 }
 
-/// What the pieces of the bootstrap know beyond the model.
+/// What the ADS cluster's configuration says beyond the model.
 #[derive(Default)]
-struct Extra {
-    ads_authority: String,
-    ads_http2: Option<Http2>,
-    ads_tcp_keepalive: Option<TcpKeepalive>,
+struct AdsExtra {
+    authority: String,
+    http2: Option<Http2>,
+    tcp_keepalive: Option<TcpKeepalive>,
 }
 
 impl Decoder {
@@ -104,7 +105,7 @@ fn load(
     }
     override_node(context, &mut message, overrides)?;
     rules::check(context, &message)?;
-    let mut extra = Extra::default();
+    let mut extra = AdsExtra::default();
     let mut bootstrap = Fields::root(context, &message, |fields| {
         self::bootstrap(fields, &mut extra)
     })?;
@@ -121,9 +122,9 @@ fn load(
         static_listeners: named(encoded(&message, &["static_resources", "listeners"])),
         static_clusters: named(encoded(&message, &["static_resources", "clusters"])),
         proto: message.encode_to_vec(),
-        ads_authority: extra.ads_authority,
-        ads_tcp_keepalive: extra.ads_tcp_keepalive,
-        ads_http2_keepalive: extra.ads_http2.and_then(|http2| http2.keepalive),
+        ads_authority: extra.authority,
+        ads_tcp_keepalive: extra.tcp_keepalive,
+        ads_http2_keepalive: extra.http2.and_then(|http2| http2.keepalive),
         bootstrap,
     })
 }
@@ -161,14 +162,14 @@ fn override_node(
             set(&mut node, name, Value::String(word.to_owned()))?;
         }
     }
-    if !overrides.node_zone.is_empty() {
-        if let Some(Value::Message(locality)) = node.get_field_by_name_mut("locality") {
-            set(
-                locality,
-                "zone",
-                Value::String(overrides.node_zone.to_owned()),
-            )?;
-        }
+    if !overrides.node_zone.is_empty()
+        && let Some(Value::Message(locality)) = node.get_field_by_name_mut("locality")
+    {
+        set(
+            locality,
+            "zone",
+            Value::String(overrides.node_zone.to_owned()),
+        )?;
     }
     set(message, "node", Value::Message(node))
 }
@@ -203,7 +204,7 @@ fn named(resources: Vec<Vec<u8>>) -> Vec<(Name, Vec<u8>)> {
         .collect()
 }
 
-fn bootstrap(fields: &Fields<'_>, extra: &mut Extra) -> Result<Bootstrap> {
+fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     fields.ignore(&["tracing"], "spans are not reported yet");
     fields.ignore(&["watchdog", "watchdogs"], "there is no watchdog");
     fields.ignore(
@@ -258,12 +259,24 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut Extra) -> Result<Bootstrap> {
         );
         Ok(())
     })?;
+    let node = node.unwrap_or_else(|| Node {
+        id: Name::from(""),
+        cluster: Name::from(""),
+    });
+    let discovers = dynamic.lds.is_some() || dynamic.cds.is_some() || dynamic.ads.is_some();
+    let eds = clusters
+        .iter()
+        .any(|(cluster, _)| matches!(cluster.discovery, Discovery::Eds { .. }));
+    if (discovers || eds) && (node.id.is_empty() || node.cluster.is_empty()) {
+        return Err(fields.fault(
+            "node",
+            "node 'id' and 'cluster' are required. Set it either in 'node' config or via --service-node and \
+             --service-cluster options.",
+        ));
+    }
     let (runtime, admin_layer) = fields.or_default("layered_runtime", layered_runtime)?;
     Ok(Bootstrap {
-        node: node.unwrap_or_else(|| Node {
-            id: Name::from(""),
-            cluster: Name::from(""),
-        }),
+        node,
         admin: fields.opt("admin", admin)?.flatten(),
         listeners,
         clusters: clusters.into_iter().map(|(cluster, _)| cluster).collect(),
@@ -326,7 +339,7 @@ type Statics = (Vec<Arc<tidegate_model::listener::Listener>>, Clusters);
 
 fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
     fields.refuse("secrets", "TLS is not supported")?;
-    let listeners = fields.each("listeners", |fields| {
+    let mut listeners = fields.each("listeners", |fields| {
         listener::listener(fields).map(Arc::new)
     })?;
     let clusters = fields.each("clusters", |fields| {
@@ -345,43 +358,44 @@ fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
         }
     }
     for (at, listener) in listeners.iter().enumerate() {
-        if listeners
-            .iter()
-            .take(at)
-            .any(|other| other.name == listener.name)
-        {
-            return Err(fields.fault(
-                &format!("listeners[{at}].name"),
-                format!(
-                    "error adding listener: '{}' has duplicate name",
-                    listener.name
-                ),
-            ));
-        }
+        let exists = |name: &str| clusters.iter().any(|(cluster, _)| &*cluster.name == name);
+        check_listener_clusters(listener, exists).map_err(|rejected| {
+            fields.fault(
+                &format!("listeners[{at}].{}", rejected.field_path),
+                rejected.reason,
+            )
+        })?;
     }
+    // A later listener of the same name is an update of the earlier one, as Envoy has it.
+    let names: Vec<Name> = listeners
+        .iter()
+        .map(|listener| listener.name.clone())
+        .collect();
+    let mut at = 0;
+    listeners.retain(|listener| {
+        at += 1;
+        !names.iter().skip(at).any(|later| *later == listener.name)
+    });
     Ok((listeners, clusters))
 }
 
 fn dynamic_resources(
     fields: &Fields<'_>,
     clusters: &Clusters,
-    extra: &mut Extra,
+    extra: &mut AdsExtra,
 ) -> Result<DynamicResources> {
     let ads = fields.opt("ads_config", |ads| self::ads(ads, clusters, extra))?;
     let source = |name: &str| -> Result<_> {
         let source = fields
             .opt(name, cluster::config_source)?
             .map(|(source, _)| source);
-        if source == Some(tidegate_model::cluster::ConfigSource::Ads) && ads.is_none() {
-            return Err(fields.fault(name, "ads is named, but there is no ads_config"));
-        }
         Ok(source)
     };
     let (lds, cds) = (source("lds_config")?, source("cds_config")?);
     Ok(DynamicResources { lds, cds, ads })
 }
 
-fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut Extra) -> Result<Ads> {
+fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result<Ads> {
     fields.ignore(&["refresh_delay", "request_timeout"], "it is for REST");
     fields.ignore(
         &["rate_limit_settings"],
@@ -392,12 +406,7 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut Extra) -> Result<Ad
         "the node is in the first message of a stream",
     );
     fields.choice("api_type", &[("GRPC", ()), ("AGGREGATED_GRPC", ())])?;
-    if fields.enum_name("transport_api_version") != "V3" {
-        return Err(fields.fault(
-            "transport_api_version",
-            "V2 (and AUTO) xDS transport protocol versions are deprecated",
-        ));
-    }
+    fields.choice("transport_api_version", &[("AUTO", ()), ("V3", ())])?;
     let mut services = fields.each("grpc_services", |service| {
         service.ignore(&["timeout"], "a stream has no end");
         let metadata = service.each("initial_metadata", |header| {
@@ -447,9 +456,9 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut Extra) -> Result<Ad
             ));
         }
     };
-    extra.ads_authority = authority;
-    extra.ads_tcp_keepalive = cluster.tcp_keepalive;
-    extra.ads_http2 = http2.as_ref().map(|http2| Http2 {
+    extra.authority = authority;
+    extra.tcp_keepalive = cluster.tcp_keepalive;
+    extra.http2 = http2.as_ref().map(|http2| Http2 {
         keepalive: http2.keepalive,
     });
     Ok(Ads {
@@ -551,8 +560,7 @@ fn stats_config(fields: &Fields<'_>) -> Result<StatsConfig> {
     let tags = fields.each("stats_tags", |tag| {
         let value = if tag.has("regex") {
             let regex = tag.str("regex");
-            regex::Regex::new(regex)
-                .map_err(|error| tag.fault("regex", format!("Invalid regex '{regex}': {error}")))?;
+            matcher::check_regex(tag, regex)?;
             StatsTagValue::Regex(Name::from(regex))
         } else {
             StatsTagValue::Fixed(tag.string("fixed_value"))

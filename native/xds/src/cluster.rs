@@ -206,6 +206,12 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
         "LOGICAL_DNS" => {
             let dns = dns(fields)?;
             let endpoints = dns.load_assignment.localities.as_slice();
+            if endpoints.is_empty() {
+                return Err(fields.fault(
+                    "load_assignment",
+                    "LOGICAL_DNS clusters must have a single host",
+                ));
+            }
             if !matches!(endpoints, [only] if only.endpoints.len() == 1) {
                 return Err(fields.fault(
                     "load_assignment",
@@ -347,7 +353,10 @@ fn lb_policy(fields: &Fields<'_>, discovery: &Discovery) -> Result<LbPolicy> {
     if !original_dst && policy == LbPolicy::ClusterProvided {
         return Err(fields.fault(
             "lb_policy",
-            "cluster: LB policy CLUSTER_PROVIDED requires a cluster type that provides it: ORIGINAL_DST",
+            format!(
+                "cluster manager: cluster provided LB specified but cluster '{}' did not provide one. Check cluster documentation.",
+                fields.str("name")
+            ),
         ));
     }
     Ok(policy)
@@ -411,17 +420,14 @@ pub(crate) fn config_source(fields: &Fields<'_>) -> Result<(ConfigSource, Option
         );
         Ok(source.string("path"))
     })?;
-    let source = match path.or_else(|| fields.opt_string("path")) {
-        Some(path) => ConfigSource::Path(path),
-        None => {
-            fields.refuse(
-                "api_config_source",
-                "only ads and path_config_source are supported",
-            )?;
-            fields.refuse("self", "only ads and path_config_source are supported")?;
-            fields.need("ads", |_| Ok(()))?;
-            ConfigSource::Ads
+    let source = if let Some(path) = path.or_else(|| fields.opt_string("path")) {
+        ConfigSource::Path(path)
+    } else {
+        for name in ["api_config_source", "self"] {
+            fields.refuse(name, "only ads and path_config_source are supported")?;
         }
+        fields.need("ads", |_| Ok(()))?;
+        ConfigSource::Ads
     };
     Ok((source, timeout))
 }

@@ -104,7 +104,7 @@ pub(crate) struct WireNamed {
     pub(crate) name: String,
 }
 
-/// gRPC's INVALID_ARGUMENT... is not what Envoy sends: its NACKs carry INTERNAL.
+/// The code of Envoy's NACKs.
 const INTERNAL: i32 = 13;
 
 const RESOURCE_WRAPPER: &str = "envoy.service.discovery.v3.Resource";
@@ -141,15 +141,13 @@ fn named(type_url: &str, mut resource: WireAny) -> (String, Vec<u8>) {
     let mut name = None;
     if any::type_name(&resource.type_url) == RESOURCE_WRAPPER
         && any::type_name(type_url) != RESOURCE_WRAPPER
-    {
-        if let Ok(WireResource {
+        && let Ok(WireResource {
             resource: Some(inner),
             name: outer,
         }) = WireResource::decode(resource.value.as_slice())
-        {
-            name = Some(outer).filter(|outer| !outer.is_empty());
-            resource = inner;
-        }
+    {
+        name = Some(outer).filter(|outer| !outer.is_empty());
+        resource = inner;
     }
     if any::type_name(&resource.type_url) != any::type_name(type_url) {
         return (String::new(), resource.value);

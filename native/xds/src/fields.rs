@@ -303,6 +303,10 @@ impl<'a> Fields<'a> {
     }
 
     /// A duration where zero means "off", and whether it was set at all.
+    #[allow(
+        clippy::option_option,
+        reason = "not set, off, and a duration are three things, in the model too"
+    )]
     pub(crate) fn opt_timeout(&self, name: &str) -> Result<Option<Option<Duration>>> {
         let duration = self.duration(name)?;
         Ok(duration.map(|duration| (!duration.is_zero()).then_some(duration)))

@@ -10,6 +10,7 @@ use tidegate_model::hcm::{
     Http1Options, HttpConnectionManager, HttpFilterKind, InternalAddressConfig,
     PathWithEscapedSlashesAction, RouteSource, ServerHeaderTransformation, UpgradeConfig,
 };
+use tidegate_model::route::RouteConfiguration;
 
 use crate::context::Result;
 use crate::fields::Fields;
@@ -32,6 +33,12 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
         fields.expect_bool(name, false)?;
     }
     request_id_extension(fields)?;
+    if fields.bool("strip_matching_host_port") && fields.bool("strip_any_host_port") {
+        return Err(fields.fault(
+            "strip_matching_host_port",
+            "Error: Only one of `strip_matching_host_port` or `strip_any_host_port` can be set.",
+        ));
+    }
     let http_filters = http_filter::http_filters(fields, "http_filters")?;
     let suppress_envoy_headers = http_filters
         .iter()
@@ -86,8 +93,7 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
         max_stream_duration: common.max_stream_duration,
         max_requests_per_connection: common.max_requests_per_connection,
         headers_with_underscores_action: common.headers_with_underscores_action,
-        stream_idle_timeout: fields
-            .timeout("stream_idle_timeout", Some(Duration::from_secs(300)))?,
+        stream_idle_timeout: fields.timeout("stream_idle_timeout", Some(Duration::from_mins(5)))?,
         request_timeout: fields.timeout("request_timeout", None)?,
         request_headers_timeout: fields.timeout("request_headers_timeout", None)?,
         drain_timeout: fields
@@ -123,7 +129,7 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
             ],
         )?,
         proxy_100_continue: fields.bool("proxy_100_continue"),
-        upgrade_configs: fields.each("upgrade_configs", upgrade_config)?,
+        upgrade_configs: upgrade_configs(fields)?,
         normalize_path: fields.bool("normalize_path"),
         merge_slashes: fields.bool("merge_slashes"),
         path_with_escaped_slashes_action: fields.choice(
@@ -209,7 +215,7 @@ struct CommonOptions {
 impl Default for CommonOptions {
     fn default() -> Self {
         Self {
-            idle_timeout: Some(Duration::from_secs(3600)),
+            idle_timeout: Some(Duration::from_hours(1)),
             max_connection_duration: None,
             max_stream_duration: None,
             max_headers_count: 100,
@@ -286,6 +292,26 @@ fn http1_options(fields: &Fields<'_>) -> Result<(Http1Options, Option<bool>)> {
     ))
 }
 
+fn upgrade_configs(fields: &Fields<'_>) -> Result<Vec<UpgradeConfig>> {
+    let configs = fields.each("upgrade_configs", upgrade_config)?;
+    for (at, config) in configs.iter().enumerate() {
+        if configs
+            .iter()
+            .take(at)
+            .any(|other| other.upgrade_type == config.upgrade_type)
+        {
+            return Err(fields.fault(
+                &format!("upgrade_configs[{at}]"),
+                format!(
+                    "Error: multiple upgrade configs with the same name: '{}'",
+                    config.upgrade_type
+                ),
+            ));
+        }
+    }
+    Ok(configs)
+}
+
 fn upgrade_config(fields: &Fields<'_>) -> Result<UpgradeConfig> {
     let upgrade_type = matcher::lower(fields.str("upgrade_type"));
     if &*upgrade_type == "connect" || &*upgrade_type == "connect-udp" {
@@ -298,4 +324,12 @@ fn upgrade_config(fields: &Fields<'_>) -> Result<UpgradeConfig> {
         upgrade_type,
         enabled: fields.opt_bool("enabled").unwrap_or(true),
     })
+}
+
+/// The routes that a connection manager carries itself.
+pub(crate) fn inline_routes(manager: &HttpConnectionManager) -> Option<&RouteConfiguration> {
+    match &manager.routes {
+        RouteSource::Inline(routes) => Some(routes),
+        RouteSource::Rds(_) => None,
+    }
 }

@@ -92,7 +92,7 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
         ],
     )?;
     if disabled && matches!(kind, HttpFilterKind::Router(_)) {
-        return Err(fields.fault("disabled", "Error: terminal filter cannot be disabled"));
+        return Err(fields.fault("disabled", format!("Error: the last (terminal) filter ({name}) in the chain cannot be disabled by default.")));
     }
     Ok(Some(HttpFilter {
         name,
@@ -132,40 +132,21 @@ fn router(fields: &Fields<'_>) -> Result<Router> {
 pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
     let mut config = PerFilterConfig::default();
     fields.entries("typed_per_filter_config", |name, any| {
-        match any.unpack(&[
+        let policy = any.unpack(&[
             (CORS, &cors_policy),
             (FAULT, &fault_policy),
-            ("envoy.config.route.v3.FilterConfig", &|wrapper: &Fields<
-                '_,
-            >| {
-                let disabled = wrapper.opt_bool("disabled");
-                let optional = wrapper.bool("is_optional");
-                if optional
-                    && wrapper
-                        .any_type("config")
-                        .is_some_and(|found| found != CORS && found != FAULT)
-                {
-                    wrapper.ignore(
-                        &["config"],
-                        "the filter is not supported and the configuration calls it optional",
-                    );
-                }
-                let policy =
-                    wrapper.any("config", &[(CORS, &cors_policy), (FAULT, &fault_policy)])?;
-                Ok(Policy::Wrapped(disabled, policy.map(Box::new)))
-            }),
-        ])? {
-            Policy::Wrapped(disabled, policy) => {
-                if disabled.is_some() || policy.is_none() {
-                    config
-                        .disabled
-                        .push((name.into(), disabled.unwrap_or_default()));
-                }
-                if let Some(policy) = policy {
-                    policy.put(&mut config);
-                }
-            }
-            policy => policy.put(&mut config),
+            ("envoy.config.route.v3.FilterConfig", &filter_config),
+        ])?;
+        if let Policy::Disabled = policy {
+            config.disabled.push((name.into(), true));
+            return Ok(());
+        }
+        // Any configuration of a filter switches it on, also one that is off in the connection manager.
+        config.disabled.push((name.into(), false));
+        match policy {
+            Policy::Cors(policy) => config.cors = Some(Arc::new(policy)),
+            Policy::Fault(fault) => config.fault = Some(Arc::new(fault)),
+            Policy::Enabled | Policy::Disabled => {}
         }
         Ok(())
     })?;
@@ -175,19 +156,38 @@ pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
 const CORS: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
 const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 
+/// What one entry of `typed_per_filter_config` says.
 enum Policy {
     Cors(CorsPolicy),
     Fault(tidegate_model::hcm::Fault),
-    Wrapped(Option<bool>, Option<Box<Policy>>),
+    Enabled,
+    Disabled,
 }
 
-impl Policy {
-    fn put(self, config: &mut PerFilterConfig) {
-        match self {
-            Self::Cors(policy) => config.cors = Some(Arc::new(policy)),
-            Self::Fault(fault) => config.fault = Some(Arc::new(fault)),
-            Self::Wrapped(..) => {}
+/// `config.route.v3.FilterConfig`, which wraps a configuration.
+fn filter_config(wrapper: &Fields<'_>) -> Result<Policy> {
+    let optional = wrapper.bool("is_optional");
+    if wrapper.bool("disabled") {
+        wrapper.ignore(&["config"], "the filter is disabled here");
+        return Ok(Policy::Disabled);
+    }
+    match wrapper.any_type("config") {
+        None => Err(wrapper.fault(
+            "config",
+            "Empty route/virtual host per filter configuration",
+        )),
+        Some(kind) if kind.is_empty() => {
+            wrapper.get("config");
+            Ok(Policy::Enabled)
         }
+        Some(kind) if optional && kind != CORS && kind != FAULT => {
+            wrapper.ignore(
+                &["config"],
+                "the filter is not supported and the configuration calls it optional",
+            );
+            Ok(Policy::Enabled)
+        }
+        Some(_) => wrapper.need_any("config", &[(CORS, &cors_policy), (FAULT, &fault_policy)]),
     }
 }
 

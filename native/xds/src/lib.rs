@@ -11,6 +11,11 @@
 //!
 //! This crate must not know match tables, sockets, threads or Python.
 
+#![allow(
+    clippy::unnecessary_wraps,
+    reason = "decoders have one signature, also those that cannot fail"
+)]
+
 mod access_log;
 mod address;
 mod any;
@@ -27,6 +32,7 @@ mod http_filter;
 mod json;
 mod listener;
 mod matcher;
+mod references;
 mod route;
 mod route_action;
 mod rules;
@@ -49,6 +55,8 @@ pub use discovery::{
     DiscoveryRequest, DiscoveryResponse, decode_discovery_file, decode_discovery_response,
     encode_discovery_request, resource_name,
 };
+
+pub use references::{check_listener_clusters, check_route_clusters};
 
 use context::{Context, Fault};
 

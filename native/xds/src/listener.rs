@@ -28,6 +28,9 @@ pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
         "accepting is bounded by the event loop",
     );
     fields.expect_bool("enable_mptcp", false)?;
+    if !fields.has("address") {
+        return Err(fields.fault("address", "address is necessary"));
+    }
     let address = fields.need("address", address::socket)?;
     let filter_chains = fields.each("filter_chains", filter_chain)?;
     let default_filter_chain = fields.opt("default_filter_chain", filter_chain)?;
@@ -241,7 +244,7 @@ fn tcp_proxy(fields: &Fields<'_>) -> Result<TcpProxy> {
     Ok(TcpProxy {
         stat_prefix: fields.string("stat_prefix"),
         cluster,
-        idle_timeout: fields.timeout("idle_timeout", Some(Duration::from_secs(3600)))?,
+        idle_timeout: fields.timeout("idle_timeout", Some(Duration::from_hours(1)))?,
         max_downstream_connection_duration: fields
             .timeout("max_downstream_connection_duration", None)?,
         access_log: fields.each("access_log", access_log::access_log)?,

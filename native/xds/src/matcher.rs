@@ -44,13 +44,19 @@ pub(crate) fn regex(fields: &Fields<'_>) -> Result<Name> {
         "RE2 syntax is what there is; the program size is bounded by the engine",
     );
     let regex = fields.str("regex");
-    Regex::new(regex).map_err(|error| {
-        fields.fault(
+    check_regex(fields, regex)?;
+    Ok(Name::from(regex))
+}
+
+/// Refuses a message's field `regex` when the expression does not compile.
+pub(crate) fn check_regex(fields: &Fields<'_>, regex: &str) -> Result<()> {
+    match Regex::new(regex) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(fields.fault(
             "regex",
             format!("Invalid regex '{regex}': {}", one_line(&error)),
-        )
-    })?;
-    Ok(Name::from(regex))
+        )),
+    }
 }
 
 /// The last line of a `regex` error says what is wrong; those before it draw the expression.

@@ -51,15 +51,8 @@ fn route_configuration(fields: &Fields<'_>, validate_clusters: bool) -> Result<R
 }
 
 fn check_domains(fields: &Fields<'_>, name: &Name, hosts: &[Arc<VirtualHost>]) -> Result<()> {
-    let mut names = HashSet::new();
     let mut domains = HashSet::new();
     for (at, host) in hosts.iter().enumerate() {
-        if !names.insert(&host.name) {
-            return Err(fields.fault(
-                &format!("virtual_hosts[{at}].name"),
-                format!("Only unique names for virtual hosts are permitted. Duplicate entry of {} in route {name}", host.name),
-            ));
-        }
         for (index, domain) in host.domains.iter().enumerate() {
             if domains.insert(domain) {
                 continue;
@@ -220,7 +213,10 @@ fn header_value_option(fields: &Fields<'_>) -> Result<HeaderValueOption> {
             return Err(header.fault("key", ":-prefixed or host headers may not be modified"));
         }
         let raw = header.bytes("raw_value").map(String::from_utf8_lossy);
-        let value = raw.map_or_else(|| header.str("value").to_owned(), |raw| raw.into_owned());
+        let value = raw.map_or_else(
+            || header.str("value").to_owned(),
+            std::borrow::Cow::into_owned,
+        );
         format::parse(&value).map_err(|error| header.fault("value", error.to_string()))?;
         Ok((name, Name::from(value)))
     })?;

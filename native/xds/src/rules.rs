@@ -86,6 +86,9 @@ struct Nanos(i128);
 impl Display for Nanos {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (seconds, nanos) = (self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        if seconds == 0 && nanos != 0 && nanos % 1_000_000 == 0 {
+            return write!(f, "{}ms", nanos / 1_000_000);
+        }
         if nanos == 0 {
             write!(f, "{seconds}s")
         } else {

@@ -199,7 +199,7 @@ fn message(key: &str, mut object: Object) -> Result<Json> {
             typed(&mut object)?;
         }
         "clusters" if object.contains_key("name") && !object.contains_key("weight") => {
-            cluster(&mut object)
+            cluster(&mut object);
         }
         "filter_chains" | "default_filter_chain" => tls(&mut object, "Downstream"),
         "thresholds" => upper(&mut object, "priority"),

@@ -3,8 +3,13 @@
 //! `%OPERATOR(argument):LENGTH%` and `%%`, as Envoy's substitution formatter reads them. What an operator's value is, and how
 //! it is printed, is not known here.
 
+mod operators;
+mod time;
+
 use std::fmt;
 
+use self::operators::{NOT_YET, address, plain, time_point};
+pub use self::time::parse_time_format;
 use crate::Name;
 
 /// One piece of a format string, in order.
@@ -56,13 +61,26 @@ pub enum Operator {
     Environment(Name),
     /// Read when the configuration is loaded.
     Hostname,
-    /// `QUERY_PARAM(name)`.
+    /// `QUERY_PARAM(name)`: its first value, decoded.
     QueryParam(Name),
-    /// `QUERY_PARAMS`: the whole query, decoded or not.
+    /// `QUERY_PARAMS`: the whole query.
+    QueryParams {
+        decoded: bool,
+    },
+    /// `PATH(WQ|NQ:ORIG|PATH|ORIG_OR_PATH)`.
     Path {
-        query: PathQuery,
+        with_query: bool,
         source: PathSource,
     },
+    /// `RESPONSE_CODE_DETAILS`: white space becomes `_` unless allowed.
+    ResponseCodeDetails {
+        allow_whitespaces: bool,
+    },
+    UpstreamConnectionIdsAttempted,
+    /// A value that is always the same here, as text.
+    FixedText(&'static str),
+    /// A value that is always the same here, as a number.
+    FixedNumber(u64),
     /// Known to Envoy, and about something this proxy never has (TLS, dynamic metadata, filter state): always missing.
     Unavailable,
 }
@@ -95,7 +113,6 @@ pub enum TextField {
     /// The cluster's name.
     UpstreamClusterRaw,
     RouteName,
-    VirtualHostName,
     VirtualClusterName,
     FilterChainName,
     ListenerName,
@@ -128,8 +145,6 @@ pub enum NumberField {
     UpstreamDecompressedHeaderBytesSent,
     DownstreamDecompressedHeaderBytesReceived,
     DownstreamDecompressedHeaderBytesSent,
-    BytesRetransmitted,
-    PacketsRetransmitted,
     RequestHeadersBytes,
     ResponseHeadersBytes,
     ResponseTrailersBytes,
@@ -151,6 +166,8 @@ pub enum AddressPart {
     Whole,
     WithoutPort,
     Port,
+    /// `_WITHOUT_PORT(16)`: the network of so many bits, `10.1.0.0/16`.
+    Network(u8),
 }
 
 /// Durations with an operator of their own, in milliseconds.
@@ -203,13 +220,6 @@ pub enum GrpcStatusFormat {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PathQuery {
-    With,
-    Without,
-    Only,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathSource {
     /// `:path` as it is now.
     Path,
@@ -251,6 +261,14 @@ pub enum TimeItem {
     Weekday1,
     /// 0 is Sunday.
     Weekday0,
+    /// `%U`: weeks begin on Sunday.
+    WeekOfYearSunday,
+    /// `%W`: weeks begin on Monday.
+    WeekOfYearMonday,
+    /// `%V`, ISO 8601.
+    IsoWeek,
+    /// `%G`, the year that the ISO week belongs to.
+    IsoYear,
     /// `%s`.
     EpochSeconds,
     /// The sub-second part in so many digits: `%f` is 9, `%3f` is 3.
@@ -365,39 +383,73 @@ impl Command<'_> {
 
     fn operator(&self) -> Result<Operator, FormatError> {
         match self.name {
-            "REQ" => self.header(HeaderMap::Request),
-            "RESP" => self.header(HeaderMap::Response),
-            "TRAILER" => self.header(HeaderMap::ResponseTrailers),
-            "START_TIME" => self.time(TimeField::Start),
-            "EMIT_TIME" => self.time(TimeField::Emit),
+            "REQ" | "REQUEST_HEADER" | "STREAM_INFO_REQ" => self.header(HeaderMap::Request),
+            "RESP" | "RESPONSE_HEADER" => self.header(HeaderMap::Response),
+            "TRAILER" | "RESPONSE_TRAILER" => self.header(HeaderMap::ResponseTrailers),
             "ENVIRONMENT" => Ok(Operator::Environment(self.required()?)),
             "QUERY_PARAM" => Ok(Operator::QueryParam(self.required()?)),
-            "COMMON_DURATION" => self.common_duration(),
-            "GRPC_STATUS" => self.grpc_status(),
+            "QUERY_PARAMS" => self.query_params(),
             "PATH" => self.path(),
-            "DYNAMIC_METADATA"
-            | "CLUSTER_METADATA"
-            | "UPSTREAM_METADATA"
-            | "FILTER_STATE"
-            | "UPSTREAM_FILTER_STATE"
-            | "METADATA" => {
+            "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => {
                 self.required()?;
                 Ok(Operator::Unavailable)
+            }
+            "START_TIME" => self.without_length()?.time(TimeField::Start),
+            "EMIT_TIME" => self.without_length()?.time(TimeField::Emit),
+            "COMMON_DURATION" => self.without_length()?.common_duration(),
+            "GRPC_STATUS" => self.without_length()?.grpc_status(),
+            "REQUESTED_SERVER_NAME" => self.without_length()?.requested_server_name(),
+            "RESPONSE_CODE_DETAILS" => {
+                self.without_length()?;
+                Ok(Operator::ResponseCodeDetails {
+                    allow_whitespaces: self.argument == Some("ALLOW_WHITESPACES"),
+                })
             }
             "DOWNSTREAM_PEER_CERT_V_START"
             | "DOWNSTREAM_PEER_CERT_V_END"
             | "UPSTREAM_PEER_CERT_V_START"
-            | "UPSTREAM_PEER_CERT_V_END" => Ok(Operator::Unavailable),
-            _ => {
-                let Some(operator) = plain(self.name) else {
-                    return Err(error(format!(
-                        "Not supported field in StreamInfo: {}",
-                        self.name
-                    )));
-                };
-                self.forbid_argument()?;
-                Ok(operator)
+            | "UPSTREAM_PEER_CERT_V_END" => {
+                self.without_length()?;
+                Ok(Operator::Unavailable)
             }
+            name if NOT_YET.contains(&name) => Err(error(format!(
+                "%{name}% is an operator of Envoy that this version does not have yet"
+            ))),
+            name => match name.strip_suffix("_ADDRESS_WITHOUT_PORT").and_then(address) {
+                Some(field) => {
+                    self.without_length()?;
+                    let bits = self.argument.and_then(|bits| bits.parse::<u8>().ok());
+                    let part = bits.map_or(AddressPart::WithoutPort, AddressPart::Network);
+                    Ok(Operator::Address(field, part))
+                }
+                None => self.plain(),
+            },
+        }
+    }
+
+    fn plain(&self) -> Result<Operator, FormatError> {
+        let Some(operator) = plain(self.name) else {
+            return Err(error(format!(
+                "Not supported field in StreamInfo: {}",
+                self.name
+            )));
+        };
+        if self.argument.is_some_and(|argument| !argument.is_empty()) || self.max_length.is_some() {
+            return Err(error(format!(
+                "{} does not take any parameters or length",
+                self.name
+            )));
+        }
+        Ok(operator)
+    }
+
+    fn without_length(&self) -> Result<&Self, FormatError> {
+        match self.max_length {
+            None => Ok(self),
+            Some(_) => Err(error(format!(
+                "{} does not allow length to be specified.",
+                self.name
+            ))),
         }
     }
 
@@ -405,20 +457,6 @@ impl Command<'_> {
         match self.argument {
             Some(argument) if !argument.is_empty() => Ok(Name::from(argument)),
             _ => Err(error(format!("{} requires parameters", self.name))),
-        }
-    }
-
-    fn forbid_argument(&self) -> Result<(), FormatError> {
-        match self.argument {
-            None => Ok(()),
-            Some("") => Err(error(format!(
-                "{} does not take any parameters, drop the ()",
-                self.name
-            ))),
-            Some(argument) => Err(error(format!(
-                "{} does not take any parameters, found {argument}",
-                self.name
-            ))),
         }
     }
 
@@ -462,22 +500,29 @@ impl Command<'_> {
                 "Invalid common duration configuration: {argument}."
             ))
         };
-        let [start, end, precision] = parts.as_slice() else {
-            return Err(invalid());
+        let (start, end, precision) = match parts.as_slice() {
+            [start, end] => (start, end, "ms"),
+            [start, end, precision] => (start, end, *precision),
+            _ => return Err(invalid()),
         };
-        Ok(Operator::CommonDuration {
-            start: time_point(start).ok_or_else(invalid)?,
-            end: time_point(end).ok_or_else(invalid)?,
-            precision: match *precision {
-                "ms" => Precision::Milliseconds,
-                "us" => Precision::Microseconds,
-                "ns" => Precision::Nanoseconds,
-                other => {
-                    return Err(error(format!(
-                        "Invalid common duration precision: {other}."
-                    )));
-                }
+        let precision = match precision {
+            "ms" => Precision::Milliseconds,
+            "us" => Precision::Microseconds,
+            "ns" => Precision::Nanoseconds,
+            other => {
+                return Err(error(format!(
+                    "Invalid common duration precision: {other}."
+                )));
+            }
+        };
+        // Other names are moments that filters note down; none of ours does.
+        Ok(match (time_point(start), time_point(end)) {
+            (Some(start), Some(end)) => Operator::CommonDuration {
+                start,
+                end,
+                precision,
             },
+            _ => Operator::Unavailable,
         })
     }
 
@@ -486,22 +531,43 @@ impl Command<'_> {
             "" | "CAMEL_STRING" => GrpcStatusFormat::CamelString,
             "SNAKE_STRING" => GrpcStatusFormat::SnakeString,
             "NUMBER" => GrpcStatusFormat::Number,
-            _ => {
-                return Err(error(
-                    "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER."
-                        .to_owned(),
-                ));
+            other => {
+                return Err(error(format!(
+                    "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: {other}"
+                )));
             }
         }))
     }
 
-    /// `PATH(WQ|NQ:ORIG|PATH|ORIG_OR_PATH)`.
+    fn requested_server_name(&self) -> Result<Operator, FormatError> {
+        let argument = self.argument.unwrap_or("");
+        match argument.split(':').next().unwrap_or("") {
+            "" | "SNI_ONLY" => Ok(Operator::Text(TextField::RequestedServerName)),
+            "SNI_FIRST" | "HOST_FIRST" => Err(error(format!(
+                "REQUESTED_SERVER_NAME option '{argument}' is not supported by this version, only 'SNI_ONLY' is"
+            ))),
+            other => Err(error(format!(
+                "Invalid REQUESTED_SERVER_NAME option: '{other}', only 'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed"
+            ))),
+        }
+    }
+
+    fn query_params(&self) -> Result<Operator, FormatError> {
+        match self.argument.unwrap_or("") {
+            "" | "ORIG" => Ok(Operator::QueryParams { decoded: false }),
+            "DECODED" => Ok(Operator::QueryParams { decoded: true }),
+            other => Err(error(format!(
+                "Invalid QUERY_PARAMS option: '{other}', only 'ORIG'/'DECODED' are allowed"
+            ))),
+        }
+    }
+
     fn path(&self) -> Result<Operator, FormatError> {
         let argument = self.argument.unwrap_or("");
         let mut parts = argument.split(':');
-        let query = match parts.next().unwrap_or("") {
-            "" | "WQ" => PathQuery::With,
-            "NQ" => PathQuery::Without,
+        let with_query = match parts.next().unwrap_or("") {
+            "" | "WQ" => true,
+            "NQ" => false,
             other => {
                 return Err(error(format!(
                     "Invalid PATH option: '{other}', only 'WQ'/'NQ' are allowed"
@@ -518,309 +584,8 @@ impl Command<'_> {
                 )));
             }
         };
-        Ok(Operator::Path { query, source })
+        Ok(Operator::Path { with_query, source })
     }
-}
-
-fn time_point(name: &str) -> Option<TimePoint> {
-    Some(match name {
-        "DS_RX_BEG" => TimePoint::DownstreamRxBegin,
-        "DS_RX_END" => TimePoint::DownstreamRxEnd,
-        "US_CX_BEG" => TimePoint::UpstreamConnectBegin,
-        "US_CX_END" => TimePoint::UpstreamConnectEnd,
-        "US_HS_END" => TimePoint::UpstreamHandshakeEnd,
-        "US_TX_BEG" => TimePoint::UpstreamTxBegin,
-        "US_TX_END" => TimePoint::UpstreamTxEnd,
-        "US_RX_BEG" => TimePoint::UpstreamRxBegin,
-        "US_RX_BODY_BEG" => TimePoint::UpstreamRxBodyBegin,
-        "US_RX_END" => TimePoint::UpstreamRxEnd,
-        "DS_TX_BEG" => TimePoint::DownstreamTxBegin,
-        "DS_TX_END" => TimePoint::DownstreamTxEnd,
-        _ => return None,
-    })
-}
-
-/// Operators without an argument.
-fn plain(name: &str) -> Option<Operator> {
-    use AddressField as A;
-    use AddressPart as P;
-    use DurationField as D;
-    use NumberField as N;
-    use TextField as T;
-
-    Some(match name {
-        "PROTOCOL" => Operator::Text(T::Protocol),
-        "UPSTREAM_PROTOCOL" => Operator::Text(T::UpstreamProtocol),
-        "RESPONSE_CODE_DETAILS" => Operator::Text(T::ResponseCodeDetails),
-        "CONNECTION_TERMINATION_DETAILS" => Operator::Text(T::ConnectionTerminationDetails),
-        "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::Text(T::UpstreamTransportFailureReason),
-        "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => {
-            Operator::Text(T::DownstreamTransportFailureReason)
-        }
-        "UPSTREAM_HOST_NAME" => Operator::Text(T::UpstreamHostName),
-        "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Operator::Text(T::UpstreamHostNameWithoutPort),
-        "UPSTREAM_CLUSTER" => Operator::Text(T::UpstreamCluster),
-        "UPSTREAM_CLUSTER_RAW" => Operator::Text(T::UpstreamClusterRaw),
-        "ROUTE_NAME" => Operator::Text(T::RouteName),
-        "VIRTUAL_HOST_NAME" => Operator::Text(T::VirtualHostName),
-        "VIRTUAL_CLUSTER_NAME" => Operator::Text(T::VirtualClusterName),
-        "FILTER_CHAIN_NAME" => Operator::Text(T::FilterChainName),
-        "LISTENER_NAME" => Operator::Text(T::ListenerName),
-        "REQUESTED_SERVER_NAME" => Operator::Text(T::RequestedServerName),
-        "STREAM_ID" => Operator::Text(T::StreamId),
-        "UNIQUE_ID" => Operator::Text(T::UniqueId),
-        "TRACE_ID" => Operator::Text(T::TraceId),
-        "SPAN_ID" => Operator::Text(T::SpanId),
-        "ACCESS_LOG_TYPE" => Operator::Text(T::AccessLogType),
-        "LOCAL_REPLY_BODY" => Operator::Text(T::LocalReplyBody),
-        "RESPONSE_CODE" => Operator::Number(N::ResponseCode),
-        "CONNECTION_ID" => Operator::Number(N::ConnectionId),
-        "UPSTREAM_CONNECTION_ID" => Operator::Number(N::UpstreamConnectionId),
-        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Operator::Number(N::UpstreamRequestAttemptCount),
-        "BYTES_RECEIVED" => Operator::Number(N::BytesReceived),
-        "BYTES_SENT" => Operator::Number(N::BytesSent),
-        "UPSTREAM_WIRE_BYTES_RECEIVED" => Operator::Number(N::UpstreamWireBytesReceived),
-        "UPSTREAM_WIRE_BYTES_SENT" => Operator::Number(N::UpstreamWireBytesSent),
-        "UPSTREAM_HEADER_BYTES_RECEIVED" => Operator::Number(N::UpstreamHeaderBytesReceived),
-        "UPSTREAM_HEADER_BYTES_SENT" => Operator::Number(N::UpstreamHeaderBytesSent),
-        "DOWNSTREAM_WIRE_BYTES_RECEIVED" => Operator::Number(N::DownstreamWireBytesReceived),
-        "DOWNSTREAM_WIRE_BYTES_SENT" => Operator::Number(N::DownstreamWireBytesSent),
-        "DOWNSTREAM_HEADER_BYTES_RECEIVED" => Operator::Number(N::DownstreamHeaderBytesReceived),
-        "DOWNSTREAM_HEADER_BYTES_SENT" => Operator::Number(N::DownstreamHeaderBytesSent),
-        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => {
-            Operator::Number(N::UpstreamDecompressedHeaderBytesReceived)
-        }
-        "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => {
-            Operator::Number(N::UpstreamDecompressedHeaderBytesSent)
-        }
-        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED" => {
-            Operator::Number(N::DownstreamDecompressedHeaderBytesReceived)
-        }
-        "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT" => {
-            Operator::Number(N::DownstreamDecompressedHeaderBytesSent)
-        }
-        "BYTES_RETRANSMITTED" => Operator::Number(N::BytesRetransmitted),
-        "PACKETS_RETRANSMITTED" => Operator::Number(N::PacketsRetransmitted),
-        "REQUEST_HEADERS_BYTES" => Operator::Number(N::RequestHeadersBytes),
-        "RESPONSE_HEADERS_BYTES" => Operator::Number(N::ResponseHeadersBytes),
-        "RESPONSE_TRAILERS_BYTES" => Operator::Number(N::ResponseTrailersBytes),
-        "UPSTREAM_HOST" => Operator::Address(A::UpstreamHost, P::Whole),
-        "UPSTREAM_LOCAL_ADDRESS" => Operator::Address(A::UpstreamLocal, P::Whole),
-        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => {
-            Operator::Address(A::UpstreamLocal, P::WithoutPort)
-        }
-        "UPSTREAM_LOCAL_PORT" => Operator::Address(A::UpstreamLocal, P::Port),
-        "UPSTREAM_REMOTE_ADDRESS" => Operator::Address(A::UpstreamRemote, P::Whole),
-        "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => {
-            Operator::Address(A::UpstreamRemote, P::WithoutPort)
-        }
-        "UPSTREAM_REMOTE_PORT" => Operator::Address(A::UpstreamRemote, P::Port),
-        "DOWNSTREAM_LOCAL_ADDRESS" => Operator::Address(A::DownstreamLocal, P::Whole),
-        "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => {
-            Operator::Address(A::DownstreamLocal, P::WithoutPort)
-        }
-        "DOWNSTREAM_LOCAL_PORT" => Operator::Address(A::DownstreamLocal, P::Port),
-        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" => Operator::Address(A::DownstreamDirectLocal, P::Whole),
-        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT" => {
-            Operator::Address(A::DownstreamDirectLocal, P::WithoutPort)
-        }
-        "DOWNSTREAM_DIRECT_LOCAL_PORT" => Operator::Address(A::DownstreamDirectLocal, P::Port),
-        "DOWNSTREAM_REMOTE_ADDRESS" => Operator::Address(A::DownstreamRemote, P::Whole),
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => {
-            Operator::Address(A::DownstreamRemote, P::WithoutPort)
-        }
-        "DOWNSTREAM_REMOTE_PORT" => Operator::Address(A::DownstreamRemote, P::Port),
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => {
-            Operator::Address(A::DownstreamDirectRemote, P::Whole)
-        }
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
-            Operator::Address(A::DownstreamDirectRemote, P::WithoutPort)
-        }
-        "DOWNSTREAM_DIRECT_REMOTE_PORT" => Operator::Address(A::DownstreamDirectRemote, P::Port),
-        "DURATION" => Operator::Duration(D::Total),
-        "REQUEST_DURATION" => Operator::Duration(D::Request),
-        "REQUEST_TX_DURATION" => Operator::Duration(D::RequestTx),
-        "RESPONSE_DURATION" => Operator::Duration(D::Response),
-        "RESPONSE_TX_DURATION" => Operator::Duration(D::ResponseTx),
-        "DOWNSTREAM_HANDSHAKE_DURATION" => Operator::Duration(D::DownstreamHandshake),
-        "ROUNDTRIP_DURATION" => Operator::Duration(D::Roundtrip),
-        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => {
-            Operator::Duration(D::UpstreamConnectionPoolReady)
-        }
-        "RESPONSE_FLAGS" => Operator::ResponseFlags { long: false },
-        "RESPONSE_FLAGS_LONG" => Operator::ResponseFlags { long: true },
-        "GRPC_STATUS_NUMBER" => Operator::GrpcStatusNumber,
-        "HOSTNAME" => Operator::Hostname,
-        "QUERY_PARAMS" => Operator::Path {
-            query: PathQuery::Only,
-            source: PathSource::Path,
-        },
-        _ if UNAVAILABLE.contains(&name) => Operator::Unavailable,
-        _ => return None,
-    })
-}
-
-/// Operators of Envoy about things this proxy does not have yet: they are accepted and print as missing.
-const UNAVAILABLE: &[&str] = &[
-    "CUSTOM_FLAGS",
-    "DOWNSTREAM_LOCAL_DNS_SAN",
-    "DOWNSTREAM_LOCAL_EMAIL_SAN",
-    "DOWNSTREAM_LOCAL_IP_SAN",
-    "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
-    "DOWNSTREAM_LOCAL_SUBJECT",
-    "DOWNSTREAM_LOCAL_URI_SAN",
-    "DOWNSTREAM_PEER_CERT",
-    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
-    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
-    "DOWNSTREAM_PEER_CHAIN_SERIALS",
-    "DOWNSTREAM_PEER_DNS_SAN",
-    "DOWNSTREAM_PEER_EMAIL_SAN",
-    "DOWNSTREAM_PEER_FINGERPRINT_1",
-    "DOWNSTREAM_PEER_FINGERPRINT_256",
-    "DOWNSTREAM_PEER_IP_SAN",
-    "DOWNSTREAM_PEER_ISSUER",
-    "DOWNSTREAM_PEER_OTHERNAME_SAN",
-    "DOWNSTREAM_PEER_SERIAL",
-    "DOWNSTREAM_PEER_SUBJECT",
-    "DOWNSTREAM_PEER_URI_SAN",
-    "DOWNSTREAM_TLS_CIPHER",
-    "DOWNSTREAM_TLS_SESSION_ID",
-    "DOWNSTREAM_TLS_VERSION",
-    "TLS_JA3_FINGERPRINT",
-    "TLS_JA4_FINGERPRINT",
-    "UPSTREAM_LOCAL_DNS_SAN",
-    "UPSTREAM_LOCAL_SUBJECT",
-    "UPSTREAM_LOCAL_URI_SAN",
-    "UPSTREAM_PEER_CERT",
-    "UPSTREAM_PEER_DNS_SAN",
-    "UPSTREAM_PEER_ISSUER",
-    "UPSTREAM_PEER_SUBJECT",
-    "UPSTREAM_PEER_URI_SAN",
-    "UPSTREAM_TLS_CIPHER",
-    "UPSTREAM_TLS_SESSION_ID",
-    "UPSTREAM_TLS_VERSION",
-];
-
-/// Reads a time format; empty is Envoy's default.
-pub fn parse_time_format(text: &str) -> Result<TimeFormat, FormatError> {
-    let mut items = Vec::new();
-    let mut literal = String::new();
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            literal.push(c);
-            continue;
-        }
-        let Some(directive) = chars.next() else {
-            literal.push('%');
-            break;
-        };
-        let mut push = |item: TimeItem| {
-            if !literal.is_empty() {
-                items.push(TimeItem::Literal(Name::from(std::mem::take(&mut literal))));
-            }
-            items.push(item);
-        };
-        match directive {
-            'Y' => push(TimeItem::Year),
-            'y' => push(TimeItem::Year2),
-            'C' => push(TimeItem::Century),
-            'm' => push(TimeItem::Month),
-            'B' => push(TimeItem::MonthName),
-            'b' | 'h' => push(TimeItem::MonthNameShort),
-            'd' => push(TimeItem::Day),
-            'e' => push(TimeItem::DaySpacePadded),
-            'j' => push(TimeItem::DayOfYear),
-            'H' => push(TimeItem::Hour),
-            'k' => push(TimeItem::HourSpacePadded),
-            'I' => push(TimeItem::Hour12),
-            'M' => push(TimeItem::Minute),
-            'S' => push(TimeItem::Second),
-            'p' => push(TimeItem::AmPm),
-            'A' => push(TimeItem::WeekdayName),
-            'a' => push(TimeItem::WeekdayNameShort),
-            'u' => push(TimeItem::Weekday1),
-            'w' => push(TimeItem::Weekday0),
-            's' => push(TimeItem::EpochSeconds),
-            'f' => push(TimeItem::Subsecond(9)),
-            'z' => push(TimeItem::ZoneOffset),
-            'Z' => push(TimeItem::ZoneName),
-            '1'..='9' if chars.peek() == Some(&'f') => {
-                chars.next();
-                push(TimeItem::Subsecond(directive as u8 - b'0'));
-            }
-            'E' => match extended(&mut chars) {
-                Some(item) => push(item),
-                None => literal.push_str("%E"),
-            },
-            'T' => {
-                push(TimeItem::Hour);
-                items.push(TimeItem::Literal(Name::from(":")));
-                items.push(TimeItem::Minute);
-                items.push(TimeItem::Literal(Name::from(":")));
-                items.push(TimeItem::Second);
-            }
-            'R' => {
-                push(TimeItem::Hour);
-                items.push(TimeItem::Literal(Name::from(":")));
-                items.push(TimeItem::Minute);
-            }
-            'F' => {
-                push(TimeItem::Year);
-                items.push(TimeItem::Literal(Name::from("-")));
-                items.push(TimeItem::Month);
-                items.push(TimeItem::Literal(Name::from("-")));
-                items.push(TimeItem::Day);
-            }
-            'D' => {
-                push(TimeItem::Month);
-                items.push(TimeItem::Literal(Name::from("/")));
-                items.push(TimeItem::Day);
-                items.push(TimeItem::Literal(Name::from("/")));
-                items.push(TimeItem::Year2);
-            }
-            'n' => literal.push('\n'),
-            't' => literal.push('\t'),
-            '%' => literal.push('%'),
-            other => {
-                literal.push('%');
-                literal.push(other);
-            }
-        }
-    }
-    if !literal.is_empty() {
-        items.push(TimeItem::Literal(Name::from(literal)));
-    }
-    if items
-        .iter()
-        .any(|item| matches!(item, TimeItem::Literal(text) if text.contains(['\n', '\r'])))
-    {
-        return Err(error(
-            "Invalid header configuration. Format string contains newline.".to_owned(),
-        ));
-    }
-    Ok(TimeFormat { items })
-}
-
-/// What follows `%E`: `z`, `*z`, `S` with digits, `f` with digits, `Y`.
-fn extended(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<TimeItem> {
-    let mut ahead = chars.clone();
-    let item = match (ahead.next()?, ahead.next()) {
-        ('z', _) => {
-            chars.next();
-            return Some(TimeItem::ZoneOffsetColon);
-        }
-        ('*', Some('z')) => TimeItem::ZoneOffsetColon,
-        ('*', Some('S')) => TimeItem::SecondFraction(None),
-        ('*', Some('f')) => TimeItem::Subsecond(9),
-        ('4', Some('Y')) => TimeItem::Year,
-        (digit @ '0'..='9', Some('S')) => TimeItem::SecondFraction(Some(digit as u8 - b'0')),
-        (digit @ '1'..='9', Some('f')) => TimeItem::Subsecond(digit as u8 - b'0'),
-        _ => return None,
-    };
-    chars.next();
-    chars.next();
-    Some(item)
 }
 
 #[cfg(test)]

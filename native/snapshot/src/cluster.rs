@@ -235,12 +235,11 @@ impl CompiledCluster {
                         continue;
                     }
                     let kept = before.get(&(&address, &*hostname)).copied();
-                    let id = match kept {
-                        Some(host) => host.id,
-                        None => {
-                            self.next_host += 1;
-                            HostId(self.next_host)
-                        }
+                    let id = if let Some(host) = kept {
+                        host.id
+                    } else {
+                        self.next_host += 1;
+                        HostId(self.next_host)
                     };
                     let host = Host {
                         id,

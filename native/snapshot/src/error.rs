@@ -21,9 +21,10 @@ impl CompileError {
     /// The same error, seen from one level further out.
     #[must_use]
     pub(crate) fn within(mut self, outer: &str) -> Self {
-        self.path = match self.path.is_empty() {
-            true => outer.to_owned(),
-            false => format!("{outer}.{}", self.path),
+        self.path = if self.path.is_empty() {
+            outer.to_owned()
+        } else {
+            format!("{outer}.{}", self.path)
         };
         self
     }

@@ -6,11 +6,13 @@
 pub mod time;
 
 use std::io::Write;
+use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use tidegate_model::Name;
 use tidegate_model::format::{
     self as parsed, AddressPart, DurationField, FormatItem, GrpcStatusFormat, HeaderMap, Operator,
-    PathQuery, PathSource, Precision, TimeField, TimeFormat,
+    PathSource, Precision, TextField, TimeField, TimeFormat,
 };
 
 pub use tidegate_model::format::FormatError;
@@ -51,7 +53,7 @@ enum Source {
         which: TimeField,
         format: TimeFormat,
     },
-    Text(parsed::TextField),
+    Text(TextField),
     Number(parsed::NumberField),
     Address(parsed::AddressField, AddressPart),
     Duration(DurationField),
@@ -64,16 +66,29 @@ enum Source {
         long: bool,
     },
     GrpcStatus(GrpcStatusFormat),
+    /// Where white space becomes `_`.
+    TextWithoutSpaces(TextField),
     /// Known when the configuration was loaded; `None`: missing.
     Fixed(Option<Name>),
+    FixedNumber(u64),
+    ConnectionIds,
     QueryParam(Name),
+    QueryParams {
+        decoded: bool,
+    },
     Path {
-        query: PathQuery,
+        with_query: bool,
         source: PathSource,
-        original: HeaderName,
-        path: HeaderName,
     },
 }
+
+static PATH: LazyLock<HeaderName> = LazyLock::new(|| HeaderName::known_as(WellKnown::Path));
+static ORIGINAL_PATH: LazyLock<HeaderName> =
+    LazyLock::new(|| HeaderName::known_as(WellKnown::EnvoyOriginalPath));
+static CONTENT_TYPE: LazyLock<HeaderName> =
+    LazyLock::new(|| HeaderName::known_as(WellKnown::ContentType));
+static GRPC_STATUS: LazyLock<HeaderName> =
+    LazyLock::new(|| HeaderName::known_as(WellKnown::GrpcStatus));
 
 /// What an operator came to, for formats that keep types.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -138,6 +153,29 @@ impl Formatter {
     }
 }
 
+impl Formatter {
+    /// Like [`Self::format`], calling `finish` with where each piece began once it is appended.
+    pub(crate) fn format_pieces(
+        &self,
+        context: &(impl LogContext + ?Sized),
+        out: &mut Vec<u8>,
+        mut finish: impl FnMut(usize, &mut Vec<u8>),
+    ) {
+        for piece in &self.pieces {
+            let start = out.len();
+            match piece {
+                Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Value(value) => {
+                    if value.write(context, out) == Written::Missing && !self.omit_empty {
+                        out.push(b'-');
+                    }
+                }
+            }
+            finish(start, out);
+        }
+    }
+}
+
 impl Value {
     fn compile(operator: parsed::FormatOperator) -> Self {
         let source = match operator.operator {
@@ -151,7 +189,20 @@ impl Value {
                 alternative: alternative.as_ref().map(HeaderName::from),
             },
             Operator::Time { which, format } => Source::Time { which, format },
+            Operator::Text(
+                field @ (TextField::UpstreamTransportFailureReason
+                | TextField::DownstreamTransportFailureReason),
+            ) => Source::TextWithoutSpaces(field),
             Operator::Text(field) => Source::Text(field),
+            Operator::ResponseCodeDetails {
+                allow_whitespaces: false,
+            } => Source::TextWithoutSpaces(TextField::ResponseCodeDetails),
+            Operator::ResponseCodeDetails {
+                allow_whitespaces: true,
+            } => Source::Text(TextField::ResponseCodeDetails),
+            Operator::FixedText(text) => Source::Fixed(Some(Name::from(text))),
+            Operator::FixedNumber(value) => Source::FixedNumber(value),
+            Operator::UpstreamConnectionIdsAttempted => Source::ConnectionIds,
             Operator::Number(field) => Source::Number(field),
             Operator::Address(field, part) => Source::Address(field, part),
             Operator::Duration(field) => Source::Duration(field),
@@ -170,12 +221,8 @@ impl Value {
             Operator::Environment(name) => Source::Fixed(process::environment(&name)),
             Operator::Hostname => Source::Fixed(process::hostname()),
             Operator::QueryParam(name) => Source::QueryParam(name),
-            Operator::Path { query, source } => Source::Path {
-                query,
-                source,
-                original: HeaderName::known_as(WellKnown::EnvoyOriginalPath),
-                path: HeaderName::known_as(WellKnown::Path),
-            },
+            Operator::QueryParams { decoded } => Source::QueryParams { decoded },
+            Operator::Path { with_query, source } => Source::Path { with_query, source },
             Operator::Unavailable => Source::Fixed(None),
         };
         Self {
@@ -209,7 +256,13 @@ impl Source {
                         .as_ref()
                         .and_then(|name| context.header(*map, name))
                 });
-                text(value, out)
+                match value {
+                    Some(value) => {
+                        out.extend_from_slice(value);
+                        Written::Text
+                    }
+                    None => Written::Missing,
+                }
             }
             Self::Time { which, format } => {
                 let moment = match which {
@@ -220,7 +273,28 @@ impl Source {
                 Written::Text
             }
             Self::Text(field) => text(context.text(*field), out),
-            Self::Number(field) => number(context.number(*field), out),
+            Self::TextWithoutSpaces(field) => {
+                let start = out.len();
+                let written = text(context.text(*field), out);
+                for byte in out.get_mut(start..).unwrap_or_default() {
+                    if byte.is_ascii_whitespace() {
+                        *byte = b'_';
+                    }
+                }
+                written
+            }
+            // What has not come about counts as zero.
+            Self::Number(field) => number(Some(context.number(*field).unwrap_or(0)), out),
+            Self::FixedNumber(value) => number(Some(*value), out),
+            Self::ConnectionIds => {
+                let id = context
+                    .number(parsed::NumberField::UpstreamConnectionId)
+                    .filter(|id| *id != 0);
+                match number(id, out) {
+                    Written::Missing => Written::Missing,
+                    _ => Written::Text,
+                }
+            }
             Self::Address(field, part) => match context.address(*field) {
                 None => Written::Missing,
                 Some(address) => {
@@ -257,41 +331,79 @@ impl Source {
             Self::ResponseFlags { long } => {
                 let flags = context.response_flags();
                 if flags.is_empty() {
-                    return Written::Missing;
+                    // Text even in JSON, and even where empty values are left out.
+                    out.push(b'-');
+                } else {
+                    flags.write(*long, out);
                 }
-                flags.write(*long, out);
                 Written::Text
             }
             Self::GrpcStatus(format) => write_grpc_status(context, *format, out),
-            Self::Fixed(value) => text(value.as_ref().map(|value| value.as_bytes()), out),
-            Self::QueryParam(name) => {
-                let path = HeaderName::known_as(WellKnown::Path);
-                let value = context
-                    .header(HeaderMap::Request, &path)
-                    .and_then(|path| crate::matcher::query_parameter(path, name.as_bytes()));
-                text(value.as_deref(), out)
+            Self::Fixed(None) => Written::Missing,
+            Self::Fixed(Some(value)) => {
+                out.extend_from_slice(value.as_bytes());
+                Written::Text
             }
-            Self::Path {
-                query,
-                source,
-                original,
-                path,
-            } => {
+            Self::QueryParam(name) => {
+                let value = context
+                    .header(HeaderMap::Request, &PATH)
+                    .and_then(|path| crate::matcher::query_parameter(path, name.as_bytes()));
+                match value {
+                    Some(value) => {
+                        percent_decode(&value, out);
+                        Written::Text
+                    }
+                    None => Written::Missing,
+                }
+            }
+            Self::QueryParams { decoded } => {
+                let path = context
+                    .header(HeaderMap::Request, &PATH)
+                    .unwrap_or_default();
+                let query = memchr::memchr(b'?', path)
+                    .and_then(|mark| path.get(mark + 1..))
+                    .unwrap_or_default();
+                if query.is_empty() {
+                    return Written::Missing;
+                }
+                if *decoded {
+                    percent_decode(query, out);
+                } else {
+                    out.extend_from_slice(query);
+                }
+                Written::Text
+            }
+            Self::Path { with_query, source } => {
                 let header = |name| context.header(HeaderMap::Request, name);
                 let whole = match source {
-                    PathSource::Path => header(path),
-                    PathSource::Original => header(original),
-                    PathSource::OriginalOrPath => header(original).or_else(|| header(path)),
+                    PathSource::Path => header(&PATH),
+                    PathSource::Original => header(&ORIGINAL_PATH),
+                    PathSource::OriginalOrPath => header(&ORIGINAL_PATH).or_else(|| header(&PATH)),
                 };
-                let mark = |whole: &[u8]| memchr::memchr(b'?', whole);
-                text(
-                    whole.and_then(|whole| match query {
-                        PathQuery::With => Some(whole),
-                        PathQuery::Without => whole.get(..mark(whole).unwrap_or(whole.len())),
-                        PathQuery::Only => whole.get(mark(whole)? + 1..),
-                    }),
-                    out,
-                )
+                let end = |whole: &[u8]| match with_query {
+                    true => whole.len(),
+                    false => memchr::memchr(b'?', whole).unwrap_or(whole.len()),
+                };
+                text(whole.and_then(|whole| whole.get(..end(whole))), out)
+            }
+        }
+    }
+}
+
+/// `%41` becomes `A`; what is no valid escape stays.
+fn percent_decode(value: &[u8], out: &mut Vec<u8>) {
+    let digit = |byte: Option<&u8>| (*byte? as char).to_digit(16);
+    let mut position = 0;
+    while let Some(byte) = value.get(position) {
+        let escape = digit(value.get(position + 1)).zip(digit(value.get(position + 2)));
+        match escape {
+            Some((high, low)) if *byte == b'%' => {
+                out.push((high * 16 + low) as u8);
+                position += 3;
+            }
+            _ => {
+                out.push(*byte);
+                position += 1;
             }
         }
     }
@@ -325,16 +437,46 @@ pub(crate) fn write_number(value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn write_address(address: std::net::SocketAddr, part: AddressPart, out: &mut Vec<u8>) {
-    // Writing to a Vec does not fail.
-    let _ = match part {
-        AddressPart::Whole => write!(out, "{address}"),
-        AddressPart::WithoutPort => write!(out, "{}", address.ip()),
-        AddressPart::Port => {
-            write_number(u64::from(address.port()), out);
-            Ok(())
+fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        // By hand: this is in most log lines.
+        IpAddr::V4(ip) => {
+            for (position, octet) in ip.octets().into_iter().enumerate() {
+                if position > 0 {
+                    out.push(b'.');
+                }
+                write_number(u64::from(octet), out);
+            }
         }
-    };
+        IpAddr::V6(ip) => {
+            let _ = write!(out, "{ip}");
+        }
+    }
+}
+
+fn write_address(address: std::net::SocketAddr, part: AddressPart, out: &mut Vec<u8>) {
+    match (part, address.ip()) {
+        (AddressPart::Port, _) => {
+            write_number(u64::from(address.port()), out);
+            return;
+        }
+        (AddressPart::Network(bits), ip) => {
+            if let Ok(net) = ipnet::IpNet::new(ip, bits) {
+                // Writing to a Vec does not fail.
+                let _ = write!(out, "{}", net.trunc());
+                return;
+            }
+            write_ip(ip, out);
+        }
+        (AddressPart::Whole, IpAddr::V6(ip)) => {
+            let _ = write!(out, "[{ip}]");
+        }
+        (_, ip) => write_ip(ip, out),
+    }
+    if part == AddressPart::Whole {
+        out.push(b':');
+        write_number(u64::from(address.port()), out);
+    }
 }
 
 /// The names of the gRPC statuses, camel and snake.
@@ -364,18 +506,16 @@ fn write_grpc_status(
     format: GrpcStatusFormat,
     out: &mut Vec<u8>,
 ) -> Written {
-    let content_type = HeaderName::known_as(WellKnown::ContentType);
     let is_grpc = context
-        .header(HeaderMap::Request, &content_type)
+        .header(HeaderMap::Request, &CONTENT_TYPE)
         .and_then(|value| value.strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')));
     if !is_grpc {
         return Written::Missing;
     }
-    let name = HeaderName::known_as(WellKnown::GrpcStatus);
     let status = context
-        .header(HeaderMap::ResponseTrailers, &name)
-        .or_else(|| context.header(HeaderMap::Response, &name))
+        .header(HeaderMap::ResponseTrailers, &GRPC_STATUS)
+        .or_else(|| context.header(HeaderMap::Response, &GRPC_STATUS))
         .and_then(|value| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
     let Some(status) = status else {
         return Written::Missing;
@@ -389,4 +529,4 @@ fn write_grpc_status(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -122,15 +122,11 @@ impl HeaderOps {
                 }
                 match (add.action, overwriting) {
                     (AppendAction::OverwriteIfExistsOrAdd, true) => target.set(&add.name, value),
-                    (AppendAction::OverwriteIfExists, true) => {
-                        if target.contains(&add.name) {
-                            target.set(&add.name, value);
-                        }
+                    (AppendAction::OverwriteIfExists, true) if target.contains(&add.name) => {
+                        target.set(&add.name, value);
                     }
-                    (AppendAction::AddIfAbsent, false) => {
-                        if !target.contains(&add.name) {
-                            target.append(&add.name, value);
-                        }
+                    (AppendAction::AddIfAbsent, false) if !target.contains(&add.name) => {
+                        target.append(&add.name, value);
                     }
                     (AppendAction::AppendIfExistsOrAdd, false) => target.append(&add.name, value),
                     _ => {}

@@ -8,6 +8,7 @@ pub mod rewrite;
 
 mod hosts;
 mod index;
+mod lazy_regex_set;
 mod path_match;
 mod trie;
 

@@ -47,13 +47,52 @@ fn what_envoy_refuses_is_refused() {
         "%REQ(A?B?C)%",
         "%REQ%",
         "%PROTOCOL(x)%",
-        "%PROTOCOL()%",
         "%GRPC_STATUS(x)%",
-        "%COMMON_DURATION(a:b:c)%",
+        "%COMMON_DURATION(a)%",
+        "%COMMON_DURATION(DS_RX_BEG:DS_RX_END:s)%",
         "%REQ(X):a%",
+        "%PROTOCOL:3%",
+        "%START_TIME:3%",
+        "%PATH(X)%",
+        "%QUERY_PARAMS(x)%",
+        "%VIRTUAL_HOST_NAME%",
+        "%ENVIRONMENT()%",
+        "%REQUESTED_SERVER_NAME(HOST)%",
     ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn what_envoy_takes_is_taken() {
+    for good in [
+        "%PROTOCOL()%",
+        "%REQ(?b)%",
+        "%REQ(a?)%",
+        "%RESP(x):0%",
+        "%PATH:3%",
+        "%QUERY_PARAMS:5%",
+        "%COMMON_DURATION(DS_RX_BEG:FOO:ms)%",
+        "%COMMON_DURATION(DS_RX_BEG:DS_RX_END)%",
+        "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(x)%",
+        "%RESPONSE_CODE_DETAILS(x)%",
+        "%REQUEST_HEADER(a?b):4%",
+        "%START_TIME()%",
+        "%UPSTREAM_HOST_NAME_WITHOUT_PORT%",
+        "%DOWNSTREAM_DIRECT_REMOTE_PORT%",
+        "%UPSTREAM_LOCAL_PORT%",
+        "%TLS_JA4_FINGERPRINT%",
+    ] {
+        assert!(parse(good).is_ok(), "{good}");
+    }
+    assert_eq!(
+        operator("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(16)%"),
+        Operator::Address(AddressField::DownstreamRemote, AddressPart::Network(16))
+    );
+    assert_eq!(
+        operator("%UPSTREAM_REMOTE_ADDRESS%"),
+        Operator::Address(AddressField::UpstreamRemote, AddressPart::Whole)
+    );
 }
 
 #[test]

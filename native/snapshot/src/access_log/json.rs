@@ -16,6 +16,7 @@ pub struct JsonFormatter {
 
 #[derive(Debug)]
 enum Node {
+    Null,
     /// Already JSON.
     Fixed(Name),
     /// One operator: a number stays a number, a missing value is `null`.
@@ -49,7 +50,7 @@ impl JsonFormatter {
 impl Node {
     fn compile(node: &JsonNode, format: &JsonFormat) -> Result<Self, CompileError> {
         Ok(match node {
-            JsonNode::Null => Self::Fixed(Name::from("null")),
+            JsonNode::Null => Self::Null,
             JsonNode::Bool(value) => Self::Fixed(Name::from(if *value { "true" } else { "false" })),
             JsonNode::Number(value) => Self::Fixed(Name::from(number_text(*value))),
             JsonNode::String(text) => {
@@ -90,6 +91,8 @@ impl Node {
         out: &mut Vec<u8>,
     ) -> bool {
         match self {
+            Self::Null if omit_empty => return false,
+            Self::Null => out.extend_from_slice(b"null"),
             Self::Fixed(text) => out.extend_from_slice(text.as_bytes()),
             Self::Value(formatter) => {
                 let start = out.len();
@@ -104,9 +107,9 @@ impl Node {
                 }
             }
             Self::Text(formatter) => {
-                let start = out.len();
-                formatter.format(context, out);
-                quote_in_place(start, out);
+                out.push(b'"');
+                formatter.format_pieces(context, out, escape_in_place);
+                out.push(b'"');
             }
             Self::Object(fields) => {
                 out.push(b'{');
@@ -124,7 +127,7 @@ impl Node {
                     }
                 }
                 out.push(b'}');
-                return !(omit_empty && first && !fields.is_empty());
+                return !(omit_empty && first);
             }
             Self::Array(values) => {
                 out.push(b'[');
@@ -163,46 +166,63 @@ fn quoted(text: &str) -> String {
 
 /// Turns what was appended since `start` into a JSON string.
 fn quote_in_place(start: usize, out: &mut Vec<u8>) {
+    out.insert(start, b'"');
+    escape_in_place(start + 1, out);
+    out.push(b'"');
+}
+
+/// Escapes what was appended since `start`, as Envoy does: usual JSON escapes in valid UTF-8; if there is a byte that is not,
+/// every byte that is not plain ASCII as `\u00XX`, so that nothing is lost and the line stays JSON.
+fn escape_in_place(start: usize, out: &mut Vec<u8>) {
     let raw = out.get(start..).unwrap_or_default();
-    let plain = raw
-        .iter()
-        .all(|b| (0x20..0x7f).contains(b) && !matches!(b, b'"' | b'\\'));
-    if plain {
-        out.insert(start, b'"');
-        out.push(b'"');
+    if !raw.iter().any(|b| needs_escape(*b) || *b >= 0x80) {
         return;
     }
     let text = raw.to_vec();
-    out.truncate(start);
-    out.push(b'"');
-    for chunk in text.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            escape(c, out);
+    if let Ok(text) = std::str::from_utf8(&text) {
+        if !text.bytes().any(needs_escape) {
+            return;
         }
-        for byte in chunk.invalid() {
-            escape_invalid(*byte, out);
+        out.truncate(start);
+        for byte in text.bytes() {
+            escape(byte, out);
         }
-    }
-    out.push(b'"');
-}
-
-fn escape(c: char, out: &mut Vec<u8>) {
-    match c {
-        '"' => out.extend_from_slice(b"\\\""),
-        '\\' => out.extend_from_slice(b"\\\\"),
-        '\n' => out.extend_from_slice(b"\\n"),
-        '\r' => out.extend_from_slice(b"\\r"),
-        '\t' => out.extend_from_slice(b"\\t"),
-        '\u{8}' => out.extend_from_slice(b"\\b"),
-        '\u{c}' => out.extend_from_slice(b"\\f"),
-        c if (c as u32) < 0x20 || c as u32 == 0x7f => {
-            out.extend_from_slice(format!("\\u{:04x}", c as u32).as_bytes());
+    } else {
+        out.truncate(start);
+        for byte in text {
+            if needs_escape(byte) || byte >= 0x80 {
+                out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+            } else {
+                out.push(byte);
+            }
         }
-        c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
     }
 }
 
-/// Bytes that are not UTF-8 are escaped one by one, so that nothing is lost and the line stays JSON.
-fn escape_invalid(byte: u8, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7f || matches!(byte, b'"' | b'\\')
 }
+
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    let short = match byte {
+        b'"' => b'"',
+        b'\\' => b'\\',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x8 => b'b',
+        0xc => b'f',
+        _ if needs_escape(byte) => {
+            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+            return;
+        }
+        _ => {
+            out.push(byte);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+#[cfg(test)]
+mod tests;

@@ -97,6 +97,29 @@ impl Civil {
     }
 }
 
+impl Civil {
+    /// Year and week of ISO 8601: weeks begin on Monday, the first has the year's first Thursday.
+    fn iso_week(&self) -> (i64, u32) {
+        let from_monday = (self.weekday + 6) % 7;
+        let week = (i64::from(self.day_of_year) - i64::from(from_monday) + 9) / 7;
+        if week < 1 {
+            let year = self.year - 1;
+            return (year, weeks_in(year));
+        }
+        if week as u32 > weeks_in(self.year) {
+            return (self.year + 1, 1);
+        }
+        (self.year, week as u32)
+    }
+}
+
+fn weeks_in(year: i64) -> u32 {
+    let last_weekday = |year: i64| {
+        (year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400)).rem_euclid(7)
+    };
+    52 + u32::from(last_weekday(year) == 4 || last_weekday(year - 1) == 3)
+}
+
 /// Appends the time as the format says; an empty format is `2018-04-16T21:55:30.123Z`.
 pub fn write(format: &TimeFormat, time: SystemTime, out: &mut Vec<u8>) {
     let civil = Civil::new(time);
@@ -190,6 +213,16 @@ fn write_item(item: &TimeItem, civil: &Civil, out: &mut Vec<u8>) {
             out,
         ),
         TimeItem::Weekday0 => write_number(u64::from(civil.weekday), out),
+        TimeItem::WeekOfYearSunday => {
+            let week = (civil.day_of_year + 6 - civil.weekday) / 7;
+            padded(week, 2, b'0', out);
+        }
+        TimeItem::WeekOfYearMonday => {
+            let week = (civil.day_of_year + 6 - (civil.weekday + 6) % 7) / 7;
+            padded(week, 2, b'0', out);
+        }
+        TimeItem::IsoWeek => padded(civil.iso_week().1, 2, b'0', out),
+        TimeItem::IsoYear => write_number(civil.iso_week().0.unsigned_abs(), out),
         TimeItem::EpochSeconds => {
             if civil.epoch < 0 {
                 out.push(b'-');
@@ -276,6 +309,12 @@ mod tests {
             at(when, 120_000_000, "%FT%H:%M:%E3S%Ez %E*S"),
             "2018-04-16T21:55:30.120+00:00 30.12"
         );
+        assert_eq!(
+            at(1_795_494_947, 0, "%C|%u|%w|%h|%G|%V|%U|%W|%c|%x|%X|%r"),
+            "20|2|2|Nov|2026|48|47|47|Tue Nov 24 04:35:47 2026|11/24/26|04:35:47|04:35:47 AM"
+        );
+        assert_eq!(at(1_609_459_200, 0, "%G-%V"), "2020-53");
+        assert_eq!(at(1_735_603_200, 0, "%G-%V"), "2025-01");
         assert_eq!(at(951_782_400, 0, "%j"), "060");
         assert_eq!(at(1_735_603_200, 0, "%j"), "366");
     }

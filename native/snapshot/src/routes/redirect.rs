@@ -106,9 +106,10 @@ impl CompiledRedirect {
     }
 
     fn path(&self, current: &[u8], out: &mut Vec<u8>) {
-        let current = match self.config.strip_query {
-            true => path_without_query(current),
-            false => current,
+        let current = if self.config.strip_query {
+            path_without_query(current)
+        } else {
+            current
         };
         match &self.path {
             RedirectPath::Keep => out.extend_from_slice(current),

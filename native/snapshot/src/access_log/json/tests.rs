@@ -1,0 +1,100 @@
+use super::*;
+use crate::format::tests::Sample;
+
+fn text(value: &str) -> JsonNode {
+    JsonNode::String(value.into())
+}
+
+fn object(fields: &[(&str, JsonNode)]) -> JsonNode {
+    JsonNode::Object(
+        fields
+            .iter()
+            .map(|(key, value)| (Name::from(*key), value.clone()))
+            .collect(),
+    )
+}
+
+fn line(root: JsonNode, omit_empty_values: bool, sample: &Sample) -> String {
+    let format = JsonFormat {
+        root,
+        omit_empty_values,
+        sort_properties: true,
+    };
+    let mut out = Vec::new();
+    JsonFormatter::compile(&format)
+        .unwrap()
+        .format(sample, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+fn envoys_example() -> JsonNode {
+    object(&[
+        ("z", text("%PROTOCOL%")),
+        (
+            "a",
+            object(&[
+                ("code", text("%RESPONSE_CODE%")),
+                ("missing", text("%REQ(nope)%")),
+                ("mixed", text("x%RESPONSE_CODE%-%REQ(nope)%")),
+            ]),
+        ),
+        (
+            "arr",
+            JsonNode::Array(vec![
+                text("%RESPONSE_CODE%"),
+                text("a"),
+                text("%REQ(nope)%"),
+            ]),
+        ),
+        ("emptyobj", object(&[])),
+        ("flags", text("%RESPONSE_FLAGS%")),
+        ("n", JsonNode::Number(5.0)),
+        ("nul", JsonNode::Null),
+        ("objmissing", object(&[("a", text("%REQ(nope)%"))])),
+        ("pct", text("%%")),
+        ("st", text("%START_TIME(%s)%")),
+        ("t", JsonNode::Bool(true)),
+        ("é", text("ü")),
+    ])
+}
+
+#[test]
+fn types_are_kept_and_keys_sorted() {
+    assert_eq!(
+        line(envoys_example(), false, &Sample::new()),
+        "{\"a\":{\"code\":200,\"missing\":null,\"mixed\":\"x200--\"},\"arr\":[200,\"a\",null],\"emptyobj\":{},\
+         \"flags\":\"-\",\"n\":5,\"nul\":null,\"objmissing\":{\"a\":null},\"pct\":\"%\",\"st\":\"1795494947\",\"t\":true,\
+         \"z\":\"HTTP/1.1\",\"é\":\"ü\"}\n"
+    );
+}
+
+#[test]
+fn empty_values_are_left_out_on_request() {
+    assert_eq!(
+        line(envoys_example(), true, &Sample::new()),
+        "{\"a\":{\"code\":200,\"mixed\":\"x200-\"},\"arr\":[200,\"a\"],\"flags\":\"-\",\"n\":5,\"pct\":\"%\",\
+         \"st\":\"1795494947\",\"t\":true,\"z\":\"HTTP/1.1\",\"é\":\"ü\"}\n"
+    );
+}
+
+#[test]
+fn strings_are_escaped_as_envoy_escapes_them() {
+    let cases: [(&[u8], &str); 7] = [
+        (b"a\"b", "a\\\"b"),
+        (b"a\\b", "a\\\\b"),
+        (b"a\tb", "a\\tb"),
+        ("é\"".as_bytes(), "é\\\""),
+        (b"a\xe9", "a\\u00e9"),
+        (b"a\xe9\"\xc3\xa9", "a\\u00e9\\u0022\\u00c3\\u00a9"),
+        (b"<>&'", "<>&'"),
+    ];
+    for (value, expected) in cases {
+        let mut sample = Sample::new();
+        sample.request.push(("q", value.to_vec()));
+        let format = object(&[("m", text("a%REQ(q)%b")), ("q", text("%REQ(q)%"))]);
+        assert_eq!(
+            line(format, false, &sample),
+            format!("{{\"m\":\"a{expected}b\",\"q\":\"{expected}\"}}\n")
+        );
+    }
+}

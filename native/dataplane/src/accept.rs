@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tidegate_rt::{Errno, Listening, Moment, Socket};
 use tidegate_snapshot::Chain;
+use tidegate_stats::defs::listener as stat;
 
 use crate::conn::{After, Conn, Event, Key};
 use crate::filter_chain;
@@ -152,6 +153,10 @@ fn admit(
     socket: Socket,
     mut info: ConnectionInfo,
 ) {
+    // Nothing waits in listener filters; the gauge is marked as used, as Envoy's is.
+    accepted_by
+        .stats
+        .gauge_add(stat::DOWNSTREAM_PRE_CX_ACTIVE, 0);
     let listener = original_dst::hand_off(&worker.core, accepted_by, &socket, &mut info);
     let Some(chain) = filter_chain::find(&listener, &info) else {
         filter_chain::not_found(worker, &listener, &info);

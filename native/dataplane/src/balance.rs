@@ -28,11 +28,11 @@ pub trait HostLoad {
     fn active(&self, host: u32) -> u32;
 }
 
-/// A chosen host.
+/// The outcome of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// Index in [`Endpoints::hosts`].
-    pub host: u32,
+    /// Index in [`Endpoints::hosts`]; `None`: there is none that may be used.
+    pub host: Option<u32>,
     /// The priority was in panic: health was ignored.
     pub panic: bool,
 }
@@ -175,34 +175,46 @@ impl Balancer {
         }
     }
 
-    /// A host for one request or connection. `None`: there is none that may be used.
-    pub fn choose(&mut self, rng: &mut Rng, load: &impl HostLoad) -> Option<Choice> {
+    /// A host for one request or connection.
+    pub fn choose(&mut self, rng: &mut Rng, load: &impl HostLoad) -> Choice {
         let picked = if self.load.is_single() {
             self.load.only()
         } else {
             self.load.pick(rng.below(100) as u32)
         };
-        let tier = self.tiers.get_mut(picked.priority)?;
-        if self.load.in_panic(picked.priority) {
-            return Some(Choice {
-                host: tier.all.choose(rng, load)?,
-                panic: true,
-            });
+        let panic = self.load.in_panic(picked.priority);
+        let host = self
+            .tiers
+            .get_mut(picked.priority)
+            .and_then(|tier| tier.choose(picked.degraded, panic, rng, load));
+        Choice { host, panic }
+    }
+}
+
+impl Tier {
+    fn choose(
+        &mut self,
+        degraded: bool,
+        panic: bool,
+        rng: &mut Rng,
+        load: &impl HostLoad,
+    ) -> Option<u32> {
+        if panic {
+            return self.all.choose(rng, load);
         }
-        let (pool, localities) = if picked.degraded {
-            (&mut tier.degraded, &mut tier.degraded_localities)
+        let (pool, localities) = if degraded {
+            (&mut self.degraded, &mut self.degraded_localities)
         } else {
-            (&mut tier.healthy, &mut tier.healthy_localities)
+            (&mut self.healthy, &mut self.healthy_localities)
         };
-        let host = match localities {
+        match localities {
             Some(Localities { order, pools }) => {
                 let position = order
                     .pick(|position| pools.get(position).map_or(1.0, |(_, weight)| *weight))?;
-                pools.get_mut(position)?.0.choose(rng, load)?
+                pools.get_mut(position)?.0.choose(rng, load)
             }
-            None => pool.choose(rng, load)?,
-        };
-        Some(Choice { host, panic: false })
+            None => pool.choose(rng, load),
+        }
     }
 }
 

@@ -156,11 +156,11 @@ impl ClusterRuntime {
         if let Some(original_dst) = &mut state.original_dst {
             return original_dst.choose(context, now, self.worker);
         }
-        let choice = state.balancer.choose(rng, &Loads(&state.hosts))?;
+        let choice = state.balancer.choose(rng, &Loads(&state.hosts));
         if choice.panic {
             self.stats.inc(stat::LB_HEALTHY_PANIC);
         }
-        state.hosts.get(choice.host as usize).map(Rc::clone)
+        state.hosts.get(choice.host? as usize).map(Rc::clone)
     }
 
     /// The endpoints in force (drop overloads, hosts).

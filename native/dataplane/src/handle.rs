@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 
 use tidegate_model::Name;
 use tidegate_model::cluster::HealthStatus;
-use tidegate_model::listener::Listener;
+use tidegate_model::listener::{Listener, TrafficDirection};
 use tidegate_rt::{Errno, ListenOptions, Listening, Waker};
 use tidegate_snapshot::{ChainFilter, CompiledCluster, CompiledListener, HostId, Snapshot};
-use tidegate_stats::{Registry, defs::cluster as cluster_stat};
+use tidegate_stats::{Group, Registry, defs::cluster as cluster_stat};
 
 use crate::balance::is_healthy;
 use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable};
@@ -51,6 +51,8 @@ pub struct DataplaneHandle {
     bound: BTreeMap<(Name, SocketAddr), Arc<Bound>>,
     /// Descriptors handed over by a parent process, to be used instead of binding.
     inherited: BTreeMap<SocketAddr, Vec<Listening>>,
+    /// Listeners whose sockets a drain has closed; they are not opened again.
+    closed: DrainScope,
 }
 
 /// Starts the workers; they serve nothing until the first [`DataplaneHandle::publish`].
@@ -69,6 +71,7 @@ pub fn spawn_workers(
         threads: Vec::with_capacity(count),
         bound: BTreeMap::new(),
         inherited: BTreeMap::new(),
+        closed: DrainScope::None,
     };
     for (id, waker) in shared.wakers.iter().enumerate() {
         let context = WorkerContext {
@@ -109,7 +112,7 @@ impl DataplaneHandle {
     /// Opens the sockets of a listener that is about to be published, so that a failure can reject it. Addresses that
     /// are open already stay as they are.
     pub fn bind(&mut self, listener: &Listener) -> Result<(), BindError> {
-        if !listener.bind_to_port {
+        if !listener.bind_to_port || self.is_closed(listener) {
             return Ok(());
         }
         let addresses =
@@ -196,11 +199,16 @@ impl DataplaneHandle {
     pub fn publish(&mut self, snapshot: Arc<Snapshot>) -> Vec<BindError> {
         let old = self.shared.generation.load_full();
         let mut errors = Vec::new();
-        let accepting = !self.shared.stop_accepting.load(Ordering::Acquire);
         let mut listeners: Vec<Option<Arc<ListenerShared>>> = Vec::new();
         listeners.resize_with(snapshot.listener_slots(), || None);
+        let closed: Vec<Name> = snapshot
+            .listeners()
+            .filter(|listener| self.is_closed(&listener.config))
+            .map(|listener| Name::clone(listener.name()))
+            .collect();
+        self.bound.retain(|(name, _), _| !closed.contains(name));
         for compiled in snapshot.listeners() {
-            if accepting && let Err(error) = self.bind(&compiled.config) {
+            if let Err(error) = self.bind(&compiled.config) {
                 errors.push(error);
             }
             let shared = self.listener_shared(&old, compiled);
@@ -335,34 +343,13 @@ impl DataplaneHandle {
         };
         let endpoints = &compiled.endpoints;
         hosts.retain(|id| endpoints.hosts.iter().any(|host| host.id == id));
-        let stats = membership.shared();
-        let count = |wanted: fn(HealthStatus) -> bool| {
-            endpoints
-                .hosts
-                .iter()
-                .filter(|host| wanted(host.health))
-                .count() as i64
-        };
-        if before.is_none_or(|before| before.compiled.endpoints.hosts != endpoints.hosts)
-            && !(before.is_none() && endpoints.hosts.is_empty())
-        {
-            stats.inc(cluster_stat::MEMBERSHIP_CHANGE);
+        if before.is_none_or(|before| before.compiled.endpoints.hosts != endpoints.hosts) {
+            count_membership(
+                before.map(|before| &*before.compiled),
+                compiled,
+                &membership,
+            );
         }
-        stats.gauge_set(cluster_stat::MEMBERSHIP_TOTAL, endpoints.hosts.len() as i64);
-        stats.gauge_set(cluster_stat::MEMBERSHIP_HEALTHY, count(is_healthy));
-        stats.gauge_set(
-            cluster_stat::MEMBERSHIP_DEGRADED,
-            count(|health| health == HealthStatus::Degraded),
-        );
-        stats.gauge_set(
-            cluster_stat::MAX_HOST_WEIGHT,
-            endpoints
-                .hosts
-                .iter()
-                .map(|host| i64::from(host.weight))
-                .max()
-                .unwrap_or(0),
-        );
         Arc::new(ClusterShared {
             compiled: Arc::clone(compiled),
             traffic,
@@ -393,13 +380,25 @@ impl DataplaneHandle {
             .peek(host)
     }
 
-    /// Starts to drain: connections are asked to leave, and listeners keep accepting unless `stop_accepting`.
+    /// Starts to drain: connections are asked to leave. With `stop_accepting` the listeners' sockets are closed too, after
+    /// what is queued in them was accepted.
     pub fn drain(&mut self, scope: DrainScope, stop_accepting: bool) {
-        if stop_accepting {
-            self.shared.stop_accepting.store(true, Ordering::Release);
-        }
         self.shared.drain.fetch_max(scope as u8, Ordering::AcqRel);
-        self.shared.wake_all();
+        if stop_accepting {
+            self.closed = self.closed.max(scope);
+            let old = self.shared.generation.load_full();
+            self.publish(Arc::clone(&old.snapshot));
+        } else {
+            self.shared.wake_all();
+        }
+    }
+
+    fn is_closed(&self, listener: &Listener) -> bool {
+        match self.closed {
+            DrainScope::None => false,
+            DrainScope::InboundOnly => listener.traffic_direction == TrafficDirection::Inbound,
+            DrainScope::All => true,
+        }
     }
 
     /// The listening sockets by address, for handing them to a child process.
@@ -418,6 +417,31 @@ impl DataplaneHandle {
             let _panicked = thread.join();
         }
     }
+}
+
+/// `cluster.NAME.membership_*`. As in Envoy, a cluster that never had a host leaves them untouched.
+fn count_membership(
+    before: Option<&CompiledCluster>,
+    compiled: &CompiledCluster,
+    membership: &Group<cluster_stat::Membership>,
+) {
+    let hosts = &compiled.endpoints.hosts;
+    let stats = membership.shared();
+    stats.gauge_set(cluster_stat::WARMING_STATE, 0);
+    if hosts.is_empty() && before.is_none_or(|before| before.endpoints.hosts.is_empty()) {
+        return;
+    }
+    let count = |wanted: fn(HealthStatus) -> bool| {
+        hosts.iter().filter(|host| wanted(host.health)).count() as i64
+    };
+    stats.inc(cluster_stat::MEMBERSHIP_CHANGE);
+    stats.gauge_set(cluster_stat::MEMBERSHIP_TOTAL, hosts.len() as i64);
+    stats.gauge_set(cluster_stat::MEMBERSHIP_HEALTHY, count(is_healthy));
+    stats.gauge_set(
+        cluster_stat::MEMBERSHIP_DEGRADED,
+        count(|health| health == HealthStatus::Degraded),
+    );
+    stats.gauge_set(cluster_stat::MEMBERSHIP_EXCLUDED, 0);
 }
 
 impl Drop for DataplaneHandle {

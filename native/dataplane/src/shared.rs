@@ -85,8 +85,6 @@ pub struct Shared {
     pub(crate) wakers: Vec<Waker>,
     pub(crate) stop: AtomicBool,
     pub(crate) drain: AtomicU8,
-    /// Draining listeners have closed their sockets.
-    pub(crate) stop_accepting: AtomicBool,
     /// `/healthcheck/fail` was called: health checks fail and connections are asked to close.
     health_check_failed: AtomicBool,
     /// Panics caught in handlers; each has cost one connection.
@@ -112,7 +110,6 @@ impl Shared {
             wakers,
             stop: AtomicBool::new(false),
             drain: AtomicU8::new(DrainScope::None as u8),
-            stop_accepting: AtomicBool::new(false),
             health_check_failed: AtomicBool::new(false),
             panics_total: AtomicU64::new(0),
         }

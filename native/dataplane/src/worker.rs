@@ -53,6 +53,10 @@ impl Worker {
         while !self.core.stopping() {
             self.pass();
         }
+        // Connections end as they do when a drain is over, with their log lines.
+        for key in self.conns.keys() {
+            self.dispatch(key, Event::DrainDeadline);
+        }
         self.core.logs.flush_all();
     }
 

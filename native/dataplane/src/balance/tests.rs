@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use tidegate_model::cluster::Locality;
-use tidegate_snapshot::{Endpoints, Host, HostAddress, HostId, LocalityHosts, Priority};
+use tidegate_snapshot::cluster::{LocalityHosts, Priority};
+use tidegate_snapshot::{Endpoints, Host, HostAddress, HostId};
 
 use super::*;
 
@@ -81,7 +82,7 @@ fn shares(
 ) -> Vec<usize> {
     let mut counts = vec![0; hosts];
     for _ in 0..picks {
-        counts[balancer.choose(rng, load).unwrap().host as usize] += 1;
+        counts[balancer.choose(rng, load).host.unwrap() as usize] += 1;
     }
     counts
 }
@@ -138,12 +139,15 @@ fn unhealthy_hosts_get_nothing_until_panic() {
     assert_eq!(shares(&mut turns, &mut rng, &NoLoad, 3, 100), [50, 50, 0]);
     let most_down = endpoints(&[&[(1, &[(Healthy, 1), (Unhealthy, 1), (Unhealthy, 1)])]]);
     let mut turns = balancer(LbPolicy::RoundRobin, &most_down, &mut rng);
-    assert!(turns.choose(&mut rng, &NoLoad).unwrap().panic);
+    assert!(turns.choose(&mut rng, &NoLoad).panic);
     assert_eq!(shares(&mut turns, &mut rng, &NoLoad, 3, 99), [33, 33, 33]);
     let none = endpoints(&[]);
     assert_eq!(
         balancer(LbPolicy::RoundRobin, &none, &mut rng).choose(&mut rng, &NoLoad),
-        None
+        Choice {
+            host: None,
+            panic: true
+        }
     );
 }
 

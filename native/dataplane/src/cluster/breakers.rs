@@ -174,9 +174,10 @@ impl Permit {
         let resource = breakers.resource(kind);
         let before = resource.used.fetch_add(1, Ordering::Relaxed);
         let (open, remaining) = gauges(priority, kind);
-        if before.wrapping_add(1) == resource.max {
-            cluster.stats.gauge_inc(open);
-        }
+        // Adding nothing marks the gauge as used, as Envoy's setting it does.
+        cluster
+            .stats
+            .gauge_add(open, i64::from(before.wrapping_add(1) == resource.max));
         if breakers.track_remaining {
             cluster.stats.gauge_dec(remaining);
         }

@@ -22,7 +22,8 @@ pub(crate) struct ConnectionLog<'a> {
     now: SystemTime,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: Option<&'static str>,
-    pub(crate) termination_details: Option<&'static str>,
+    /// `%ACCESS_LOG_TYPE%`.
+    pub(crate) access_log_type: &'static str,
     pub(crate) filter_chain: Option<&'a Name>,
     pub(crate) upstream: Option<UpstreamLog<'a>>,
     pub(crate) attempts: u32,
@@ -39,7 +40,9 @@ pub(crate) struct UpstreamLog<'a> {
     /// `None`: no host was chosen.
     pub(crate) host: Option<(&'a Name, Option<SocketAddr>)>,
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) connection_id: Option<u64>,
+    /// 0: there is no connection.
+    pub(crate) connection_id: u64,
+    pub(crate) is_connected: bool,
     pub(crate) failure_reason: Option<&'a str>,
 }
 
@@ -56,7 +59,7 @@ impl<'a> ConnectionLog<'a> {
             now: core.clock.wall(),
             flags: ResponseFlags::NONE,
             details: None,
-            termination_details: None,
+            access_log_type: "NotSet",
             filter_chain: None,
             upstream: None,
             attempts: 0,
@@ -77,14 +80,13 @@ impl LogContext for ConnectionLog<'_> {
         let upstream = self.upstream.as_ref();
         let text: &str = match field {
             TextField::ResponseCodeDetails => self.details?,
-            TextField::ConnectionTerminationDetails => self.termination_details?,
             TextField::UpstreamTransportFailureReason => upstream?.failure_reason?,
             TextField::UpstreamHostName => upstream?.host?.0,
             TextField::UpstreamCluster => upstream?.cluster_alt_stat_name,
             TextField::UpstreamClusterRaw => upstream?.cluster,
             TextField::FilterChainName => self.filter_chain?,
             TextField::ListenerName => self.listener.compiled.name(),
-            TextField::AccessLogType => "TcpConnectionEnd",
+            TextField::AccessLogType => self.access_log_type,
             _ => return None,
         };
         (!text.is_empty()).then_some(text.as_bytes())
@@ -94,7 +96,9 @@ impl LogContext for ConnectionLog<'_> {
         Some(match field {
             NumberField::ResponseCode => 0,
             NumberField::ConnectionId => self.info.id,
-            NumberField::UpstreamConnectionId => self.upstream.as_ref()?.connection_id?,
+            NumberField::UpstreamConnectionId => {
+                self.upstream.as_ref().map_or(0, |up| up.connection_id)
+            }
             NumberField::UpstreamRequestAttemptCount => u64::from(self.attempts),
             NumberField::BytesReceived | NumberField::DownstreamWireBytesReceived => {
                 self.bytes_received
@@ -109,8 +113,9 @@ impl LogContext for ConnectionLog<'_> {
     fn address(&self, field: AddressField) -> Option<SocketAddr> {
         let upstream = self.upstream.as_ref();
         match field {
-            AddressField::UpstreamHost | AddressField::UpstreamRemote => upstream?.host?.1,
-            AddressField::UpstreamLocal => upstream?.local,
+            AddressField::UpstreamHost => upstream?.host?.1,
+            AddressField::UpstreamRemote => upstream.filter(|up| up.is_connected)?.host?.1,
+            AddressField::UpstreamLocal => upstream.filter(|up| up.is_connected)?.local,
             AddressField::DownstreamLocal => Some(self.info.local),
             AddressField::DownstreamDirectLocal => Some(self.info.direct_local),
             AddressField::DownstreamRemote | AddressField::DownstreamDirectRemote => {

@@ -49,14 +49,14 @@ const SPILL_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// Both directions were passed on to their end.
-    Finished,
+    /// Both directions were passed on to their end, that of the upstream host last or not.
+    Finished { upstream_last: bool },
     /// The downstream peer reset the connection.
     DownstreamReset,
     /// The upstream host reset the connection.
     UpstreamReset,
     /// We end it: a timeout, a drain, no upstream.
-    Local(&'static str),
+    Local,
 }
 
 /// A TCP proxy connection.
@@ -86,7 +86,7 @@ pub struct TcpProxySession {
 struct Failure {
     host: Name,
     address: Option<std::net::SocketAddr>,
-    reason: String,
+    reason: Option<String>,
 }
 
 /// Gives an accepted connection to a new session.
@@ -167,12 +167,9 @@ impl TcpProxySession {
             Event::Ready { side, ready } => {
                 if side == DOWNSTREAM {
                     self.downstream.ready(ready);
+                    // Until there is an upstream, nothing is read, an end or a reset included; Envoy does the same.
                     if !self.is_connected() {
-                        return if ready.hung_up() {
-                            self.finish(worker, Ending::DownstreamReset)
-                        } else {
-                            After::Keep
-                        };
+                        return After::Keep;
                     }
                 } else if let Some(upstream) = &mut self.upstream {
                     upstream.end.ready(ready);
@@ -195,7 +192,7 @@ impl TcpProxySession {
             Event::Drain => After::Keep,
             Event::DrainDeadline => {
                 self.stats.inc(stat::DOWNSTREAM_CX_DRAIN_CLOSE);
-                self.finish(worker, Ending::Local("drain_time_reached"))
+                self.finish(worker, Ending::Local)
             }
         }
     }
@@ -218,7 +215,7 @@ impl TcpProxySession {
         let Some(runtime) = runtime else {
             self.stats.inc(stat::DOWNSTREAM_CX_NO_ROUTE);
             self.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
-            return self.finish(worker, Ending::Local("cluster_not_found"));
+            return self.finish(worker, Ending::Local);
         };
         if self.attempts > 0 && self.attempts >= max_attempts {
             runtime
@@ -226,7 +223,7 @@ impl TcpProxySession {
                 .inc(cluster_stat::UPSTREAM_CX_CONNECT_ATTEMPTS_EXCEEDED);
             self.flags
                 .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
-            return self.finish(worker, Ending::Local("max_connect_attempts"));
+            return self.finish(worker, Ending::Local);
         }
         match Upstream::open(worker, key.token(UPSTREAM), &runtime, &self.info) {
             Ok(upstream) => {
@@ -238,11 +235,16 @@ impl TcpProxySession {
             }
             Err(Refusal::Overflow) => {
                 self.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
-                self.finish(worker, Ending::Local("upstream_overflow"))
+                self.finish(worker, Ending::Local)
+            }
+            Err(Refusal::PendingOverflow) => {
+                // A failed attempt as any other, as in Envoy: the flag is that of the attempts having run out.
+                self.attempts += 1;
+                self.establish(worker, key)
             }
             Err(Refusal::NoHost) => {
                 self.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
-                self.finish(worker, Ending::Local("no_healthy_upstream"))
+                self.finish(worker, Ending::Local)
             }
             Err(Refusal::Connect { host, error }) => {
                 self.attempts += 1;
@@ -319,6 +321,7 @@ impl TcpProxySession {
             self.down.bytes_out,
         );
         let paused = (self.up.paused, self.down.paused);
+        let up_was_done = self.up.is_done();
         let (up_limit, down_limit) = (upstream.buffer_limit(), self.listener.buffer_limit());
         let up = self
             .up
@@ -361,7 +364,8 @@ impl TcpProxySession {
             (Pumped::Waiting, Pumped::Waiting) => {}
         }
         if self.up.is_done() && self.down.is_done() {
-            return self.finish(worker, Ending::Finished);
+            let upstream_last = up_was_done;
+            return self.finish(worker, Ending::Finished { upstream_last });
         }
         if moved != (0, 0, 0, 0) {
             self.touch_idle(worker, key);
@@ -396,13 +400,13 @@ impl TcpProxySession {
                     return After::Keep;
                 }
                 self.stats.inc(stat::IDLE_TIMEOUT);
-                self.finish(worker, Ending::Local("idle_timeout"))
+                self.finish(worker, Ending::Local)
             }
             timer::DURATION => {
                 self.duration_timer = None;
                 self.stats.inc(stat::MAX_DOWNSTREAM_CONNECTION_DURATION);
                 self.flags.insert(ResponseFlags::DURATION_TIMEOUT);
-                self.finish(worker, Ending::Local("max_connection_duration"))
+                self.finish(worker, Ending::Local)
             }
             timer::SPILL => {
                 if self
@@ -436,20 +440,27 @@ impl TcpProxySession {
                 }
             }
             Ending::UpstreamReset => {
+                self.flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
                 let _gone = self.downstream.socket.reset_on_close();
             }
-            Ending::Finished | Ending::Local(_) => {}
+            Ending::Finished { .. } | Ending::Local => {}
         }
         if let Some(upstream) = &self.upstream {
-            upstream.ended(ending == Ending::UpstreamReset);
+            upstream.ended(matches!(
+                ending,
+                Ending::UpstreamReset
+                    | Ending::Finished {
+                        upstream_last: true
+                    }
+            ));
         }
-        self.log(worker, ending);
+        self.log(worker);
         self.up.close(&mut worker.core);
         self.down.close(&mut worker.core);
         After::Close
     }
 
-    fn log(&self, worker: &mut Worker, ending: Ending) {
+    fn log(&self, worker: &mut Worker) {
         let Some(proxy) = self.proxy() else { return };
         if proxy.access_log.is_empty() && self.listener.compiled.access_log.is_empty() {
             return;
@@ -463,10 +474,6 @@ impl TcpProxySession {
         };
         let mut log = ConnectionLog::new(&worker.core, &self.listener, &self.info);
         log.flags = self.flags;
-        log.termination_details = match ending {
-            Ending::Local(details) => Some(details),
-            _ => None,
-        };
         log.filter_chain = Some(&self.chain.config.name);
         log.attempts = self.attempts;
         log.bytes_received = self.up.bytes_in;
@@ -489,8 +496,9 @@ impl TcpProxySession {
                     .upstream
                     .as_ref()
                     .and_then(|upstream| upstream.end.socket.local_addr().ok()),
-                connection_id: self.upstream.as_ref().map(Upstream::id),
-                failure_reason: failure.map(|failure| failure.reason.as_str()),
+                connection_id: self.upstream.as_ref().map_or(0, Upstream::id),
+                is_connected: self.is_connected(),
+                failure_reason: failure.and_then(|failure| failure.reason.as_deref()),
             });
         }
         connection_log::write(&mut worker.core, &proxy.access_log, &log);

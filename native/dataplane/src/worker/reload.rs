@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tidegate_model::listener::TrafficDirection;
 use tidegate_snapshot::{Chain, CompiledListener};
@@ -180,7 +179,7 @@ impl Worker {
         }
     }
 
-    /// Follows the process-wide drain: listeners in its scope stop accepting and ask their connections to leave.
+    /// Follows the process-wide drain: listeners in its scope ask their connections to leave.
     fn follow_drain(&mut self) {
         let scope = self.core.shared.drain_scope();
         if scope == DrainScope::None {
@@ -195,14 +194,9 @@ impl Worker {
             .filter(|(_, entry)| {
                 scope == DrainScope::All || entry.runtime.direction() == TrafficDirection::Inbound
             })
-            .map(|(id, entry)| (*id, Rc::clone(&entry.runtime)))
+            .map(|(_, entry)| Rc::clone(&entry.runtime))
             .collect();
-        let stop_accepting = self.core.shared.stop_accepting.load(Ordering::Acquire);
-        for (id, runtime) in concerned {
-            if stop_accepting && let Some(entry) = self.core.listeners.entries.get_mut(&id) {
-                let acceptors = std::mem::take(&mut entry.acceptors);
-                self.close_acceptors(acceptors.into_iter().map(|(_, key)| key));
-            }
+        for runtime in concerned {
             if runtime.draining_since().is_none() {
                 runtime.start_drain(now);
                 self.drain_connections(|listener, _| Rc::ptr_eq(listener, &runtime));

@@ -20,6 +20,8 @@ pub(super) enum Refusal {
     /// The circuit breaker for connections is open.
     Overflow,
     NoHost,
+    /// The circuit breaker for pending requests is open.
+    PendingOverflow,
     /// The connect failed at once; counted as an attempt.
     Connect {
         host: Rc<HostRuntime>,
@@ -96,7 +98,7 @@ impl Upstream {
         };
         let Some(pending) = PendingGuard::new(cluster) else {
             cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_OVERFLOW);
-            return Err(Refusal::Overflow);
+            return Err(Refusal::PendingOverflow);
         };
         let active = ActiveConnection::new(Rc::clone(cluster), Rc::clone(&host), permit, now);
         let id = core.next_connection_id();
@@ -181,18 +183,9 @@ pub(super) fn socket_address(host: &HostRuntime) -> Option<SocketAddr> {
     }
 }
 
-/// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
-pub(super) fn failure_reason(error: Option<Errno>) -> String {
-    match error {
-        Some(error) => format!(
-            "delayed_connect_error:_{}",
-            std::io::Error::from(error)
-                .to_string()
-                .split(" (os error")
-                .next()
-                .unwrap_or_default()
-                .replace(' ', "_")
-        ),
-        None => "connection_timeout".to_owned(),
-    }
+/// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`; nothing for a timeout.
+pub(super) fn failure_reason(error: Option<Errno>) -> Option<String> {
+    let text = std::io::Error::from(error?).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    Some(format!("delayed_connect_error:_{}", text.replace(' ', "_")))
 }

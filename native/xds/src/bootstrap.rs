@@ -131,12 +131,12 @@ fn load(
 
 fn utf8(contents: &[u8]) -> Result<&str> {
     std::str::from_utf8(contents)
-        .map_err(|error| Fault::whole(format!("the configuration is not UTF-8: {error}")))
+        .map_err(|error| Fault::whole(format!("the bootstrap is not UTF-8: {error}")))
 }
 
 fn from_document(context: &Context, document: serde_json::Value) -> Result<DynamicMessage> {
     if !document.is_object() {
-        return Err(Fault::whole("the configuration is not a mapping"));
+        return Err(Fault::whole("the bootstrap is not a mapping"));
     }
     json::parse(context, BOOTSTRAP, &v2::bootstrap(document)?)
 }

@@ -73,7 +73,6 @@ fn check_domains(fields: &Fields<'_>, name: &Name, hosts: &[Arc<VirtualHost>]) -
 fn virtual_host(fields: &Fields<'_>, max_body: u32) -> Result<VirtualHost> {
     fields.ignore(&["metadata"], "virtual host metadata has no reader");
     fields.ignore(&["virtual_clusters"], "they only add statistics");
-    fields.ignore(&["rate_limits"], "there is no rate limit filter");
     fields.ignore(
         &[
             "per_request_buffer_limit_bytes",

@@ -18,10 +18,6 @@ const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// `RouteAction`, and its `cors` field of old.
 pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPolicy>>)> {
-    fields.ignore(
-        &["rate_limits", "include_vh_rate_limits"],
-        "there is no rate limit filter",
-    );
     fields.ignore(&["early_data_policy"], "there is no TLS early data");
     fields.choice(
         "internal_redirect_action",

@@ -50,6 +50,9 @@ pub enum AdminAddress {
 pub struct DynamicResources {
     pub lds: Option<ConfigSource>,
     pub cds: Option<ConfigSource>,
+    /// How long initialisation waits for the first answer; `None`: for ever. Default 15 s.
+    pub lds_initial_fetch_timeout: Option<Duration>,
+    pub cds_initial_fetch_timeout: Option<Duration>,
     pub ads: Option<Ads>,
 }
 

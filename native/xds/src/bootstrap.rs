@@ -386,13 +386,19 @@ fn dynamic_resources(
 ) -> Result<DynamicResources> {
     let ads = fields.opt("ads_config", |ads| self::ads(ads, clusters, extra))?;
     let source = |name: &str| -> Result<_> {
-        let source = fields
-            .opt(name, cluster::config_source)?
-            .map(|(source, _)| source);
-        Ok(source)
+        let source = fields.opt(name, cluster::config_source)?;
+        let timeout = source.as_ref().and_then(|(_, timeout)| *timeout);
+        Ok((source.map(|(source, _)| source), timeout))
     };
-    let (lds, cds) = (source("lds_config")?, source("cds_config")?);
-    Ok(DynamicResources { lds, cds, ads })
+    let (lds, lds_initial_fetch_timeout) = source("lds_config")?;
+    let (cds, cds_initial_fetch_timeout) = source("cds_config")?;
+    Ok(DynamicResources {
+        lds,
+        cds,
+        lds_initial_fetch_timeout,
+        cds_initial_fetch_timeout,
+        ads,
+    })
 }
 
 fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result<Ads> {

@@ -21,5 +21,4 @@ pub mod rds;
 pub mod runtime;
 pub mod server;
 pub mod tcp;
-pub mod transport_socket_match;
 pub mod vcluster;

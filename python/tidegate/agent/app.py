@@ -1,87 +1,51 @@
-"""`tidegate agent proxy sidecar|router`: write the bootstrap, start the proxy, stay with it."""
+"""`tidegate agent proxy sidecar|router`: have the plan made, start the proxy, stay with it.
+
+This is the half that lives as long as the pod, so it imports next to nothing: no flag, no JSON and no dataclass is
+known here. `plan` knows them, in a process that ends.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
 import sys
 
 from tidegate.agent import log
-from tidegate.agent.bootstrap import bootstrap, node_metadata
-from tidegate.agent.supervise import Supervisor, command, find_binary
-from tidegate.errors import ConfigError, UsageError
-from tidegate.settings import agent_help, agent_settings, environment
+from tidegate.agent.supervise.supervisor import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tidegate.settings import AgentSettings
-
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(agent_help())
-        return 0 if argv else 1
-    if argv[0] != "proxy":
-        raise UsageError(argv[0], "the agent knows one command: proxy")
-    settings = agent_settings(argv[1:])
-    if isinstance(settings, str):
-        sys.stdout.write(settings)
-        return 0
-    settings = settings.with_ip(settings.ip or _own_address(settings.discovery_host, settings.discovery_port))
-    log.info(f"Proxy role: {settings.node_id}")
-    binary = find_binary(settings.binary_path)
-    config_file = settings.custom_config_file or _write_bootstrap(settings)
-    if settings.status_port:
-        # Imported late: threads stay out of an agent that nobody asks.
+    if argv and argv[0] == "plan":
+        from tidegate.agent.plan import write_plan
+
+        return write_plan(argv[1:])
+    code, data = _have_planned(argv)
+    if not data:
+        return code
+    drain, drains, admin, status, ports, *command = data.decode("utf-8", "surrogateescape").split("\0")
+    supervisor = Supervisor(command, drain_s=float(drain), drains_on_sigterm=drains == "1", admin_port=int(admin))
+    if int(status):
+        # Imported late: sockets and threads stay out of an agent that nobody asks.
         from tidegate.agent.status import StatusServer
 
-        log.info(f"Opening status port {settings.status_port}")
-        StatusServer(settings.status_port, settings.admin_port, settings.application_ports).start()
-    return Supervisor(
-        command(settings, binary, config_file, epoch=0),
-        environment(),
-        drain_s=settings.drain_s,
-        drains_on_sigterm=binary.drains_on_sigterm,
-        admin_port=settings.admin_port,
-    ).run()
+        log.info(f"Opening status port {status}")
+        StatusServer(int(status), int(admin), [int(port) for port in ports.split(",") if port]).start()
+    return supervisor.run()
 
 
-def _write_bootstrap(settings: AgentSettings) -> str:
-    """`envoy-rev0.json`, whole or not at all."""
-    import json
-
-    try:
-        objects = {name: json.loads(text) for name, text in settings.metadata_json}
-    except ValueError as error:
-        raise UsageError("ISTIO_METAJSON_*", str(error)) from error
-    document = bootstrap(settings, node_metadata(settings, objects))
-    path = os.path.join(settings.config_path, "envoy-rev0.json")
-    try:
-        os.makedirs(settings.config_path, 0o700, exist_ok=True)
-        with open(path + ".new", "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
-        os.replace(path + ".new", path)
-    except OSError as error:
-        raise ConfigError(path, "", error.strerror or str(error)) from error
-    return path
-
-
-def _own_address(host: str, port: int) -> str:
-    """The address this pod uses towards the discovery service; nothing is sent to find it out."""
-    for target in (host, "192.0.2.1"):
-        try:
-            # As bytes: a string would load the tables of internationalised domain names, a megabyte.
-            found = socket.getaddrinfo(target.encode(), port, type=socket.SOCK_DGRAM)
-            family, kind, protocol, _, address = found[0]
-            with socket.socket(family, kind, protocol) as probe:
-                probe.connect(address)
-                own: str = probe.getsockname()[0]
-                return own
-        except OSError:
-            continue
-    return "127.0.0.1"
+def _have_planned(argv: Sequence[str]) -> tuple[int, bytes]:
+    """Run `tidegate agent plan`: (its exit code, the plan; nothing when it printed help or an error)."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    # -P: a directory called `tidegate` where the agent happens to be started is not the package.
+    words = [sys.executable, "-P", "-m", "tidegate", "agent", "plan", str(writing), *argv]
+    pid = os.posix_spawn(sys.executable, words, os.environ)  # noqa: TID251 - passed on, not read
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        data = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), data

@@ -7,7 +7,6 @@ listener. `judge` is pure; the server is one thread that answers one probe after
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 
@@ -97,15 +96,20 @@ class StatusServer(threading.Thread):
             except OSError as error:
                 log.warning(f"status port: {error}")
                 return
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(2.0)
-                connection.sendall(self._answer(connection))
+            with connection:
+                self._serve(connection)
 
     def close(self) -> None:
         """Stop accepting; the thread ends with it."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def _serve(self, connection: socket.socket) -> None:
+        connection.settimeout(2.0)
+        try:
+            connection.sendall(self._answer(connection))
+        except OSError as error:
+            log.info(f"status port: {error}")
 
     def _answer(self, connection: socket.socket) -> bytes:
         data = b""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from differential.proxies import envoy_binary
-from tidegate.agent.supervise import Binary, command, find_binary
+from tidegate.agent.supervise.command import Binary, command, find_binary
 from tidegate.agent.supervise.supervisor import Retry
 from tidegate.settings import AgentSettings, agent_settings
 
@@ -96,6 +96,17 @@ def test_a_killed_proxy_is_back_within_two_seconds(tmp_path: Path) -> None:
         assert running.starts()[1][1:] == running.starts()[2][1:]
         running.process.send_signal(signal.SIGTERM)
         assert running.end() == 0
+
+
+def test_the_status_thread_does_not_take_the_supervisor_s_signals(tmp_path: Path) -> None:
+    binary = stand_in(tmp_path, 'case "$1" in --help) exit 0;; esac; exec sleep 60')
+    with agent(tmp_path, binary, "--statusPort", str(free_port())) as running:
+        for starts in (2, 3):
+            until(lambda n=starts: len(running.starts()) == n)  # type: ignore[misc]
+            os.kill(int(running.starts()[-1][0]), signal.SIGKILL)
+        until(lambda: len(running.starts()) == 4)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.end(timeout=3) == 0
 
 
 def test_it_ends_when_the_proxy_ends(tmp_path: Path) -> None:

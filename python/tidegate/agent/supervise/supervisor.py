@@ -17,15 +17,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
 
 from tidegate.agent import log
-from tidegate.agent.admin import AdminError, request
 from tidegate.errors import ProxyFailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Final
 
 __all__ = ["Retry", "Supervisor", "active_connections"]
@@ -34,13 +32,15 @@ _HANDLED: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
 _FOREVER: Final = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and when a dead proxy is started again."""
+    """How often and when a dead proxy is started again. Not a dataclass: that import outweighs the whole supervisor."""
 
-    initial_s: float = 0.2
-    budget: int = 10
-    earned_after_s: float = 5.0
+    __slots__ = ("budget", "earned_after_s", "initial_s")
+
+    def __init__(self, initial_s: float = 0.2, budget: int = 10, earned_after_s: float = 5.0) -> None:
+        self.initial_s = initial_s
+        self.budget = budget
+        self.earned_after_s = earned_after_s
 
     def delay(self, failures: int) -> float:
         """Before the next start, after so many failures in a row (at least one)."""
@@ -48,12 +48,15 @@ class Retry:
 
 
 class Supervisor:
-    """Runs `command` until it ends for good; `run` returns the agent's exit code."""
+    """Runs `command` until it ends for good; `run` returns the agent's exit code.
+
+    Signals are held back from the moment it is made. Make it before any thread is started: a thread that did not
+    inherit that would be handed the signals `run` waits for, and SIGCHLD would be lost there without a trace.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
-        environ: Mapping[str, str],
         *,
         drain_s: float,
         drains_on_sigterm: bool,
@@ -62,7 +65,6 @@ class Supervisor:
         kill_after_s: float = 5.0,
     ) -> None:
         self._command = list(command)
-        self._environ = dict(environ)
         self._drain_s = drain_s
         self._drains_on_sigterm = drains_on_sigterm
         self._admin_port = admin_port
@@ -76,20 +78,19 @@ class Supervisor:
         self._terminated = False  # SIGTERM has been sent
         self._deadline: float | None = None  # of the present step of stopping
         self._exit_code: int | None = None
+        # A parent that ignores SIGCHLD passes that on, and then nobody learns of a death.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
 
     def run(self) -> int:
         """Start the proxy and stay until it, or the agent, is told to end. Raises ProxyFailedError."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        try:
-            self._start()
-            while self._exit_code is None:
-                found = signal.sigtimedwait(_HANDLED, self._timeout())
-                if found is not None:
-                    self._signalled(found.si_signo)
-                self._clock()
-            return self._exit_code
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._start()
+        while self._exit_code is None:
+            found = signal.sigtimedwait(_HANDLED, self._timeout())
+            if found is not None:
+                self._signalled(found.si_signo)
+            self._clock()
+        return self._exit_code
 
     def _start(self) -> None:
         self._next_start = None
@@ -97,7 +98,11 @@ class Supervisor:
         try:
             # Nothing of our signal handling is inherited: the proxy starts as if from a shell.
             self._pid = os.posix_spawn(
-                self._command[0], self._command, self._environ, setsigmask=(), setsigdef=_HANDLED
+                self._command[0],
+                self._command,
+                os.environ,  # noqa: TID251 - passed on, not read
+                setsigmask=(),
+                setsigdef=_HANDLED,
             )
         except OSError as error:
             raise ProxyFailedError(f"cannot start {self._command[0]}: {error}", 1) from error
@@ -186,6 +191,8 @@ class Supervisor:
         if self._drains_on_sigterm:
             self._terminate(number, self._drain_s + self._kill_after_s)
             return
+        from tidegate.agent.admin import AdminError, request
+
         try:
             request(self._admin_port, "/drain_listeners?graceful", "POST")
         except AdminError as error:
@@ -206,6 +213,8 @@ class Supervisor:
 
 def active_connections(admin_port: int) -> int | None:
     """Downstream connections of the proxy's listeners, the admin's own not counted; None = it does not say."""
+    from tidegate.agent.admin import AdminError, request
+
     try:
         status, body = request(admin_port, "/stats?usedonly&filter=downstream_cx_active$")
     except AdminError:

@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 ENVOY_VENV := $(TIDEGATE_CACHE)/envoy
 NATIVE := python/tidegate/_native.abi3.so
 RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
-APT := iptables iproute2 procps haproxy nginx-light
+APT := iptables iproute2 procps haproxy nginx-light libnginx-mod-stream
 
 .PHONY: help setup system peers build demo check test test-rust test-python bench bench-micro lock descriptors fmt clean
 
@@ -35,6 +35,7 @@ build: $(NATIVE) $(VENV)/.installed  ## the native module and the command line, 
 
 $(NATIVE): $(RUST) python/tidegate/data/xds.binpb | $(VENV)/.ready
 	cargo build --release --locked -p tidegate-py -p tidegate-bench
+	install -D -t python/tidegate/bench/bin $(CARGO_TARGET_DIR)/release/tg-load $(CARGO_TARGET_DIR)/release/tg-backend
 	install -m 755 $(CARGO_TARGET_DIR)/release/lib_native.so $@
 
 # An editable install without a second compilation: a .pth and the two entry points.

@@ -240,7 +240,7 @@ impl<T> TimerWheel<T> {
 /// The level on which `tick` differs from `elapsed` first, seen from the top.
 const fn level_of(elapsed: u64, tick: u64) -> usize {
     let differing = (elapsed ^ tick) | (SLOTS as u64 - 1);
-    let level = ((63 - differing.leading_zeros()) / SLOT_BITS) as usize;
+    let level = (differing.ilog2() / SLOT_BITS) as usize;
     if level < LEVELS { level } else { LEVELS - 1 }
 }
 

@@ -1,0 +1,321 @@
+//! `tg-backend`: the server behind every proxy under test, on one thread.
+//!
+//! HTTP/1.1 with fixed answers by path (`/100`, `/64k`, `/chunked`, `/post`), and TCP ports that echo, swallow and
+//! pour. Prints its ports as one line of JSON; ends when standard input does, or after `--max-seconds`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use tidegate_bench::arguments::Arguments;
+use tidegate_bench::http::{self, Body};
+use tidegate_rt::{ListenOptions, Listening, Poller, Received, Sent, Socket, Token};
+
+const LISTENER: u8 = 0;
+const CONNECTION: u8 = 1;
+const INPUT: u8 = 2;
+const READ_BUFFER: usize = 256 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Service {
+    Http,
+    Echo,
+    Sink,
+    Source,
+}
+
+const SERVICES: [(Service, &str); 4] = [
+    (Service::Http, "http"),
+    (Service::Echo, "echo"),
+    (Service::Sink, "sink"),
+    (Service::Source, "source"),
+];
+
+struct Connection {
+    socket: Socket,
+    service: Service,
+    /// The body of the request being read.
+    body: Option<(Body, usize)>,
+    /// A head that has not come whole yet.
+    partial: Vec<u8>,
+    pending: Vec<u8>,
+    sent: usize,
+}
+
+/// The fixed answers: by path, with the number of the answer as their name.
+struct Answers(Vec<(&'static [u8], Vec<u8>)>);
+
+impl Answers {
+    fn new() -> Self {
+        let fixed = |length: usize| {
+            let mut answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
+            )
+            .into_bytes();
+            answer.resize(answer.len() + length, b'x');
+            answer
+        };
+        let mut chunked =
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
+                .to_vec();
+        for _ in 0..63 {
+            chunked.extend_from_slice(b"3e8\r\n");
+            chunked.resize(chunked.len() + 1000, b'x');
+            chunked.extend_from_slice(b"\r\n");
+        }
+        chunked.extend_from_slice(b"0\r\n\r\n");
+        let missing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec();
+        Self(vec![
+            (b"/100", fixed(100)),
+            (b"/64k", fixed(64 * 1024)),
+            (b"/chunked", chunked),
+            (b"/post", fixed(2)),
+            (b"/", fixed(0)),
+            (b"", missing),
+        ])
+    }
+
+    /// The answer to a head.
+    fn index(&self, head: &[u8]) -> usize {
+        let mut words = head.split(|byte| *byte == b' ');
+        let target = words.nth(1).unwrap_or_default();
+        let path = target
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
+        self.0
+            .iter()
+            .position(|(name, _)| *name == path)
+            .unwrap_or(self.0.len() - 1)
+    }
+
+    fn bytes(&self, index: usize) -> &[u8] {
+        self.0.get(index).map_or(&[], |(_, answer)| answer)
+    }
+}
+
+impl Connection {
+    /// Sends now if nothing waits, keeps the rest; false when the connection is gone.
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        if self.pending.is_empty() {
+            match self.socket.send(rest) {
+                Sent::Bytes(count) => rest = rest.get(count..).unwrap_or_default(),
+                Sent::WouldBlock => {}
+                Sent::Error(_) => return false,
+            }
+        }
+        self.pending.extend_from_slice(rest);
+        true
+    }
+
+    fn flush(&mut self) -> bool {
+        while self.sent < self.pending.len() {
+            match self
+                .socket
+                .send(self.pending.get(self.sent..).unwrap_or_default())
+            {
+                Sent::Bytes(count) => self.sent += count,
+                Sent::WouldBlock => return true,
+                Sent::Error(_) => return false,
+            }
+        }
+        self.pending.clear();
+        self.sent = 0;
+        true
+    }
+
+    fn http(&mut self, received: &[u8], answers: &Answers) -> bool {
+        let joined;
+        let mut bytes = received;
+        if !self.partial.is_empty() {
+            self.partial.extend_from_slice(bytes);
+            joined = std::mem::take(&mut self.partial);
+            bytes = &joined;
+        }
+        loop {
+            if let Some((mut body, answer)) = self.body.take() {
+                let Some((taken, _)) = body.feed(bytes) else {
+                    return false;
+                };
+                bytes = bytes.get(taken..).unwrap_or_default();
+                if !body.is_finished() {
+                    self.body = Some((body, answer));
+                    return true;
+                }
+                if !self.send(answers.bytes(answer)) {
+                    return false;
+                }
+            }
+            if bytes.is_empty() {
+                return true;
+            }
+            let Some(length) = http::head_length(bytes) else {
+                self.partial.extend_from_slice(bytes);
+                return true;
+            };
+            let (head, rest) = bytes.split_at(length);
+            bytes = rest;
+            // A GET without a body is the common case: spare it the search for its length.
+            let body = if head.starts_with(b"GET ") {
+                Body::Length(0)
+            } else {
+                Body::of(head)
+            };
+            self.body = Some((body, answers.index(head)));
+        }
+    }
+
+    /// Reads until the socket is empty; false when the connection is over.
+    fn readable(&mut self, buffer: &mut [u8], answers: &Answers) -> bool {
+        loop {
+            let count = match self.socket.recv(buffer) {
+                Received::Data(count) => count,
+                Received::WouldBlock => return true,
+                Received::Eof | Received::Error(_) => return false,
+            };
+            let bytes = buffer.get(..count).unwrap_or_default();
+            let alive = match self.service {
+                Service::Http => self.http(bytes, answers),
+                Service::Echo => self.send(bytes),
+                Service::Sink | Service::Source => true,
+            };
+            if !alive {
+                return false;
+            }
+            if count < buffer.len() {
+                return true;
+            }
+        }
+    }
+
+    fn pour(&mut self, buffer: &[u8]) -> bool {
+        loop {
+            match self.socket.send(buffer) {
+                Sent::Bytes(_) => {}
+                Sent::WouldBlock => return true,
+                Sent::Error(_) => return false,
+            }
+        }
+    }
+}
+
+fn serve(max: Duration) -> Result<(), String> {
+    let mut poller = Poller::new(1024).map_err(|error| error.to_string())?;
+    let mut listeners = Vec::new();
+    let mut ports = serde_json::Map::new();
+    for (index, (service, name)) in SERVICES.iter().enumerate() {
+        let options = ListenOptions {
+            reuse_port: false,
+            backlog: 4096,
+            ..ListenOptions::default()
+        };
+        let listening = Listening::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &options)
+            .map_err(|error| error.to_string())?;
+        let address = listening.local_addr().map_err(|error| error.to_string())?;
+        ports.insert((*name).to_owned(), address.port().into());
+        let token = Token {
+            index: index as u32,
+            generation: 0,
+            side: LISTENER,
+        };
+        poller
+            .add_level(&listening, token, false)
+            .map_err(|error| error.to_string())?;
+        listeners.push((listening, *service));
+    }
+    // Standard input is watched for its end only when it is a pipe: a file or a terminal cannot be, or says nothing.
+    let input = Token {
+        index: 0,
+        generation: 0,
+        side: INPUT,
+    };
+    let watched = poller.add_level(std::io::stdin(), input, false).is_ok();
+    println!("{}", serde_json::Value::Object(ports));
+
+    let answers = Answers::new();
+    let mut connections: HashMap<u32, Connection> = HashMap::new();
+    let mut next = 0_u32;
+    let mut buffer = vec![b'x'; READ_BUFFER];
+    let end = Instant::now() + max;
+    while Instant::now() < end {
+        let count = poller
+            .wait(Some(Duration::from_secs(1)))
+            .map_err(|error| error.to_string())?;
+        for i in 0..count {
+            let Some((token, readiness)) = poller.event(i) else {
+                break;
+            };
+            match token.side {
+                INPUT if watched => {
+                    let mut byte = [0; 64];
+                    if rustix::io::read(std::io::stdin(), &mut byte).unwrap_or(0) == 0 {
+                        return Ok(());
+                    }
+                }
+                LISTENER => {
+                    let Some((listening, service)) = listeners.get(token.index as usize) else {
+                        continue;
+                    };
+                    while let Ok(accepted) = listening.accept() {
+                        next = next.wrapping_add(1);
+                        let token = Token {
+                            index: next,
+                            generation: 0,
+                            side: CONNECTION,
+                        };
+                        if poller.add(&accepted.socket, token).is_err() {
+                            continue;
+                        }
+                        let connection = Connection {
+                            socket: accepted.socket,
+                            service: *service,
+                            body: None,
+                            partial: Vec::new(),
+                            pending: Vec::new(),
+                            sent: 0,
+                        };
+                        connections.insert(next, connection);
+                    }
+                }
+                _ => {
+                    let Some(connection) = connections.get_mut(&token.index) else {
+                        continue;
+                    };
+                    let mut alive = true;
+                    if readiness.readable() {
+                        alive = connection.readable(&mut buffer, &answers);
+                    }
+                    if alive && readiness.writable() {
+                        alive = if connection.service == Service::Source {
+                            connection.pour(&buffer)
+                        } else {
+                            connection.flush()
+                        };
+                    }
+                    if !alive {
+                        connections.remove(&token.index);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let run = || {
+        let mut arguments = Arguments::read(std::env::args().skip(1))?;
+        let seconds = arguments.take("max-seconds", 3600.0)?;
+        arguments.finish()?;
+        serve(Duration::from_secs_f64(seconds))
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tg-backend: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the bench's backend and load generator share: arguments, HTTP/1 framing cheap enough not to be the limit, and
+//! the process's own CPU time. Knows nothing of the proxies between them.
+
+pub mod arguments;
+pub mod http;
+pub mod load;
+
+use std::time::Duration;
+
+/// The CPU time of this process so far.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}

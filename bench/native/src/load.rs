@@ -1,0 +1,46 @@
+//! The load generator: connections that send, wait for the whole answer, and send again (or at a fixed rate).
+
+pub mod connection;
+pub mod driver;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What is done on each connection.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// The bytes of one request; answers must be 200 and of the length of the first.
+    Http { request: Vec<u8> },
+    /// So many bytes there and back.
+    PingPong { size: usize },
+    /// Connect, one byte each way, close.
+    Connect,
+    /// Send for ever (true) or receive for ever; an operation is a MiB.
+    Bulk { up: bool },
+}
+
+/// How the work is driven.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub address: SocketAddr,
+    pub work: Work,
+    pub connections: usize,
+    /// Not measured.
+    pub warmup: Duration,
+    pub duration: Duration,
+    /// Operations a second over all connections; `None`: as fast as answers come.
+    pub rate: Option<f64>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    pub ops: u64,
+    pub warmup_ops: u64,
+    pub errors: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+    /// Nanoseconds per operation.
+    pub latency: hdrhistogram::Histogram<u64>,
+    pub first_error: Option<String>,
+}

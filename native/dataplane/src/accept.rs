@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidegate_rt::{Errno, Listening, Moment, Socket};
+use tidegate_rt::{Accepted, Listening, Moment, Socket};
 use tidegate_snapshot::Chain;
 use tidegate_stats::defs::listener as stat;
 
@@ -21,7 +21,7 @@ use crate::original_dst;
 use crate::shared::Bound;
 use crate::worker::Worker;
 
-/// Connections accepted per event; the rest waits for the next pass, so that accepting cannot starve traffic.
+/// Connections accepted per event at most; the rest waits for the next pass, so that accepting cannot starve traffic.
 const ACCEPTS_PER_EVENT: usize = 64;
 
 /// The addresses and birth of a downstream connection.
@@ -59,6 +59,9 @@ pub struct Acceptor {
     socket: Arc<Listening>,
     local: SocketAddr,
     listener: Rc<ListenerRuntime>,
+    /// How many to accept at the next event. One as long as connections come one at a time: the socket is watched
+    /// level-triggered, so the call that would find the queue empty is saved. Doubled while they queue up.
+    burst: usize,
 }
 
 impl Acceptor {
@@ -85,6 +88,7 @@ impl Acceptor {
                 socket,
                 local: bound.local,
                 listener: Rc::clone(listener),
+                burst: 1,
             })),
         );
         Some(key)
@@ -97,32 +101,33 @@ impl Acceptor {
 
     pub(crate) fn on_event(&mut self, worker: &mut Worker, event: Event) -> After {
         if let Event::Ready { .. } = event {
-            self.accept(worker, ACCEPTS_PER_EVENT);
+            let accepted = self.accept(worker, self.burst);
+            self.burst = if accepted == self.burst {
+                (self.burst * 2).min(ACCEPTS_PER_EVENT)
+            } else {
+                1
+            };
         }
         After::Keep
     }
 
     /// Accepts what is queued and stops listening.
     pub(crate) fn close(&mut self, worker: &mut Worker) {
-        self.accept(worker, usize::MAX);
+        let _all = self.accept(worker, usize::MAX);
         let _already_gone = worker.core.poller.remove(&*self.socket);
     }
 
-    fn accept(&mut self, worker: &mut Worker, at_most: usize) {
-        for _ in 0..at_most {
-            match self.socket.accept() {
-                Ok(accepted) => {
-                    let info = self.info(worker, &accepted.socket, accepted.remote);
-                    admit(worker, &self.listener, accepted.socket, info);
-                }
-                Err(Errno::AGAIN) => return,
-                Err(_) => {
-                    // Out of descriptors or memory: the connection stays queued and the socket stays ready, so the
-                    // next pass tries again.
-                    return;
-                }
-            }
+    /// Returns how many were accepted. Out of descriptors or memory counts as none left: the connection stays queued and
+    /// the socket stays ready, so the next pass tries again.
+    fn accept(&mut self, worker: &mut Worker, at_most: usize) -> usize {
+        for accepted in 0..at_most {
+            let Ok(Accepted { socket, remote }) = self.socket.accept() else {
+                return accepted;
+            };
+            let info = self.info(worker, &socket, remote);
+            admit(worker, &self.listener, socket, info);
         }
+        at_most
     }
 
     fn info(&self, worker: &mut Worker, socket: &Socket, remote: SocketAddr) -> ConnectionInfo {

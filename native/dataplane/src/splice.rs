@@ -105,7 +105,8 @@ impl Flow {
         self.pipe.is_some()
     }
 
-    /// Moves bytes until a socket would block. `limit`: the destination's buffer limit.
+    /// Moves bytes until a socket would block. `limit`: the destination's buffer limit. `last`: the other direction is done,
+    /// so the connection will be closed after this one's end, which says as much as a shutdown.
     #[inline]
     pub(crate) fn pump(
         &mut self,
@@ -113,6 +114,7 @@ impl Flow {
         source: &mut End,
         sink: &mut End,
         limit: u32,
+        last: bool,
     ) -> Pumped {
         for _ in 0..MOVES_PER_EVENT {
             if self.buffered() > 0 {
@@ -125,8 +127,10 @@ impl Flow {
                 if !self.shut {
                     self.shut = true;
                     self.release_pipe(core);
-                    // The destination may be gone already, which its own events will tell.
-                    let _gone = sink.socket.shutdown(ShutdownSide::Write);
+                    if !last {
+                        // The destination may be gone already, which its own events will tell.
+                        let _gone = sink.socket.shutdown(ShutdownSide::Write);
+                    }
                 }
                 return Pumped::Waiting;
             }

@@ -102,15 +102,6 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
         return;
     };
     let key = worker.conns.reserve();
-    if worker
-        .core
-        .poller
-        .add(&socket, key.token(DOWNSTREAM))
-        .is_err()
-    {
-        worker.conns.remove(key);
-        return;
-    }
     stats.inc(stat::DOWNSTREAM_CX_TOTAL);
     let mut session = Box::new(TcpProxySession {
         downstream: End::new(socket),
@@ -167,10 +158,6 @@ impl TcpProxySession {
             Event::Ready { side, ready } => {
                 if side == DOWNSTREAM {
                     self.downstream.ready(ready);
-                    // Until there is an upstream, nothing is read, an end or a reset included; Envoy does the same.
-                    if !self.is_connected() {
-                        return After::Keep;
-                    }
                 } else if let Some(upstream) = &mut self.upstream {
                     upstream.end.ready(ready);
                     if !upstream.is_connected() {
@@ -181,7 +168,9 @@ impl TcpProxySession {
                         if !ready.writable() {
                             return After::Keep;
                         }
-                        self.connected(worker, key);
+                        if self.connected(worker, key).is_err() {
+                            return self.finish(worker, Ending::Local);
+                        }
                     }
                 }
                 self.pump(worker, key)
@@ -256,7 +245,9 @@ impl TcpProxySession {
         }
     }
 
-    fn connected(&mut self, worker: &mut Worker, key: Key) {
+    /// Only now is the downstream socket watched: until there is an upstream nothing is read from it, an end or a reset
+    /// included, as in Envoy.
+    fn connected(&mut self, worker: &mut Worker, key: Key) -> Result<(), Errno> {
         if let Some(timer) = self.connect_timer.take() {
             worker.core.timers.cancel(timer);
         }
@@ -264,7 +255,14 @@ impl TcpProxySession {
         if let Some(upstream) = &mut self.upstream {
             upstream.connected(now);
         }
+        worker
+            .core
+            .poller
+            .add(&self.downstream.socket, key.token(DOWNSTREAM))?;
+        // Most clients speak first, and have spoken by now.
+        self.downstream.readable = true;
         self.touch_idle(worker, key);
+        Ok(())
     }
 
     /// A connect attempt failed (refused, unreachable or, with no error, timed out): the next one, if any is left.
@@ -325,10 +323,10 @@ impl TcpProxySession {
         let (up_limit, down_limit) = (upstream.buffer_limit(), self.listener.buffer_limit());
         let up = self
             .up
-            .pump(core, &mut self.downstream, &mut upstream.end, up_limit);
+            .pump(core, &mut self.downstream, &mut upstream.end, up_limit, self.down.is_done());
         let down = self
             .down
-            .pump(core, &mut upstream.end, &mut self.downstream, down_limit);
+            .pump(core, &mut upstream.end, &mut self.downstream, down_limit, self.up.is_done());
         let moved = (
             self.up.bytes_in - before.0,
             self.up.bytes_out - before.1,

@@ -63,6 +63,8 @@ pub struct Loaded {
     pub ads_tcp_keepalive: Option<TcpKeepalive>,
     /// `connection_keepalive` of the ADS cluster: interval and timeout.
     pub ads_http2_keepalive: Option<(Duration, Duration)>,
+    /// `envoy_grpc.retry_policy.retry_back_off` of the ADS stream: base and maximum, Envoy's defaults filled in.
+    pub ads_retry_back_off: (Duration, Duration),
 }
 
 /// What the ADS cluster's configuration says beyond the model.
@@ -71,7 +73,11 @@ struct AdsExtra {
     authority: String,
     http2: Option<Http2>,
     tcp_keepalive: Option<TcpKeepalive>,
+    retry_back_off: Option<(Duration, Duration)>,
 }
+
+/// Between attempts at the ADS stream, when the bootstrap does not say otherwise.
+const RETRY_BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 impl Decoder {
     /// Reads a bootstrap. v2 shapes are converted; what cannot be honoured is refused with its path.
@@ -125,6 +131,7 @@ fn load(
         ads_authority: extra.authority,
         ads_tcp_keepalive: extra.tcp_keepalive,
         ads_http2_keepalive: extra.http2.and_then(|http2| http2.keepalive),
+        ads_retry_back_off: extra.retry_back_off.unwrap_or(RETRY_BACK_OFF),
         bootstrap,
     })
 }
@@ -418,7 +425,7 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
         let metadata = service.each("initial_metadata", |header| {
             Ok((header.string("key"), header.string("value")))
         })?;
-        let (name, authority) = service.need("envoy_grpc", |grpc| {
+        let (name, authority, back_off) = service.need("envoy_grpc", |grpc| {
             grpc.ignore(
                 &["max_receive_message_length", "skip_envoy_headers"],
                 "the xDS client has no such limit",
@@ -426,11 +433,12 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
             Ok((
                 grpc.string("cluster_name"),
                 grpc.str("authority").to_owned(),
+                grpc.opt("retry_policy", retry_back_off)?.flatten(),
             ))
         })?;
-        Ok((name, authority, metadata))
+        Ok((name, authority, back_off, metadata))
     })?;
-    let (Some((cluster_name, authority, initial_metadata)), true) =
+    let (Some((cluster_name, authority, back_off, initial_metadata)), true) =
         (services.pop(), services.is_empty())
     else {
         return Err(fields.fault(
@@ -463,6 +471,7 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
         }
     };
     extra.authority = authority;
+    extra.retry_back_off = back_off;
     extra.tcp_keepalive = cluster.tcp_keepalive;
     extra.http2 = http2.as_ref().map(|http2| Http2 {
         keepalive: http2.keepalive,
@@ -473,6 +482,18 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
         keepalive: cluster.tcp_keepalive.and_then(|keepalive| keepalive.time),
         initial_metadata,
         cluster_name,
+    })
+}
+
+/// How long to wait between attempts at the stream. Without a maximum it is ten times the base, as Envoy has it.
+fn retry_back_off(fields: &Fields<'_>) -> Result<Option<(Duration, Duration)>> {
+    fields.opt("retry_back_off", |back_off| {
+        let base = back_off.duration("base_interval")?.unwrap_or_default();
+        let max = back_off.duration("max_interval")?.unwrap_or(base * 10);
+        if max < base {
+            return Err(back_off.fault("max_interval", "must be no less than the base_interval"));
+        }
+        Ok((base, max))
     })
 }
 

@@ -86,7 +86,73 @@ well_known! {
 pub struct HeaderName {
     text: Name,
     known: Option<WellKnown>,
+    joined: bool,
 }
+
+/// Headers that Envoy keeps one value of: further ones are joined to it with a comma as they arrive. All others are kept
+/// apart, and a matcher looks at each.
+const JOINED: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+    "access-control-allow-private-network",
+    "access-control-expose-headers",
+    "access-control-max-age",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "access-control-request-private-network",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "etag",
+    "grpc-accept-encoding",
+    "grpc-message",
+    "grpc-status",
+    "grpc-timeout",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "location",
+    "origin",
+    "proxy-connection",
+    "proxy-status",
+    "referer",
+    "server",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-client-trace-id",
+    "x-envoy-attempt-count",
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-external-address",
+    "x-envoy-internal",
+    "x-envoy-max-retries",
+    "x-envoy-original-path",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-service-time",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-request-id",
+];
 
 impl HeaderName {
     /// Lower-cases where needed.
@@ -98,15 +164,19 @@ impl HeaderName {
         };
         Self {
             known: WellKnown::find(&text),
+            joined: JOINED.binary_search(&&*text).is_ok(),
             text,
         }
     }
 
     pub fn known_as(known: WellKnown) -> Self {
-        Self {
-            text: Name::from(known.as_str()),
-            known: Some(known),
-        }
+        Self::new(known.as_str())
+    }
+
+    /// Whether several values of this header count as one, joined with commas.
+    #[inline]
+    pub fn is_joined(&self) -> bool {
+        self.joined
     }
 
     #[inline]

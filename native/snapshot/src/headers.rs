@@ -17,7 +17,8 @@ pub trait HeaderEdit {
     /// Adds a value after those present (where Envoy joins values of a header it knows, so does the implementer).
     fn append(&mut self, name: &HeaderName, value: &[u8]);
 
-    /// Replaces all values by this one, in the place of the first.
+    /// Replaces all values by this one. Envoy removes the header and adds it at the end, unless it is one that it keeps a
+    /// fixed place for.
     fn set(&mut self, name: &HeaderName, value: &[u8]);
 }
 
@@ -64,7 +65,15 @@ impl HeaderMutator {
 #[derive(Debug, Default)]
 pub struct HeaderScratch {
     values: Vec<u8>,
-    ends: Vec<usize>,
+    /// Where each value ends, and what is to be done with it.
+    steps: Vec<(usize, Step)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Skip,
+    Overwrite,
+    Append,
 }
 
 impl HeaderOps {
@@ -94,8 +103,8 @@ impl HeaderOps {
         self.remove.is_empty() && self.add.is_empty()
     }
 
-    /// Applies this level: removals first; then, with all values computed before any of them is put in, overwrites, then
-    /// additions.
+    /// Applies this level: removals first. Then all values are computed, and what exists is looked up, before anything is
+    /// put in: overwrites, then additions.
     pub fn apply<T: LogContext + HeaderEdit>(&self, target: &mut T, scratch: &mut HeaderScratch) {
         for name in &self.remove {
             target.remove(name);
@@ -104,32 +113,34 @@ impl HeaderOps {
             return;
         }
         scratch.values.clear();
-        scratch.ends.clear();
+        scratch.steps.clear();
         for add in &self.add {
+            let start = scratch.values.len();
             match &add.value {
                 Value::Literal(text) => scratch.values.extend_from_slice(text.as_bytes()),
                 Value::Format(format) => format.format(&*target, &mut scratch.values),
             }
-            scratch.ends.push(scratch.values.len());
+            let empty = scratch.values.len() == start;
+            let step = match add.action {
+                _ if empty && !add.keep_empty_value => Step::Skip,
+                AppendAction::OverwriteIfExistsOrAdd => Step::Overwrite,
+                AppendAction::OverwriteIfExists if target.contains(&add.name) => Step::Overwrite,
+                AppendAction::AddIfAbsent if !target.contains(&add.name) => Step::Append,
+                AppendAction::AppendIfExistsOrAdd => Step::Append,
+                AppendAction::OverwriteIfExists | AppendAction::AddIfAbsent => Step::Skip,
+            };
+            scratch.steps.push((scratch.values.len(), step));
         }
-        for overwriting in [true, false] {
+        for turn in [Step::Overwrite, Step::Append] {
             let mut start = 0;
-            for (add, end) in self.add.iter().zip(&scratch.ends) {
+            for (add, (end, step)) in self.add.iter().zip(&scratch.steps) {
                 let value = scratch.values.get(start..*end).unwrap_or_default();
                 start = *end;
-                if value.is_empty() && !add.keep_empty_value {
-                    continue;
-                }
-                match (add.action, overwriting) {
-                    (AppendAction::OverwriteIfExistsOrAdd, true) => target.set(&add.name, value),
-                    (AppendAction::OverwriteIfExists, true) if target.contains(&add.name) => {
-                        target.set(&add.name, value);
-                    }
-                    (AppendAction::AddIfAbsent, false) if !target.contains(&add.name) => {
-                        target.append(&add.name, value);
-                    }
-                    (AppendAction::AppendIfExistsOrAdd, false) => target.append(&add.name, value),
-                    _ => {}
+                match step {
+                    _ if *step != turn => {}
+                    Step::Overwrite => target.set(&add.name, value),
+                    Step::Append => target.append(&add.name, value),
+                    Step::Skip => {}
                 }
             }
         }
@@ -148,19 +159,20 @@ pub struct HeaderLevels<'a> {
 }
 
 impl<'a> HeaderLevels<'a> {
-    /// In Envoy's order of evaluation: weighted cluster, route, virtual host, route configuration; backwards when the most
-    /// specific is to win.
+    /// In Envoy's order of evaluation: the weighted cluster always first; then route, virtual host, route configuration, or
+    /// the other way round when the most specific is to win.
     fn in_order(&self) -> [Option<&'a HeaderMutator>; 4] {
-        let mut levels = [
+        let (first, last) = if self.most_specific_wins {
+            (self.route_configuration, self.route)
+        } else {
+            (self.route, self.route_configuration)
+        };
+        [
             self.weighted_cluster,
-            Some(self.route),
+            Some(first),
             Some(self.virtual_host),
-            Some(self.route_configuration),
-        ];
-        if self.most_specific_wins {
-            levels.reverse();
-        }
-        levels
+            Some(last),
+        ]
     }
 
     pub fn has_request_changes(&self) -> bool {
@@ -197,3 +209,6 @@ impl<'a> HeaderLevels<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

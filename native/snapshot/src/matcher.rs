@@ -11,7 +11,7 @@ use tidegate_model::matcher::{
 use crate::error::CompileError;
 use crate::header_name::HeaderName;
 use crate::regex::CompiledRegex;
-use crate::request::{RequestView, header_value};
+use crate::request::{RequestView, any_value};
 
 /// `type.matcher.v3.StringMatcher`.
 #[derive(Debug, Clone)]
@@ -149,25 +149,40 @@ impl CompiledHeader {
 
     #[inline]
     pub fn matches(&self, request: &impl RequestView) -> bool {
-        self.matches_value(header_value(request, &self.name).as_deref())
+        let matched = any_value(request, &self.name, |value| self.specifier.matches(value));
+        self.conclude(matched)
     }
 
-    /// `value` is all values of the header joined, `None` when absent.
+    /// For a single value, `None` when the header is absent.
     pub fn matches_value(&self, value: Option<&[u8]>) -> bool {
-        let value = match value {
-            None if self.missing_is_empty => Some(&b""[..]),
-            other => other,
-        };
-        let matched = match (&self.specifier, value) {
-            (HeaderSpecifier::Present(present), value) => value.is_some() == *present,
+        self.conclude(value.map(|value| self.specifier.matches(value)))
+    }
+
+    /// From whether any value matched; `None`: there is no value.
+    fn conclude(&self, any: Option<bool>) -> bool {
+        let matched = match (&self.specifier, any) {
+            (HeaderSpecifier::Present(present), any) => {
+                (any.is_some() || self.missing_is_empty) == *present
+            }
+            (_, Some(matched)) => matched,
+            (specifier, None) if self.missing_is_empty => specifier.matches(b""),
             // An absent header satisfies nothing but a presence matcher, inverted or not.
             (_, None) => return false,
-            (HeaderSpecifier::Range { start, end }, Some(value)) => {
-                parse_integer(value).is_some_and(|number| number >= *start && number < *end)
-            }
-            (HeaderSpecifier::String(string), Some(value)) => string.matches(value),
         };
         matched != self.invert
+    }
+}
+
+impl HeaderSpecifier {
+    #[inline]
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Present(_) => true,
+            Self::Range { start, end } => {
+                parse_integer(value).is_some_and(|number| number >= *start && number < *end)
+            }
+            Self::String(string) => string.matches(value),
+        }
     }
 }
 

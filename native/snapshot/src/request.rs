@@ -1,7 +1,5 @@
 //! What matching may ask of a request. The connection manager implements it over the bytes it parsed, without allocating.
 
-use std::borrow::Cow;
-
 use crate::header_name::{HeaderName, WellKnown};
 
 /// A request as the tables see it.
@@ -24,45 +22,54 @@ pub trait RequestView {
     fn each_header(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8]));
 }
 
-/// A header's value the way Envoy matches it: several values are joined with a comma; `host` is `:authority`.
+/// Whether any of a header's values satisfies `test`, as Envoy looks at them: `host` is `:authority`; several values of a
+/// header that Envoy joins are joined. `None`: the header is absent.
 #[inline]
-pub fn header_value<'a>(request: &'a impl RequestView, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+pub fn any_value(
+    request: &impl RequestView,
+    name: &HeaderName,
+    mut test: impl FnMut(&[u8]) -> bool,
+) -> Option<bool> {
     match name.known() {
-        Some(WellKnown::Method) => Some(Cow::Borrowed(request.method())),
-        Some(WellKnown::Path) => Some(Cow::Borrowed(request.path())),
-        Some(WellKnown::Authority | WellKnown::Host) => non_empty(request.authority()),
-        Some(WellKnown::Scheme) => non_empty(request.scheme()),
-        _ if name.is_pseudo() => None,
-        _ => {
-            let first = request.header(name)?;
-            let mut joined: Vec<u8> = Vec::new();
-            let mut seen = 0_u32;
-            request.each_header(name, &mut |value| {
-                match seen {
-                    0 => {}
-                    1 => {
-                        joined.extend_from_slice(first);
-                        joined.push(b',');
-                        joined.extend_from_slice(value);
-                    }
-                    _ => {
-                        joined.push(b',');
-                        joined.extend_from_slice(value);
-                    }
-                }
-                seen += 1;
-            });
-            Some(if seen > 1 {
-                Cow::Owned(joined)
-            } else {
-                Cow::Borrowed(first)
-            })
+        Some(WellKnown::Method) => return Some(test(request.method())),
+        Some(WellKnown::Path) => return Some(test(request.path())),
+        Some(WellKnown::Authority | WellKnown::Host) => {
+            return non_empty(request.authority()).map(test);
         }
+        Some(WellKnown::Scheme) => return non_empty(request.scheme()).map(test),
+        _ if name.is_pseudo() => return None,
+        _ => {}
     }
+    let first = request.header(name)?;
+    if !name.is_joined() {
+        if test(first) {
+            return Some(true);
+        }
+        let mut index = 0;
+        let mut found = false;
+        request.each_header(name, &mut |value| {
+            found = found || (index > 0 && test(value));
+            index += 1;
+        });
+        return Some(found);
+    }
+    let mut joined: Vec<u8> = Vec::new();
+    let mut index = 0;
+    request.each_header(name, &mut |value| {
+        if index == 1 {
+            joined.extend_from_slice(first);
+        }
+        if index > 0 {
+            joined.push(b',');
+            joined.extend_from_slice(value);
+        }
+        index += 1;
+    });
+    Some(test(if index > 1 { &joined } else { first }))
 }
 
-fn non_empty(value: &[u8]) -> Option<Cow<'_, [u8]>> {
-    (!value.is_empty()).then_some(Cow::Borrowed(value))
+fn non_empty(value: &[u8]) -> Option<&[u8]> {
+    (!value.is_empty()).then_some(value)
 }
 
 /// The path up to the query or fragment.

@@ -211,8 +211,17 @@ impl CompiledVirtualHost {
                 Some(Arc::new(CompiledRoute::ssl_redirect()))
             }
         };
+        let index = RouteIndex::compile(&routes);
+        if !index.as_ref().is_some_and(RouteIndex::has_regex_set) {
+            for (position, route) in routes.iter().enumerate() {
+                route
+                    .path
+                    .prepare()
+                    .map_err(|e| e.within(&format!("routes[{position}]")))?;
+            }
+        }
         Ok(Self {
-            index: RouteIndex::compile(&routes),
+            index,
             headers: HeaderMutator::compile(&config.headers)?,
             per_filter: CompiledPerFilter::compile(&config.per_filter)?,
             routes,

@@ -102,7 +102,6 @@ impl CompiledForward {
     fn compile(
         config: &Forward,
         path: &PathSpecifier,
-        case_sensitive: bool,
         names: &mut Names<'_>,
     ) -> Result<Self, CompileError> {
         let cluster = match &config.cluster {
@@ -141,7 +140,6 @@ impl CompiledForward {
             cluster,
             path_rewrite: PathRewrite::compile(
                 path,
-                case_sensitive,
                 config.prefix_rewrite.as_ref(),
                 config.regex_rewrite.as_ref(),
             )?,
@@ -229,12 +227,11 @@ impl CompiledRoute {
         names: &mut Names<'_>,
     ) -> Result<Self, CompileError> {
         let matches = &config.matches;
-        let path = PathMatch::compile(
+        let path = PathMatch::new(
             &matches.path,
             matches.case_sensitive,
             ignore_path_parameters,
-        )
-        .map_err(|e| e.within("match"))?;
+        );
         let query_parameters = matches
             .query_parameters
             .iter()
@@ -243,11 +240,11 @@ impl CompiledRoute {
             .map_err(|e| e.within("match.query_parameters"))?;
         let action = match &config.action {
             RouteAction::Route(forward) => CompiledAction::Route(Box::new(
-                CompiledForward::compile(forward, &matches.path, matches.case_sensitive, names)
+                CompiledForward::compile(forward, &matches.path, names)
                     .map_err(|e| e.within("route"))?,
             )),
             RouteAction::Redirect(redirect) => CompiledAction::Redirect(Box::new(
-                CompiledRedirect::compile(redirect, &matches.path, matches.case_sensitive)
+                CompiledRedirect::compile(redirect, &matches.path)
                     .map_err(|e| e.within("redirect"))?,
             )),
             RouteAction::DirectResponse(response) => {
@@ -300,7 +297,7 @@ impl CompiledRoute {
             query_parameters: Vec::new(),
             runtime_fraction: None,
             grpc: false,
-            action: CompiledAction::Redirect(Box::new(CompiledRedirect::plain(redirect))),
+            action: CompiledAction::Redirect(Box::new(CompiledRedirect::ssl(redirect))),
             header_mutations: HeaderMutator::default(),
             per_filter: CompiledPerFilter::default(),
             config: Arc::new(config),

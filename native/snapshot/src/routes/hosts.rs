@@ -106,18 +106,13 @@ impl HostTable {
     }
 }
 
-/// Where `:port` begins in an authority, if it ends in one; the colons of a bare IPv6 address are not mistaken for it.
+/// Where the port's colon is in an authority, as Envoy finds it: the last colon, unless it is inside brackets.
 pub fn port_start(authority: &[u8]) -> Option<usize> {
     let colon = memchr::memrchr(b':', authority)?;
-    let port = authority.get(colon + 1..)?;
-    if port.is_empty() || !port.iter().all(u8::is_ascii_digit) {
-        return None;
+    match memchr::memrchr(b']', authority) {
+        Some(bracket) if bracket > colon => None,
+        _ => Some(colon),
     }
-    let host = authority.get(..colon)?;
-    if host.last() != Some(&b']') && memchr::memchr(b':', host).is_some() {
-        return None;
-    }
-    Some(colon)
 }
 
 #[cfg(test)]
@@ -129,8 +124,7 @@ mod tests {
         assert_eq!(port_start(b"a.com:80"), Some(5));
         assert_eq!(port_start(b"[::1]:80"), Some(5));
         assert_eq!(port_start(b"[::1]"), None);
-        assert_eq!(port_start(b"::1:80"), None);
-        assert_eq!(port_start(b"a.com:"), None);
-        assert_eq!(port_start(b"a.com:8x"), None);
+        assert_eq!(port_start(b"a.com"), None);
+        assert_eq!(port_start(b"a.com:"), Some(5));
     }
 }

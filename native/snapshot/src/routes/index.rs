@@ -13,7 +13,7 @@ use super::lazy_regex_set::LazyRegexSet;
 use super::path_match::{PathKind, subject};
 use super::trie::Trie;
 use crate::header_name::HeaderName;
-use crate::request::{RequestView, header_value};
+use crate::request::{RequestView, any_value};
 use crate::runtime::Runtime;
 
 /// From here on an index beats the scan.
@@ -108,6 +108,11 @@ impl RouteIndex {
             return None;
         }
         Some(Self::build(routes))
+    }
+
+    /// Whether the routes' expressions are all in one automaton.
+    pub(super) fn has_regex_set(&self) -> bool {
+        self.regexes.is_some()
     }
 
     fn build(routes: &[Arc<CompiledRoute>]) -> Self {
@@ -218,11 +223,13 @@ impl RouteIndex {
                 .walk(lower, |positions| best.consider(positions));
         }
         for header in &self.headers {
-            if let Some(value) = header_value(request, &header.name)
-                && let Some(positions) = header.by_value.get(&*value)
-            {
-                best.consider(positions);
-            }
+            any_value(request, &header.name, |value| {
+                if let Some(positions) = header.by_value.get(value) {
+                    best.consider(positions);
+                }
+                // Every value may lead to a better route.
+                false
+            });
         }
         if let Some(regexes) = &self.regexes
             && regexes

@@ -1,5 +1,7 @@
 //! A route's path condition.
 
+use std::sync::OnceLock;
+
 use tidegate_model::Name;
 use tidegate_model::route::PathSpecifier;
 
@@ -18,34 +20,62 @@ pub(super) struct PathMatch {
 pub(super) enum PathKind {
     Prefix(Name),
     Exact(Name),
-    Regex(CompiledRegex),
+    Regex(PathRegex),
     /// Without trailing slash.
     SeparatedPrefix(Name),
     Connect,
 }
 
+/// An expression that is part of a set needs no automaton of its own, unless the set gives up: then it is compiled on
+/// first use. A thousand of them would cost megabytes.
+#[derive(Debug)]
+pub(super) struct PathRegex {
+    pattern: Name,
+    compiled: OnceLock<Option<CompiledRegex>>,
+}
+
+impl PathRegex {
+    fn is_match(&self, path: &[u8]) -> bool {
+        self.compiled
+            .get_or_init(|| CompiledRegex::full_match(&self.pattern).ok())
+            .as_ref()
+            .is_some_and(|regex| regex.is_match(path))
+    }
+}
+
 impl PathMatch {
-    pub(super) fn compile(
+    pub(super) fn new(
         specifier: &PathSpecifier,
         case_sensitive: bool,
         ignore_parameters: bool,
-    ) -> Result<Self, CompileError> {
+    ) -> Self {
         let kind = match specifier {
             PathSpecifier::Prefix(prefix) => PathKind::Prefix(Name::clone(prefix)),
             PathSpecifier::Path(path) => PathKind::Exact(Name::clone(path)),
-            PathSpecifier::SafeRegex(regex) => PathKind::Regex(
-                CompiledRegex::full_match(regex).map_err(|e| e.within("safe_regex.regex"))?,
-            ),
+            PathSpecifier::SafeRegex(pattern) => PathKind::Regex(PathRegex {
+                pattern: Name::clone(pattern),
+                compiled: OnceLock::new(),
+            }),
             PathSpecifier::PathSeparatedPrefix(prefix) => {
                 PathKind::SeparatedPrefix(Name::clone(prefix))
             }
             PathSpecifier::ConnectMatcher => PathKind::Connect,
         };
-        Ok(Self {
+        Self {
             kind,
             case_sensitive,
             ignore_parameters,
-        })
+        }
+    }
+
+    /// Compiles the expression, if this is one and no set contains it.
+    pub(super) fn prepare(&self) -> Result<(), CompileError> {
+        if let PathKind::Regex(regex) = &self.kind {
+            let compiled = CompiledRegex::full_match(&regex.pattern)
+                .map_err(|e| e.within("match.safe_regex.regex"))?;
+            regex.compiled.get_or_init(|| Some(compiled));
+        }
+        Ok(())
     }
 
     pub(super) fn everything() -> Self {

@@ -13,6 +13,8 @@ use crate::request::{RequestView, path_without_query};
 pub struct CompiledRedirect {
     pub config: Redirect,
     path: RedirectPath,
+    /// `require_tls`: the authority goes along as it is.
+    keep_authority: bool,
 }
 
 #[derive(Debug)]
@@ -24,37 +26,30 @@ enum RedirectPath {
 }
 
 impl CompiledRedirect {
-    pub(super) fn compile(
-        config: &Redirect,
-        path: &PathSpecifier,
-        case_sensitive: bool,
-    ) -> Result<Self, CompileError> {
+    pub(super) fn compile(config: &Redirect, path: &PathSpecifier) -> Result<Self, CompileError> {
         let path = match &config.path {
             PathRedirect::None => RedirectPath::Keep,
             PathRedirect::Path(path) => RedirectPath::Fixed(Name::clone(path)),
-            PathRedirect::PrefixRewrite(prefix) => RedirectPath::Rewrite(PathRewrite::compile(
-                path,
-                case_sensitive,
-                Some(prefix),
-                None,
-            )?),
-            PathRedirect::RegexRewrite(regex) => RedirectPath::Rewrite(PathRewrite::compile(
-                path,
-                case_sensitive,
-                None,
-                Some(regex),
-            )?),
+            PathRedirect::PrefixRewrite(prefix) => {
+                RedirectPath::Rewrite(PathRewrite::compile(path, Some(prefix), None)?)
+            }
+            PathRedirect::RegexRewrite(regex) => {
+                RedirectPath::Rewrite(PathRewrite::compile(path, None, Some(regex))?)
+            }
         };
         Ok(Self {
             config: config.clone(),
             path,
+            keep_authority: false,
         })
     }
 
-    pub(super) fn plain(config: Redirect) -> Self {
+    /// To the same place by TLS.
+    pub(super) fn ssl(config: Redirect) -> Self {
         Self {
             config,
             path: RedirectPath::Keep,
+            keep_authority: true,
         }
     }
 
@@ -87,22 +82,24 @@ impl CompiledRedirect {
 
     /// The request's host; its port goes when another one is given, or when the scheme changes and it was the old one's.
     fn kept_host<'a>(&self, authority: &'a [u8], current_scheme: &[u8]) -> &'a [u8] {
-        let Some(start) = port_start(authority) else {
+        let Some(start) = port_start(authority).filter(|_| !self.keep_authority) else {
             return authority;
         };
         let bare = authority.get(..start).unwrap_or(authority);
-        if self.config.port.is_some_and(|port| port != 0) {
-            return bare;
-        }
         let new_scheme: &[u8] = match &self.config.scheme {
-            SchemeRedirect::None => return authority,
+            SchemeRedirect::None => current_scheme,
             SchemeRedirect::Https => b"https",
             SchemeRedirect::Scheme(scheme) => scheme.as_bytes(),
         };
         let port = authority.get(start + 1..).unwrap_or_default();
-        let was_default = (current_scheme == b"http" && new_scheme == b"https" && port == b"80")
-            || (current_scheme == b"https" && new_scheme == b"http" && port == b"443");
-        if was_default { bare } else { authority }
+        let was_default = new_scheme != current_scheme
+            && ((current_scheme == b"http" && port == b"80")
+                || (current_scheme == b"https" && port == b"443"));
+        if was_default || self.config.port.is_some_and(|port| port != 0) {
+            bare
+        } else {
+            authority
+        }
     }
 
     fn path(&self, current: &[u8], out: &mut Vec<u8>) {

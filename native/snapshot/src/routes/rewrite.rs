@@ -35,7 +35,6 @@ enum Matched {
 impl PathRewrite {
     pub(super) fn compile(
         path: &PathSpecifier,
-        _case_sensitive: bool,
         prefix_rewrite: Option<&Name>,
         regex_rewrite: Option<&RegexRewrite>,
     ) -> Result<Self, CompileError> {

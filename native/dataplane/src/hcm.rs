@@ -1,25 +1,137 @@
-//! The HTTP connection manager.
+//! The HTTP connection manager: one downstream connection and the request it carries.
+//!
+//! The files of this folder follow a request: `downstream` reads and writes the client's socket, `request` prepares the
+//! head, `router` runs the filters, matches and picks an upstream, `upstream` takes the answer, `response` prepares its
+//! head, `local_reply` answers instead of an upstream, `upgrade` is the tunnel after 101, `timeouts` the clock, `log` what
+//! is written at the end.
+//!
+//! A stream is taken out of its connection while something happens to it, and put back by [`ServerConnection::settle`],
+//! which ends it when it is over.
+
+mod downstream;
+mod filters;
+mod finish;
+mod headers;
+mod local_reply;
+mod log;
+mod path;
+mod request;
+mod request_id;
+mod response;
+mod router;
+mod runtime;
+mod stream;
+mod timeouts;
+mod upgrade;
+mod upstream;
+mod worker_state;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidegate_snapshot::Chain;
+use tidegate_buf::{OutBuf, Watermark};
+use tidegate_codec::h1::HeadResume;
+use tidegate_rt::{LazyTimer, Moment};
+use tidegate_snapshot::{Chain, ResponseFlags};
+use tidegate_stats::defs::http as stat;
 
+use self::runtime::HcmRuntime;
+use self::stream::Stream;
+pub(crate) use self::upstream::Delivered;
+pub(crate) use self::worker_state::HttpState;
 use crate::accept::Downstream;
-use crate::conn::{After, Event, Key};
+use crate::conn::{After, Conn, Event, Key};
 use crate::listener::ListenerRuntime;
 use crate::worker::Worker;
 
+/// Go on reading: input was left over, or the upstream side can take more.
+pub(crate) const NUDGE_READ: u8 = 1;
+
+/// What the connection is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Requests are taken.
+    Open,
+    /// What is queued goes out, then the connection lingers (`true`) or closes.
+    Flushing { linger: bool },
+    /// Our end is closed; the client may take this long to close its own.
+    Lingering,
+    Closed,
+}
+
 /// A downstream HTTP connection.
 pub struct ServerConnection {
+    key: Key,
     downstream: Downstream,
+    hcm: Rc<HcmRuntime>,
+    /// Received, but not used yet: an incomplete head, or requests behind the present one.
+    input: Vec<u8>,
+    resume: HeadResume,
+    out: OutBuf,
+    mark: Watermark,
+    stream: Option<Box<Stream>>,
+    timer: LazyTimer,
+    phase: Phase,
+    /// The socket may have more to read.
+    readable: bool,
+    /// The client has closed its side; there may be bytes before the end.
+    closing: bool,
+    /// The end of the client's side has been read.
+    peer_closed: bool,
+    /// The socket has failed.
+    broken: bool,
+    requests: u32,
+    /// Since when no stream is active.
+    idle_since: Moment,
+    /// Since when a head is being received.
+    head_since: Option<Moment>,
+    linger_until: Option<Moment>,
+    max_duration: Option<Moment>,
+    /// The next response says `connection: close`.
+    draining: bool,
 }
 
 impl ServerConnection {
     /// Occupies a slot with an accepted connection.
     pub fn open(worker: &mut Worker, downstream: Downstream) {
-        let _ = worker;
-        drop(downstream);
+        let Some(hcm) = HttpState::manager(&mut worker.core, &downstream.chain, &downstream.listener) else {
+            return;
+        };
+        let key = worker.conns.reserve();
+        if worker.core.poller.add(&downstream.socket, key.token(0)).is_err() {
+            worker.conns.remove(key);
+            return;
+        }
+        let now = worker.core.now();
+        let stats = &hcm.stats;
+        stats.inc(stat::DOWNSTREAM_CX_TOTAL);
+        stats.inc(stat::DOWNSTREAM_CX_HTTP1_TOTAL);
+        stats.gauge_inc(stat::DOWNSTREAM_CX_ACTIVE);
+        stats.gauge_inc(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
+        let mut connection = Box::new(Self {
+            key,
+            mark: Watermark::new(downstream.listener.buffer_limit()),
+            max_duration: hcm.config.max_connection_duration.map(|duration| now + duration),
+            draining: false,
+            downstream,
+            hcm,
+            input: Vec::new(),
+            resume: HeadResume::default(),
+            out: OutBuf::new(),
+            stream: None,
+            timer: LazyTimer::new(),
+            phase: Phase::Open,
+            readable: false,
+            closing: false,
+            peer_closed: false,
+            broken: false,
+            requests: 0,
+            idle_since: now,
+            head_since: None,
+            linger_until: None,
+        });
+        connection.arm(&mut worker.core);
+        worker.conns.put(key, Conn::Http(connection));
     }
 
     pub fn listener(&self) -> &Rc<ListenerRuntime> {
@@ -30,7 +142,93 @@ impl ServerConnection {
         &self.downstream.chain
     }
 
-    pub fn on_event(&mut self, _worker: &mut Worker, _key: Key, _event: Event) -> After {
-        After::Close
+    pub fn on_event(&mut self, worker: &mut Worker, _key: Key, event: Event) -> After {
+        match event {
+            Event::Ready { ready, .. } => {
+                if ready.writable() && !self.out.is_empty() {
+                    self.flush(worker);
+                }
+                if ready.readable() {
+                    self.readable = true;
+                    self.closing |= ready.read_closed();
+                    self.read(worker);
+                    if ready.read_closed() {
+                        self.on_peer_gone(worker, ready.hung_up());
+                    }
+                }
+            }
+            Event::Timer(_) => self.on_timer(worker),
+            Event::Nudge(_) => {
+                self.unhold_request();
+                self.resume_input(worker);
+                self.read(worker);
+            }
+            Event::Drain => self.draining = self.stream.is_none() || self.draining,
+            Event::DrainDeadline => {
+                self.abort(worker, ResponseFlags::NONE, "drain_timeout");
+                self.phase = Phase::Closed;
+            }
+        }
+        self.after(worker)
+    }
+
+    /// What is left to do when an event has been handled, by whichever way it came.
+    fn after(&mut self, worker: &mut Worker) -> After {
+        if self.broken && self.phase != Phase::Closed {
+            self.abort(worker, ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
+            self.phase = Phase::Closed;
+        }
+        if let Phase::Flushing { linger } = self.phase
+            && self.out.is_empty()
+        {
+            self.flushed(&worker.core, linger);
+        }
+        if self.phase == Phase::Closed {
+            self.timer.cancel(&mut worker.core.timers);
+            self.out.clear(&mut worker.core.segments);
+            return After::Close;
+        }
+        self.arm(&mut worker.core);
+        After::Keep
+    }
+
+    /// Puts a stream back that something happened to, or ends it if it is over.
+    fn settle(&mut self, stream: Box<Stream>, worker: &mut Worker) {
+        if stream.response.complete {
+            self.finish(stream, worker);
+        } else {
+            self.stream = Some(stream);
+        }
+    }
+}
+
+impl Drop for ServerConnection {
+    fn drop(&mut self) {
+        let stats = &self.hcm.stats;
+        stats.inc(stat::DOWNSTREAM_CX_DESTROY);
+        stats.inc(if self.peer_closed || self.broken {
+            stat::DOWNSTREAM_CX_DESTROY_REMOTE
+        } else {
+            stat::DOWNSTREAM_CX_DESTROY_LOCAL
+        });
+        stats.gauge_dec(stat::DOWNSTREAM_CX_ACTIVE);
+        stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
+        let age = tidegate_rt::Clock::precise().since(self.downstream.info.accepted_at);
+        stats.record(stat::DOWNSTREAM_CX_LENGTH_MS, age.as_millis() as u64);
+        if self.stream.is_some() {
+            stats.gauge_dec(stat::DOWNSTREAM_RQ_ACTIVE);
+        }
+    }
+}
+
+/// Puts a downstream connection back into its slot after an upstream event touched it, or closes it.
+pub(crate) fn put_back(worker: &mut Worker, mut connection: Box<ServerConnection>) {
+    let key = connection.key;
+    match connection.after(worker) {
+        After::Keep => worker.conns.put(key, Conn::Http(connection)),
+        After::Close => {
+            drop(connection);
+            worker.conns.remove(key);
+        }
     }
 }

@@ -16,6 +16,7 @@ use tidegate_stats::{Def, Group};
 use super::{LogBuffers, own_timer};
 use crate::cluster::{ClusterRuntime, Clusters};
 use crate::conn::{Key, TimerKey};
+use crate::hcm::HttpState;
 use crate::listener::Listeners;
 use crate::pool::Pools;
 use crate::shared::{Generation, Shared, WorkerContext};
@@ -52,6 +53,8 @@ pub struct Core {
     pub listeners: Listeners,
     /// Upstream HTTP connection pools.
     pub pools: Pools,
+    /// What the HTTP connections share.
+    pub(crate) http: HttpState,
     /// Free segments for `OutBuf`.
     pub segments: SegmentPool,
     pub pipes: PipePool,
@@ -81,6 +84,7 @@ impl Core {
             clusters: Clusters::new(),
             listeners: Listeners::new(),
             pools: Pools::default(),
+            http: HttpState::new(),
             segments: SegmentPool::new(),
             pipes: PipePool::new(PIPES),
             logs: LogBuffers::new(

@@ -1,0 +1,154 @@
+//! The HTTP filters before the router: CORS and fault injection.
+
+use std::rc::Rc;
+
+use tidegate_snapshot::ResponseFlags;
+use tidegate_snapshot::cors::CorsDecision;
+use tidegate_snapshot::fault::Abort;
+use tidegate_stats::defs::{cors, fault as fault_stat};
+
+use super::ServerConnection;
+use super::local_reply::Reply;
+use super::runtime::Filter;
+use super::stream::{Stream, StreamRoute};
+use crate::worker::Worker;
+
+/// What a filter decides about the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Continue,
+    /// It has been answered.
+    Answered,
+    /// Go on later, from the stream's next filter.
+    Wait,
+}
+
+impl ServerConnection {
+    pub(super) fn is_disabled(&self, stream: &Stream, filter: Filter) -> bool {
+        let Some(config) = self.hcm.config.http_filters.get(filter.index) else { return false };
+        match &stream.route {
+            Some(route) => route.per_filter().disabled(&config.name, config.disabled),
+            None => config.disabled,
+        }
+    }
+
+    /// The CORS filter's request side.
+    pub(super) fn cors(&mut self, stream: &mut Stream, worker: &mut Worker) -> Verdict {
+        let Some(policy) = stream.route.as_ref().and_then(|route| route.per_filter().cors()) else {
+            return Verdict::Continue;
+        };
+        let request = &stream.request;
+        let runtime = std::sync::Arc::clone(worker.core.snapshot.runtime());
+        if let Some(origin) = policy.origin(request) {
+            self.hcm.cors_stats.inc(if policy.origin_allowed(origin) { cors::ORIGIN_VALID } else { cors::ORIGIN_INVALID });
+        }
+        match policy.decide(request, stream.random, &runtime) {
+            CorsDecision::Ignore => Verdict::Continue,
+            CorsDecision::Annotate => {
+                stream.cors = true;
+                Verdict::Continue
+            }
+            CorsDecision::Preflight => {
+                stream.response.headers.clear();
+                let headers = &mut stream.response.headers;
+                policy.preflight_headers(request, |name, value| headers.add(name.as_bytes(), value));
+                stream.cors = true;
+                stream.response.status = 200;
+                stream.details = std::borrow::Cow::Borrowed("cors_response");
+                self.choose_cluster(stream, &mut worker.core);
+                self.send_reply(stream, worker, &[]);
+                Verdict::Answered
+            }
+        }
+    }
+
+    /// The CORS filter's response side.
+    pub(super) fn annotate_cors(&self, stream: &mut Stream) {
+        let Some(policy) = stream.route.as_ref().and_then(|route| route.per_filter().cors()) else { return };
+        let Some(origin) = policy.origin(&stream.request) else { return };
+        let headers = &mut stream.response.headers;
+        policy.response_headers(origin, |name, value| headers.set(name.as_bytes(), value));
+    }
+
+    /// The fault filter: holds the request, aborts it, or lets it pass.
+    pub(super) fn fault(&mut self, stream: &mut Stream, worker: &mut Worker, index: usize) -> Verdict {
+        self.choose_cluster(stream, &mut worker.core);
+        let hcm = Rc::clone(&self.hcm);
+        let of_route = stream.route.as_ref().and_then(|route| route.per_filter().fault());
+        let of_filter = || hcm.compiled().and_then(|compiled| compiled.filters.get(index)).and_then(|f| f.fault.as_ref());
+        let Some(fault) = of_route.or_else(of_filter) else { return Verdict::Continue };
+        let cluster = stream.cluster.as_ref().map(|cluster| &*cluster.config.name);
+        if !fault.applies(&stream.request, cluster) {
+            return Verdict::Continue;
+        }
+        if let Some(max) = fault.config.max_active_faults
+            && self.hcm.fault_stats.gauge(fault_stat::ACTIVE_FAULTS) >= i64::from(max)
+        {
+            self.hcm.fault_stats.inc(fault_stat::FAULTS_OVERFLOW);
+            return Verdict::Continue;
+        }
+        let delay = fault.delay(&stream.request, worker.core.rng.next_u64());
+        // Whether to abort is decided now, and done when the delay is over.
+        let abort = fault.abort(&stream.request, worker.core.rng.next_u64());
+        if delay.is_some() || abort.is_some() {
+            stream.active_fault = true;
+            self.hcm.fault_stats.gauge_inc(fault_stat::ACTIVE_FAULTS);
+        }
+        if let Some(delay) = delay {
+            self.hcm.fault_stats.inc(fault_stat::DELAYS_INJECTED);
+            stream.flags.insert(ResponseFlags::DELAY_INJECTED);
+            stream.deadlines.delay = Some(worker.core.now() + delay);
+            stream.abort = abort;
+            return Verdict::Wait;
+        }
+        match abort {
+            Some(abort) => {
+                self.abort_request(stream, worker, abort);
+                Verdict::Answered
+            }
+            None => Verdict::Continue,
+        }
+    }
+
+    fn abort_request(&mut self, stream: &mut Stream, worker: &mut Worker, abort: Abort) {
+        self.hcm.fault_stats.inc(fault_stat::ABORTS_INJECTED);
+        stream.flags.insert(ResponseFlags::FAULT_INJECTED);
+        let (status, grpc_status) = match abort {
+            Abort::HttpStatus(status) => (status, None),
+            Abort::GrpcStatus(status) => (200, Some(status)),
+        };
+        let reply = Reply { grpc_status, ..Reply::new(status, b"fault filter abort", "fault_filter_abort") };
+        self.reply(stream, worker, reply);
+    }
+
+    /// An injected delay is over.
+    pub(super) fn after_delay(&mut self, stream: &mut Stream, worker: &mut Worker) {
+        self.end_fault(stream);
+        match stream.abort.take() {
+            Some(abort) => self.abort_request(stream, worker, abort),
+            None => self.run_filters(stream, worker, &[]),
+        }
+    }
+
+    /// The stream no longer counts among the active faults.
+    pub(super) fn end_fault(&self, stream: &mut Stream) {
+        if std::mem::take(&mut stream.active_fault) {
+            self.hcm.fault_stats.gauge_dec(fault_stat::ACTIVE_FAULTS);
+        }
+    }
+}
+
+/// The timeouts that a route sets apart from its connection manager.
+impl ServerConnection {
+    pub(super) fn set_route_timeouts(&self, stream: &mut Stream) {
+        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else { return };
+        if let Some(timeout) = forward.config.idle_timeout {
+            stream.deadlines.idle_timeout = timeout;
+        }
+        if let Some(max) = &forward.config.max_stream_duration
+            && let Some(duration) = max.max_stream_duration
+        {
+            stream.deadlines.max_duration = duration.map(|duration| stream.times.start + duration);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The end of a stream: its upstream is let go, it is counted, logged, and its memory kept for the next.
+
+use std::borrow::Cow;
+
+use tidegate_snapshot::ResponseFlags;
+use tidegate_stats::defs::cluster as cluster_stat;
+use tidegate_stats::defs::http as stat;
+use tidegate_stats::defs::listener_http;
+
+use super::stream::{Stream, Upstream};
+use super::{Phase, ServerConnection};
+use crate::pool;
+use crate::worker::{Core, Worker};
+
+impl ServerConnection {
+    /// Lets go of whatever upstream the stream has or waits for, before its response is complete.
+    pub(super) fn detach_upstream(&self, stream: &mut Stream, worker: &mut Worker) {
+        match std::mem::take(&mut stream.upstream) {
+            Upstream::None => {}
+            Upstream::Pending(id) => {
+                if let Some(cluster) = &stream.cluster {
+                    cluster.stats.inc(cluster_stat::UPSTREAM_RQ_CANCELLED);
+                }
+                pool::cancel(worker, id, self.key);
+            }
+            Upstream::Active(key) => {
+                if let Some(cluster) = &stream.cluster {
+                    cluster.stats.inc(cluster_stat::UPSTREAM_RQ_TX_RESET);
+                }
+                stream.active = None;
+                pool::discard(worker, key);
+            }
+        }
+        stream.request.pending.clear(&mut worker.core.segments);
+    }
+
+    /// Ends the present stream, if there is one, without an answer.
+    pub(super) fn abort(&mut self, worker: &mut Worker, flag: ResponseFlags, details: &'static str) {
+        let Some(mut stream) = self.stream.take() else { return };
+        let stats = &self.hcm.stats;
+        stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
+        stats.inc(stat::DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
+        stats.inc(stat::DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ);
+        stream.flags.insert(flag);
+        stream.details = Cow::Borrowed(details);
+        self.finish(stream, worker);
+    }
+
+    /// Counts, logs and forgets a stream; then the connection goes on or ends.
+    pub(super) fn finish(&mut self, mut stream: Box<Stream>, worker: &mut Worker) {
+        self.detach_upstream(&mut stream, worker);
+        self.end_fault(&mut stream);
+        let core = &mut worker.core;
+        let now = core.now();
+        stream.times.downstream_tx_end.get_or_insert(now);
+        stream.active = None;
+        self.count(&stream, core);
+        self.write_logs(&stream, core);
+        let (tunnel, complete) = (stream.response.tunnel, stream.request.complete);
+        if tunnel {
+            self.hcm.stats.gauge_dec(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
+        }
+        core.http.give_stream(stream);
+        self.idle_since = now;
+        if self.phase == Phase::Open && (self.draining || !complete || tunnel) {
+            self.phase = Phase::Flushing { linger: !complete };
+            self.linger_until = self.hcm.config.delayed_close_timeout.map(|timeout| now + timeout);
+        }
+        self.next_request(core);
+    }
+
+    fn count(&self, stream: &Stream, core: &Core) {
+        let (stats, listener) = (&self.hcm.stats, &self.hcm.listener_stats);
+        stats.gauge_dec(stat::DOWNSTREAM_RQ_ACTIVE);
+        stats.record(stat::DOWNSTREAM_RQ_TIME, core.now().since(stream.times.start).as_millis() as u64);
+        let (class, of_listener) = match stream.response.status / 100 {
+            1 => (stat::DOWNSTREAM_RQ_1XX, listener_http::DOWNSTREAM_RQ_1XX),
+            2 => (stat::DOWNSTREAM_RQ_2XX, listener_http::DOWNSTREAM_RQ_2XX),
+            3 => (stat::DOWNSTREAM_RQ_3XX, listener_http::DOWNSTREAM_RQ_3XX),
+            4 => (stat::DOWNSTREAM_RQ_4XX, listener_http::DOWNSTREAM_RQ_4XX),
+            5 => (stat::DOWNSTREAM_RQ_5XX, listener_http::DOWNSTREAM_RQ_5XX),
+            _ => return,
+        };
+        stats.inc(stat::DOWNSTREAM_RQ_COMPLETED);
+        stats.inc(class);
+        listener.inc(listener_http::DOWNSTREAM_RQ_COMPLETED);
+        listener.inc(of_listener);
+    }
+}

@@ -1,0 +1,286 @@
+//! The header list of one message: lines in one store, edited by pointing at other lines.
+//!
+//! A received head is copied once; what is added lies behind it in the same store, already in wire form. Writing the
+//! list out copies runs of untouched neighbouring lines in one piece. Nothing is allocated once the store has grown
+//! to the size of the traffic. This module must not know what any header means.
+
+use tidegate_codec::h1::{HeadScratch, Header, KnownHeader, Span};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct HeaderList {
+    store: Vec<u8>,
+    lines: Vec<Header>,
+    /// One bit per [`KnownHeader`] that may be present: set by every addition, never cleared by a removal.
+    present: u128,
+}
+
+/// A store larger than this is given back when the message is over.
+const KEEP_CAPACITY: usize = 16 * 1024;
+
+const fn bit(known: KnownHeader) -> u128 {
+    1 << known as u8
+}
+
+impl HeaderList {
+    pub(crate) fn clear(&mut self) {
+        self.lines.clear();
+        self.store.clear();
+        self.present = 0;
+        if self.store.capacity() > KEEP_CAPACITY {
+            self.store = Vec::new();
+        }
+    }
+
+    /// Starts from a received head and the lines that the parser found in it.
+    pub(crate) fn receive(&mut self, head: &[u8], scratch: &HeadScratch) {
+        self.clear();
+        self.store.extend_from_slice(head);
+        self.lines.extend_from_slice(scratch.headers());
+        for line in &self.lines {
+            self.present |= bit(line.known);
+        }
+    }
+
+    /// Keeps text in the store that belongs to the message but is no header (a rewritten path).
+    pub(crate) fn keep(&mut self, text: &[u8]) -> Span {
+        let start = self.store.len();
+        self.store.extend_from_slice(text);
+        Span::new(start, self.store.len())
+    }
+
+    #[inline]
+    pub(crate) fn text(&self, span: Span) -> &[u8] {
+        span.of(&self.store)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Bytes of names and values, as Envoy counts them for `%REQUEST_HEADERS_BYTES%`.
+    pub(crate) fn byte_size(&self) -> u64 {
+        self.lines.iter().map(|line| (line.name.len() + line.value.len()) as u64).sum()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines.iter().map(|line| (line.name.of(&self.store), line.value.of(&self.store)))
+    }
+
+    #[inline]
+    pub(crate) fn has(&self, known: KnownHeader) -> bool {
+        self.present & bit(known) != 0 && self.lines.iter().any(|line| line.known == known)
+    }
+
+    /// The first value of a known header.
+    #[inline]
+    pub(crate) fn known(&self, known: KnownHeader) -> Option<&[u8]> {
+        if self.present & bit(known) == 0 {
+            return None;
+        }
+        self.lines.iter().find(|line| line.known == known).map(|line| line.value.of(&self.store))
+    }
+
+    /// Where the first value of a known header lies.
+    #[inline]
+    pub(crate) fn known_span(&self, known: KnownHeader) -> Option<Span> {
+        if self.present & bit(known) == 0 {
+            return None;
+        }
+        self.lines.iter().find(|line| line.known == known).map(|line| line.value)
+    }
+
+    #[inline]
+    fn is_named(&self, line: &Header, name: &[u8]) -> bool {
+        line.name.len() == name.len() && line.name.of(&self.store).eq_ignore_ascii_case(name)
+    }
+
+    /// The first value.
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.lines.iter().find(|line| self.is_named(line, name)).map(|line| line.value.of(&self.store))
+    }
+
+    /// All values in order.
+    pub(crate) fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.lines.iter().filter(move |line| self.is_named(line, name)).map(|line| line.value.of(&self.store))
+    }
+
+    /// Removes every header of that name; says whether there was one.
+    pub(crate) fn remove(&mut self, name: &[u8]) -> bool {
+        let before = self.lines.len();
+        let store = &self.store;
+        self.lines.retain(|line| line.name.len() != name.len() || !line.name.of(store).eq_ignore_ascii_case(name));
+        self.lines.len() != before
+    }
+
+    #[inline]
+    pub(crate) fn remove_known(&mut self, known: KnownHeader) -> bool {
+        if self.present & bit(known) == 0 {
+            return false;
+        }
+        let before = self.lines.len();
+        self.lines.retain(|line| line.known != known);
+        self.lines.len() != before
+    }
+
+    /// Keeps the headers for which `keep` says so; it gets the line and its value.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Header, &[u8]) -> bool) {
+        let store = &self.store;
+        self.lines.retain(|line| keep(line, line.value.of(store)));
+    }
+
+    fn write_line(&mut self, known: KnownHeader, name: &[u8], value: &[u8]) -> Header {
+        let start = self.store.len();
+        self.store.extend_from_slice(name);
+        self.store.extend_from_slice(b": ");
+        self.store.extend_from_slice(value);
+        self.store.extend_from_slice(b"\r\n");
+        let value_start = start + name.len() + 2;
+        self.present |= bit(known);
+        Header {
+            name: Span::new(start, start + name.len()),
+            value: Span::new(value_start, value_start + value.len()),
+            line_end: self.store.len() as u32,
+            known,
+            hop_by_hop: false,
+        }
+    }
+
+    /// Adds a header, whatever is there already. `name` is lower case.
+    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) {
+        let line = self.write_line(KnownHeader::from_name(name), name, value);
+        self.lines.push(line);
+    }
+
+    /// As [`Self::add`] for a known name.
+    #[inline]
+    pub(crate) fn add_known(&mut self, known: KnownHeader, value: &[u8]) {
+        let line = self.write_line(known, known.name().as_bytes(), value);
+        self.lines.push(line);
+    }
+
+    /// The header has this value and no other afterwards; it keeps its place if it had one.
+    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) {
+        let line = self.write_line(KnownHeader::from_name(name), name, value);
+        let store = &self.store;
+        Self::replace_in(&mut self.lines, line, |other| other.name.len() == name.len() && other.name.of(store).eq_ignore_ascii_case(name));
+    }
+
+    /// As [`Self::set`] for a known name.
+    pub(crate) fn set_known(&mut self, known: KnownHeader, value: &[u8]) {
+        if self.present & bit(known) == 0 {
+            self.add_known(known, value);
+            return;
+        }
+        let line = self.write_line(known, known.name().as_bytes(), value);
+        Self::replace_in(&mut self.lines, line, |other| other.known == known);
+    }
+
+    fn replace_in(lines: &mut Vec<Header>, line: Header, is_old: impl Fn(&Header) -> bool) {
+        let mut placed = false;
+        lines.retain_mut(|other| {
+            if !is_old(other) {
+                return true;
+            }
+            if placed {
+                return false;
+            }
+            *other = line;
+            placed = true;
+            true
+        });
+        if !placed {
+            lines.push(line);
+        }
+    }
+
+    /// Joins all values of `name` and one more with commas into one header, or adds it.
+    pub(crate) fn append(&mut self, name: &[u8], value: &[u8]) {
+        let mut joined = Vec::new();
+        for old in self.get_all(name) {
+            joined.extend_from_slice(old);
+            joined.push(b',');
+        }
+        joined.extend_from_slice(value);
+        self.set(name, &joined);
+    }
+
+    /// Makes one line of several of the same known name, joined with commas, as Envoy's inline headers are.
+    pub(crate) fn join_known(&mut self, known: KnownHeader) {
+        if self.present & bit(known) == 0 || self.lines.iter().filter(|line| line.known == known).count() < 2 {
+            return;
+        }
+        let mut joined = Vec::new();
+        for line in self.lines.iter().filter(|line| line.known == known) {
+            if !joined.is_empty() {
+                joined.push(b',');
+            }
+            joined.extend_from_slice(line.value.of(&self.store));
+        }
+        self.set_known(known, &joined);
+    }
+
+    /// Writes all lines, CRLF after each.
+    #[inline]
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let mut run = Span::EMPTY;
+        for line in &self.lines {
+            if line.name.start != run.end {
+                out.extend_from_slice(run.of(&self.store));
+                run.start = line.name.start;
+            }
+            run.end = line.line_end;
+        }
+        out.extend_from_slice(run.of(&self.store));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_codec::h1::{Limits, parse_request};
+
+    fn parse(head: &[u8]) -> HeaderList {
+        let mut scratch = HeadScratch::new();
+        parse_request(head, &mut scratch, &Limits::default()).unwrap().unwrap();
+        let mut list = HeaderList::default();
+        list.receive(head, &scratch);
+        list
+    }
+
+    fn written(list: &HeaderList) -> String {
+        let mut out = Vec::new();
+        list.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn untouched_lines_are_copied_as_they_came() {
+        let list = parse(b"GET / HTTP/1.1\r\nHost: a\r\nX-Foo:   Bar \r\n\r\n");
+        assert_eq!(written(&list), "Host: a\r\nX-Foo:   Bar \r\n");
+        assert_eq!(list.get(b"x-foo"), Some(&b"Bar"[..]));
+    }
+
+    #[test]
+    fn edits() {
+        let mut list = parse(b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nB: c\r\nx-a: 3\r\n\r\n");
+        assert_eq!(list.get(b"x-a"), Some(&b"1"[..]));
+        list.append(b"x-a", b"4");
+        assert_eq!(written(&list), "Host: a\r\nx-a: 1,2,3,4\r\nB: c\r\n");
+        list.set(b"b", b"d");
+        list.set(b"new", b"e");
+        list.add_known(KnownHeader::XEnvoyInternal, b"1");
+        list.remove(b"X-A");
+        assert_eq!(written(&list), "Host: a\r\nb: d\r\nnew: e\r\nx-envoy-internal: 1\r\n");
+        assert!(list.remove_known(KnownHeader::Host));
+        assert_eq!(list.known(KnownHeader::Host), None);
+        assert_eq!(list.len(), 3);
+    }
+
+    #[test]
+    fn known_names_join() {
+        let mut list = parse(b"GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 1\r\nb: c\r\nX-Forwarded-For: 2\r\n\r\n");
+        list.join_known(KnownHeader::XForwardedFor);
+        assert_eq!(written(&list), "host: a\r\nx-forwarded-for: 1,2\r\nb: c\r\n");
+    }
+}

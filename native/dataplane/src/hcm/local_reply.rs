@@ -1,0 +1,244 @@
+//! Answers that no upstream gave: their status, body and headers, byte for byte as Envoy writes them.
+
+use std::borrow::Cow;
+
+use tidegate_codec::h1::{
+    KnownHeader, Method, ParseError, Refusal, RequestHead, ResponseFraming, reason_phrase,
+};
+use tidegate_snapshot::ResponseFlags;
+use tidegate_stats::defs::cluster as cluster_stat;
+use tidegate_stats::defs::http as stat;
+
+use super::stream::Stream;
+use super::{Phase, ServerConnection, request, response};
+use crate::pool::PoolFailure;
+use crate::worker::Worker;
+
+/// What to answer.
+pub(super) struct Reply<'a> {
+    pub(super) status: u16,
+    pub(super) body: &'a [u8],
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub(super) details: Cow<'static, str>,
+    pub(super) location: Option<Vec<u8>>,
+    pub(super) grpc_status: Option<u32>,
+    /// `x-envoy-overloaded: true`
+    pub(super) overloaded: bool,
+}
+
+impl<'a> Reply<'a> {
+    pub(super) const fn new(status: u16, body: &'a [u8], details: &'static str) -> Self {
+        Self {
+            status,
+            body,
+            details: Cow::Borrowed(details),
+            location: None,
+            grpc_status: None,
+            overloaded: false,
+        }
+    }
+}
+
+/// The gRPC status that stands for an HTTP status.
+const fn grpc_status(http: u16) -> u32 {
+    match http {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+impl ServerConnection {
+    /// As [`Self::reply`] for what went wrong with a cluster's host or connection, which the cluster counts.
+    pub(super) fn reply_upstream(&mut self, stream: &mut Stream, worker: &mut Worker, reply: Reply<'_>) {
+        if let Some(cluster) = &stream.cluster
+            && self.hcm.dynamic_stats
+            && !stream.response.started
+        {
+            cluster.stats.inc(cluster_stat::UPSTREAM_RQ_COMPLETED);
+            response::count_code(cluster, stream.request.internal, reply.status);
+            if let Some(host) = &stream.host {
+                host.state.count(|cells| &cells.rq_error);
+            }
+        }
+        self.reply(stream, worker, reply);
+    }
+
+    /// Answers the request, or cuts the response off if it has begun.
+    pub(super) fn reply(&mut self, stream: &mut Stream, worker: &mut Worker, reply: Reply<'_>) {
+        if stream.response.started {
+            let details = reply.details;
+            self.cut_with(stream, worker, details);
+            return;
+        }
+        self.detach_upstream(stream, worker);
+        stream.details = reply.details;
+        stream.response.headers.clear();
+        if let Some(location) = &reply.location {
+            stream.response.headers.add_known(KnownHeader::Location, location);
+        }
+        self.mutate_response(stream, &mut worker.core);
+        let headers = &mut stream.response.headers;
+        if reply.overloaded && !self.hcm.suppress_envoy_headers {
+            headers.set_known(KnownHeader::XEnvoyOverloaded, b"true");
+        }
+        stream.response.status = reply.status;
+        let mut body = reply.body;
+        let mut buffer = itoa::Buffer::new();
+        if stream.request.grpc {
+            stream.response.status = 200;
+            headers.set_known(KnownHeader::ContentType, b"application/grpc");
+            let status = reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status));
+            headers.set_known(KnownHeader::GrpcStatus, buffer.format(status).as_bytes());
+            if !body.is_empty() {
+                headers.set_known(KnownHeader::GrpcMessage, &percent_encode(body));
+            }
+            body = &[];
+        } else if !body.is_empty() {
+            headers.set_known(KnownHeader::ContentLength, buffer.format(body.len()).as_bytes());
+            if !headers.has(KnownHeader::ContentType) {
+                headers.add_known(KnownHeader::ContentType, b"text/plain");
+            }
+        }
+        if stream.response.status == 400 {
+            // There has been a messaging error: whatever follows is not to be trusted.
+            stream.request.close = true;
+        }
+        self.send_reply(stream, worker, body);
+    }
+
+    /// Encodes and sends a whole response of our own.
+    pub(super) fn send_reply(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        let body = if stream.request.method == Method::Head { &[][..] } else { body };
+        let ends = body.is_empty();
+        self.encode_head(stream, worker, ResponseFraming::Length(body.len() as u64), ends);
+        let head = std::mem::take(&mut worker.core.http.head);
+        self.write(&mut worker.core, &[&head, body]);
+        worker.core.http.head = head;
+        let now = worker.core.now();
+        stream.response.started = true;
+        stream.response.bytes = body.len() as u64;
+        stream.response.complete = true;
+        stream.times.downstream_tx_begin = Some(now);
+        stream.times.downstream_tx_end = Some(now);
+    }
+
+    /// The response cannot be completed: the client learns it by the connection's end.
+    pub(super) fn cut(&mut self, stream: &mut Stream, worker: &mut Worker, details: &'static str) {
+        self.cut_with(stream, worker, Cow::Borrowed(details));
+    }
+
+    fn cut_with(&mut self, stream: &mut Stream, worker: &mut Worker, details: Cow<'static, str>) {
+        self.hcm.stats.inc(stat::DOWNSTREAM_RQ_TX_RESET);
+        self.detach_upstream(stream, worker);
+        stream.details = details;
+        stream.response.complete = true;
+        self.phase = Phase::Flushing { linger: false };
+    }
+
+    /// Bytes that are no request head: a stream is made for the answer and the log line.
+    pub(super) fn refuse_bytes(&mut self, worker: &mut Worker, error: ParseError) {
+        let mut stream = self.open_stream(&mut worker.core);
+        stream.times.start = self.head_since.take().unwrap_or(worker.core.now());
+        self.refuse_protocol(&mut stream, worker, error.status(), error.details());
+        self.settle(stream, worker);
+    }
+
+    /// A head that reads well but may not be.
+    pub(super) fn refuse_head(
+        &mut self,
+        mut stream: Box<Stream>,
+        worker: &mut Worker,
+        refusal: Refusal,
+        head: &RequestHead,
+        bytes: &[u8],
+    ) {
+        let hcm = std::rc::Rc::clone(&self.hcm);
+        request::receive(&mut stream.request, head, bytes, &worker.core.http.scratch, &hcm);
+        self.reply(&mut stream, worker, Reply::new(refusal.status(), b"", refusal.details()));
+        self.settle(stream, worker);
+    }
+
+    /// The body's framing is broken.
+    pub(super) fn refuse_body(&mut self, mut stream: Box<Stream>, worker: &mut Worker, error: ParseError) {
+        self.refuse_protocol(&mut stream, worker, error.status(), error.details());
+        self.settle(stream, worker);
+    }
+
+    fn refuse_protocol(&mut self, stream: &mut Stream, worker: &mut Worker, status: u16, details: &'static str) {
+        self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
+        stream.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        stream.request.close = true;
+        stream.request.grpc = false;
+        self.reply(stream, worker, Reply::new(status, reason_phrase(status).as_bytes(), details));
+    }
+
+    /// No connection could be had.
+    pub(super) fn reply_pool_failure(&mut self, stream: &mut Stream, worker: &mut Worker, failure: PoolFailure) {
+        const BEFORE: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
+        let (reason, code, detail) = match failure {
+            PoolFailure::Overflow => {
+                stream.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                ("overflow", "overflow", None)
+            }
+            PoolFailure::Local(text) => {
+                stream.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                ("local connection failure", "local_connection_failure", Some(("immediate connect error", text)))
+            }
+            PoolFailure::Remote(text) => {
+                stream.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                ("remote connection failure", "remote_connection_failure", Some(("delayed connect error", text)))
+            }
+            PoolFailure::Timeout => {
+                stream.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                ("connection timeout", "connection_timeout", None)
+            }
+        };
+        let mut details = format!("upstream_reset_before_response_started{{{code}");
+        if let Some((kind, text)) = detail {
+            let why = format!("{kind}: {text}").replace(' ', "_");
+            details.push('|');
+            details.push_str(&why);
+            stream.failure_reason = Some(Cow::Owned(why));
+        }
+        details.push('}');
+        let body = format!("{BEFORE}{reason}");
+        let reply = Reply {
+            details: Cow::Owned(details),
+            overloaded: failure == PoolFailure::Overflow,
+            ..Reply::new(503, body.as_bytes(), "")
+        };
+        self.reply_upstream(stream, worker, reply);
+    }
+}
+
+/// As gRPC wants messages in a header.
+fn percent_encode(text: &[u8]) -> Vec<u8> {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Vec::with_capacity(text.len());
+    for byte in text {
+        if (b' '..=b'~').contains(byte) && *byte != b'%' {
+            out.push(*byte);
+        } else {
+            out.push(b'%');
+            for nibble in [byte >> 4, byte & 15] {
+                out.extend(HEX.get(usize::from(nibble)));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_messages_are_encoded() {
+        assert_eq!(percent_encode(b"a b%\n"), b"a b%25%0A");
+        assert_eq!(grpc_status(503), 14);
+    }
+}

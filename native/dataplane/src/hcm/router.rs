@@ -1,0 +1,491 @@
+//! Routing: which route, which filters, which cluster, which host, and what the request looks like when it leaves.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_codec::h1::{KnownHeader, Method, encode};
+use tidegate_model::route::RoutingPriority;
+use tidegate_snapshot::routes::CompiledAction;
+use tidegate_snapshot::routes::action::ClusterTarget;
+use tidegate_snapshot::routes::rewrite::CompiledHostRewrite;
+use tidegate_snapshot::{HeaderScratch, ResponseFlags, Routed};
+use tidegate_stats::defs::cluster as cluster_stat;
+use tidegate_stats::defs::http as stat;
+
+use super::filters::Verdict;
+use super::local_reply::Reply;
+use super::log::RequestSide;
+use super::request;
+use super::runtime::FilterKind;
+use super::stream::{Stream, StreamRoute, Upstream};
+use super::{ServerConnection, upgrade};
+use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
+use crate::conn::Conn;
+use crate::pool::{self, Acquired, ClientConnection, PoolFailure};
+use crate::worker::{Core, Worker};
+
+impl ServerConnection {
+    /// A request's head (and maybe some body) is here: prepares, routes and forwards or answers it.
+    pub(super) fn start(&mut self, mut stream: Box<Stream>, worker: &mut Worker, body: &[u8]) {
+        let hcm = Rc::clone(&self.hcm);
+        match request::prepare(&mut stream.request, &hcm, &self.downstream.info, &mut worker.core) {
+            Ok(client) => stream.client = Some(client),
+            Err(refused) => {
+                let reply = Reply { location: refused.location, ..Reply::new(refused.status, b"", refused.details) };
+                self.count_refusal(refused.details);
+                self.reply(&mut stream, worker, reply);
+                return self.settle(stream, worker);
+            }
+        }
+        self.find_route(&mut stream, &worker.core);
+        if stream.request.upgrade && !upgrade::is_allowed(&hcm, &stream) {
+            hcm.stats.inc(stat::DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
+            stream.request.close = true;
+            self.choose_cluster(&mut stream, &mut worker.core);
+            self.reply(&mut stream, worker, Reply::new(403, b"", "upgrade_failed"));
+            return self.settle(stream, worker);
+        }
+        self.run_filters(&mut stream, worker, body);
+        self.settle(stream, worker);
+    }
+
+    fn count_refusal(&self, details: &str) {
+        let stats = &self.hcm.stats;
+        match details {
+            "absolute_path_rejected" => stats.inc(stat::DOWNSTREAM_RQ_NON_RELATIVE_PATH),
+            "path_normalization_failed" => stats.inc(stat::DOWNSTREAM_RQ_FAILED_PATH_NORMALIZATION),
+            _ => {}
+        }
+    }
+
+    fn find_route(&self, stream: &mut Stream, core: &Core) {
+        let snapshot = &core.snapshot;
+        let Some(routes) = self.hcm.routes(snapshot) else { return };
+        if !stream.request.internal {
+            for name in &routes.config.internal_only_headers {
+                stream.request.headers.remove(name.as_bytes());
+            }
+        }
+        let random = stream.random;
+        let Some(Routed { virtual_host, route }) = routes.find(&stream.request, random, snapshot.runtime()) else {
+            return;
+        };
+        stream.route = Some(StreamRoute {
+            virtual_host: Arc::clone(virtual_host),
+            route: Arc::clone(route),
+            random,
+            routes,
+        });
+        self.set_route_timeouts(stream);
+    }
+
+    /// Runs the filters from where the stream stands; the router comes last. `body`: what was received with the head.
+    pub(super) fn run_filters(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        let hcm = Rc::clone(&self.hcm);
+        while let Some(filter) = hcm.filters.get(stream.next_filter) {
+            stream.next_filter += 1;
+            let verdict = match filter.kind {
+                FilterKind::Router => {
+                    self.forward(stream, worker, body);
+                    return;
+                }
+                _ if self.is_disabled(stream, *filter) => Verdict::Continue,
+                FilterKind::Cors => self.cors(stream, worker),
+                FilterKind::Fault => self.fault(stream, worker, filter.index),
+            };
+            match verdict {
+                Verdict::Continue => {}
+                Verdict::Answered => return,
+                Verdict::Wait => {
+                    stream.request.pending.push(&mut worker.core.segments, body);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The router filter.
+    fn forward(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        self.hcm.stats.inc(stat::RQ_TOTAL);
+        let Some(route) = &stream.route else {
+            self.hcm.stats.inc(stat::NO_ROUTE);
+            stream.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
+            return self.reply(stream, worker, Reply::new(404, b"", "route_not_found"));
+        };
+        match &route.route.action {
+            CompiledAction::Route(_) => {}
+            CompiledAction::DirectResponse(direct) => {
+                self.hcm.stats.inc(stat::RQ_DIRECT_RESPONSE);
+                let body = direct.body.as_ref().map(|source| Arc::clone(&source.bytes));
+                let body = body.as_deref().unwrap_or_default();
+                let reply = Reply::new(direct.status, body, "direct_response");
+                return self.reply(stream, worker, reply);
+            }
+            CompiledAction::Redirect(redirect) => {
+                self.hcm.stats.inc(stat::RQ_REDIRECT);
+                let mut location = Vec::new();
+                redirect.location(&stream.request, &mut location);
+                let status = redirect.status();
+                let reply = Reply { location: Some(location), ..Reply::new(status, b"", "direct_response") };
+                return self.reply(stream, worker, reply);
+            }
+            CompiledAction::NonForwarding => {
+                return self.reply(stream, worker, Reply::new(404, b"", "direct_response"));
+            }
+        }
+        self.choose_cluster(stream, &mut worker.core);
+        let Some(cluster) = stream.cluster.clone() else {
+            let status = stream
+                .route
+                .as_ref()
+                .and_then(StreamRoute::forward)
+                .map_or(503, |forward| forward.config.cluster_not_found_status);
+            self.hcm.stats.inc(stat::NO_CLUSTER);
+            stream.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
+            return self.reply(stream, worker, Reply::new(status, b"", "cluster_not_found"));
+        };
+        self.finish_request_head(stream, worker);
+        self.send_upstream(stream, worker, &cluster, body);
+    }
+
+    /// The cluster that the route names for this request, if there is one.
+    pub(super) fn choose_cluster(&self, stream: &mut Stream, core: &mut Core) {
+        if stream.cluster.is_some() {
+            return;
+        }
+        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else { return };
+        let id = match forward.pick(stream.random).target {
+            ClusterTarget::Cluster(cluster) => Some(cluster.id()),
+            ClusterTarget::Header(name) => stream
+                .request
+                .header_named(name)
+                .and_then(|value| std::str::from_utf8(value).ok())
+                .and_then(|name| core.snapshot.cluster_by_name(name))
+                .map(|cluster| cluster.id()),
+        };
+        stream.cluster = id.and_then(|id| core.cluster(id));
+    }
+
+    /// Everything that the route and the router say about the request's head.
+    fn finish_request_head(&mut self, stream: &mut Stream, worker: &mut Worker) {
+        self.set_timeouts(stream);
+        if let Some(route) = stream.route.as_ref().filter(|route| route.header_levels().has_request_changes()) {
+            let route = StreamRoute::clone(route);
+            let mut scratch = HeaderScratch::default();
+            let mut side = RequestSide::new(self, stream, &worker.core.clock);
+            route.header_levels().apply_request(&mut side, &mut scratch);
+        }
+        let Some(route) = stream.route.take() else { return };
+        let weighted_host = route.weighted().and_then(|entry| entry.host_rewrite_literal.clone());
+        if let Some(forward) = route.forward() {
+            let value = &mut worker.core.http.value;
+            value.clear();
+            if let Some(host) = weighted_host {
+                value.extend_from_slice(host.as_bytes());
+            } else {
+                match &forward.host_rewrite {
+                    CompiledHostRewrite::None | CompiledHostRewrite::Auto => {}
+                    CompiledHostRewrite::Literal(host) => value.extend_from_slice(host.as_bytes()),
+                    CompiledHostRewrite::Header(name) => {
+                        value.extend_from_slice(stream.request.header_named(name).unwrap_or_default());
+                    }
+                    CompiledHostRewrite::PathRegex(rewrite) => rewrite.apply(stream.request.path_bytes(), value),
+                }
+            }
+            if !value.is_empty() {
+                rewrite_host(stream, value, forward.config.append_x_forwarded_host);
+            }
+            value.clear();
+            if forward.path_rewrite.apply(stream.request.path_bytes(), value) && value != stream.request.path_bytes() {
+                if !self.hcm.suppress_envoy_headers {
+                    let old = stream.request.path_bytes().to_vec();
+                    stream.request.headers.set_known(KnownHeader::XEnvoyOriginalPath, &old);
+                }
+                stream.request.path = stream.request.headers.keep(value);
+            }
+        }
+        if route.virtual_host.config.include_request_attempt_count {
+            stream.request.headers.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
+        }
+        stream.route = Some(route);
+    }
+
+    /// Picks a host and a connection.
+    fn send_upstream(&mut self, stream: &mut Stream, worker: &mut Worker, cluster: &Rc<ClusterRuntime>, body: &[u8]) {
+        let info = &self.downstream.info;
+        let context = LbContext {
+            original_dst: info.local_restored.then_some(info.local),
+            header_dst: original_dst_header(cluster, stream),
+        };
+        if self.drops_overload(stream, worker, cluster) {
+            return;
+        }
+        let now = worker.core.now();
+        let Some(host) = cluster.choose_host(&mut worker.core.rng, now, &context) else {
+            cluster.stats.inc(cluster_stat::UPSTREAM_CX_NONE_HEALTHY);
+            stream.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+            return self.reply_upstream(stream, worker, Reply::new(503, b"no healthy upstream", "no_healthy_upstream"));
+        };
+        let forward = stream.route.as_ref().and_then(StreamRoute::forward);
+        let priority = forward.map_or(RoutingPriority::Default, |forward| forward.config.priority);
+        if let Some(forward) = forward
+            && matches!(forward.host_rewrite, CompiledHostRewrite::Auto)
+            && !host.host.hostname.is_empty()
+        {
+            let append = forward.config.append_x_forwarded_host;
+            rewrite_host(stream, host.host.hostname.as_bytes(), append);
+        }
+        stream.attempts = 1;
+        match pool::acquire(worker, cluster, &host, priority, self.key) {
+            Acquired::Ready(key) => {
+                stream.host = Some(Rc::clone(&host));
+                stream.upstream = Upstream::Active(key);
+                if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {
+                    self.send_request(stream, &mut worker.core, &mut up, &host, body);
+                    worker.conns.put(key, Conn::Upstream(up));
+                }
+            }
+            Acquired::Queued(pool) => {
+                stream.upstream = Upstream::Pending(pool);
+                stream.pending_host = Some(host);
+                stream.request.pending.push(&mut worker.core.segments, body);
+                if stream.request.complete {
+                    self.request_sent(stream, now);
+                }
+            }
+            Acquired::Failed(failure) => self.pool_failed(stream, worker, &host, failure),
+        }
+    }
+
+    /// `drop_overloads` of the cluster's endpoints.
+    fn drops_overload(&mut self, stream: &mut Stream, worker: &mut Worker, cluster: &Rc<ClusterRuntime>) -> bool {
+        let endpoints = cluster.endpoints();
+        if endpoints.drop_overloads.is_empty()
+            || !endpoints.drop_overloads.iter().any(|(_, share)| share.hits(worker.core.rng.next_u64()))
+        {
+            return false;
+        }
+        stream.flags.insert(ResponseFlags::DROP_OVERLOAD);
+        self.reply_upstream(stream, worker, Reply::new(503, b"drop overload", "drop_overload"));
+        true
+    }
+
+    /// A connection has become free for a request that waited. `false`: the request is gone.
+    pub(crate) fn on_connection_ready(&mut self, worker: &mut Worker, up: &mut ClientConnection) -> bool {
+        let Some(mut stream) = self.stream.take() else { return false };
+        let Some(host) = stream.pending_host.take() else {
+            self.stream = Some(stream);
+            return false;
+        };
+        stream.upstream = Upstream::Active(up.key());
+        stream.host = Some(Rc::clone(&host));
+        self.send_request(&mut stream, &mut worker.core, up, &host, &[]);
+        self.settle(stream, worker);
+        true
+    }
+
+    /// Sends the head and what there is of the body on a connection that is now ours.
+    fn send_request(
+        &mut self,
+        stream: &mut Stream,
+        core: &mut Core,
+        up: &mut ClientConnection,
+        host: &Rc<HostRuntime>,
+        body: &[u8],
+    ) {
+        let now = core.now();
+        if let Some(cluster) = &stream.cluster {
+            let priority = stream
+                .route
+                .as_ref()
+                .and_then(StreamRoute::forward)
+                .map_or(RoutingPriority::Default, |forward| forward.config.priority);
+            stream.active = Some(ActiveRequest::new(Rc::clone(cluster), Rc::clone(host), priority));
+        }
+        up.begin(self.key);
+        stream.upstream_connection_id = Some(up.id());
+        stream.times.connect_begin = Some(up.connect_begin);
+        stream.times.connect_end = up.connect_end;
+        stream.times.upstream_tx_begin = Some(now);
+        let mut head = std::mem::take(&mut core.http.head);
+        head.clear();
+        write_head(stream, &mut head);
+        stream.upstream_header_bytes_sent = head.len() as u64;
+        stream.upstream_bytes_sent += (head.len() + body.len()) as u64;
+        if stream.request.pending.is_empty() {
+            up.write(core, &[&head, body]);
+        } else {
+            up.write(core, &[&head]);
+            stream.upstream_bytes_sent += stream.request.pending.len() as u64;
+            up.write_queued(core, &mut stream.request.pending);
+            up.write(core, &[body]);
+        }
+        core.http.head = head;
+        stream.request_held = up.is_backed_up();
+        if stream.request.complete {
+            self.request_sent(stream, now);
+            stream.times.upstream_tx_end = Some(now);
+        } else {
+            // Reading may have paused while the request waited.
+            core.nudge(self.key, super::NUDGE_READ);
+        }
+    }
+
+    /// The request has left (or waits, complete, to leave): the route's timeout begins.
+    pub(super) fn request_sent(&self, stream: &mut Stream, now: tidegate_rt::Moment) {
+        if stream.times.upstream_tx_begin.is_some() {
+            stream.times.upstream_tx_end = Some(now);
+        }
+        if stream.deadlines.response.is_none()
+            && let Some(timeout) = stream.deadlines.response_timeout
+        {
+            stream.deadlines.response = Some(now + timeout);
+        }
+    }
+
+    /// The pool could not provide a connection.
+    pub(crate) fn on_pool_failure(&mut self, worker: &mut Worker, host: &Rc<HostRuntime>, failure: PoolFailure) {
+        let Some(mut stream) = self.stream.take() else { return };
+        self.pool_failed(&mut stream, worker, host, failure);
+        self.settle(stream, worker);
+    }
+
+    fn pool_failed(&mut self, stream: &mut Stream, worker: &mut Worker, host: &Rc<HostRuntime>, failure: PoolFailure) {
+        stream.upstream = Upstream::None;
+        stream.pending_host = None;
+        if failure != PoolFailure::Overflow {
+            stream.host = Some(Rc::clone(host));
+        }
+        self.reply_pool_failure(stream, worker, failure);
+    }
+
+    fn set_timeouts(&self, stream: &mut Stream) {
+        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else { return };
+        let request = &mut stream.request;
+        let mut timeout = forward.config.timeout;
+        if request.grpc && let Some(cap) = grpc_cap(forward) {
+            let asked = request.headers.known(KnownHeader::GrpcTimeout).and_then(grpc_timeout);
+            timeout = match (asked, cap) {
+                (None, _) => None,
+                (Some(asked), None) => Some(asked),
+                (Some(asked), Some(cap)) => Some(asked.min(cap)),
+            };
+        }
+        if self.hcm.respect_expected_rq_timeout
+            && let Some(expected) = millis(request.headers.known(KnownHeader::XEnvoyExpectedRqTimeoutMs))
+        {
+            timeout = expected;
+        } else if let Some(asked) = millis(request.headers.known(KnownHeader::XEnvoyUpstreamRqTimeoutMs)) {
+            timeout = asked;
+        }
+        for known in [
+            KnownHeader::XEnvoyUpstreamRqTimeoutMs,
+            KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
+            KnownHeader::XEnvoyRetryOn,
+            KnownHeader::XEnvoyRetryGrpcOn,
+            KnownHeader::XEnvoyMaxRetries,
+            KnownHeader::XEnvoyRetriableStatusCodes,
+            KnownHeader::XEnvoyRetriableHeaderNames,
+            KnownHeader::XEnvoyHedgeOnPerTryTimeout,
+        ] {
+            request.headers.remove_known(known);
+        }
+        if let Some(timeout) = timeout
+            && !self.hcm.suppress_envoy_headers
+        {
+            let mut buffer = itoa::Buffer::new();
+            let text = buffer.format(timeout.as_millis() as u64);
+            request.headers.set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
+        }
+        stream.deadlines.response_timeout = if request.upgrade { None } else { timeout };
+    }
+}
+
+/// The head as it goes to the upstream.
+fn write_head(stream: &Stream, out: &mut Vec<u8>) {
+    let request = &stream.request;
+    let path = if request.method == Method::Connect { request.authority_bytes() } else { request.path_bytes() };
+    encode::request_line(out, request.method_bytes(), path);
+    request.headers.write(out);
+    if request.chunked {
+        encode::transfer_encoding_chunked(out);
+    } else if request.complete
+        && !request.headers.has(KnownHeader::ContentLength)
+        && !matches!(request.method, Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect)
+    {
+        out.extend_from_slice(b"content-length: 0\r\n");
+    }
+    out.extend_from_slice(encode::CRLF);
+}
+
+fn rewrite_host(stream: &mut Stream, host: &[u8], append_x_forwarded_host: bool) {
+    let old = stream.request.authority_bytes().to_vec();
+    if old == host {
+        return;
+    }
+    let headers = &mut stream.request.headers;
+    if append_x_forwarded_host {
+        headers.append(b"x-forwarded-host", &old);
+    }
+    headers.set_known(KnownHeader::XEnvoyOriginalHost, &old);
+    headers.set_known(KnownHeader::Host, host);
+}
+
+/// The address that a request names for an ORIGINAL_DST cluster, if the cluster reads it.
+fn original_dst_header(cluster: &ClusterRuntime, stream: &Stream) -> Option<std::net::SocketAddr> {
+    let tidegate_model::cluster::Discovery::OriginalDst(config) = &cluster.config.discovery else { return None };
+    if !config.use_http_header {
+        return None;
+    }
+    let name = config.http_header_name.as_deref().unwrap_or("x-envoy-original-dst-host");
+    std::str::from_utf8(stream.request.headers.get(name.as_bytes())?).ok()?.parse().ok()
+}
+
+/// What caps `grpc-timeout`; `None`: the header is not looked at.
+fn grpc_cap(forward: &tidegate_snapshot::routes::CompiledForward) -> Option<Option<Duration>> {
+    if let Some(max) = &forward.config.max_stream_duration
+        && let Some(cap) = max.grpc_timeout_header_max
+    {
+        return Some(cap);
+    }
+    forward.config.max_grpc_timeout
+}
+
+/// `10S`, `500m` and so on.
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let amount: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(amount.saturating_mul(3600)),
+        b'M' => Duration::from_secs(amount.saturating_mul(60)),
+        b'S' => Duration::from_secs(amount),
+        b'm' => Duration::from_millis(amount),
+        b'u' => Duration::from_micros(amount),
+        b'n' => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// A number of milliseconds in a header: `Some(None)` for 0, which means no timeout.
+fn millis(value: Option<&[u8]>) -> Option<Option<Duration>> {
+    let millis: u64 = std::str::from_utf8(value?).ok()?.parse().ok()?;
+    Some((millis > 0).then(|| Duration::from_millis(millis)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_in_headers() {
+        assert_eq!(millis(Some(b"250")), Some(Some(Duration::from_millis(250))));
+        assert_eq!(millis(Some(b"0")), Some(None));
+        assert_eq!(millis(Some(b"x")), None);
+        assert_eq!(millis(None), None);
+        assert_eq!(grpc_timeout(b"2S"), Some(Duration::from_secs(2)));
+        assert_eq!(grpc_timeout(b"15m"), Some(Duration::from_millis(15)));
+        assert_eq!(grpc_timeout(b"15"), None);
+        assert_eq!(grpc_timeout(b""), None);
+    }
+}

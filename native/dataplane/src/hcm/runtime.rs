@@ -1,0 +1,154 @@
+//! A connection manager in one worker: its configuration boiled down to what a request asks, and its statistics.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidegate_codec::h1::{Limits, UnderscoreAction};
+use tidegate_model::hcm::{
+    HeadersWithUnderscoresAction, HttpConnectionManager, HttpFilterKind, ServerHeaderTransformation, UpgradeConfig,
+};
+use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
+use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
+use tidegate_stats::{Group, Local};
+
+use crate::listener::ListenerRuntime;
+use crate::worker::Core;
+
+/// One HTTP filter of the chain, by what it does; `index` is its place in the configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filter {
+    pub(crate) kind: FilterKind,
+    pub(crate) index: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FilterKind {
+    Cors,
+    Fault,
+    Router,
+}
+
+/// See the module.
+pub(crate) struct HcmRuntime {
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) config: Arc<HttpConnectionManager>,
+    pub(crate) limits: Limits,
+    pub(crate) filters: Vec<Filter>,
+    pub(crate) stats: Local<http::ConnectionManager>,
+    pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
+    pub(crate) cors_stats: Local<cors::Cors>,
+    pub(crate) fault_stats: Local<fault::Fault>,
+    pub(crate) http1_stats: Local<http1::Http1>,
+    /// What the `server` header becomes, unless the upstream's stays.
+    pub(crate) server: Option<Arc<str>>,
+    /// `x-envoy-*` response headers are left out.
+    pub(crate) suppress_envoy_headers: bool,
+    pub(crate) respect_expected_rq_timeout: bool,
+    /// Statistics by response code.
+    pub(crate) dynamic_stats: bool,
+    _groups: Groups,
+}
+
+/// Keeps the groups alive as long as somebody counts in them.
+struct Groups {
+    _manager: Group<http::ConnectionManager>,
+    _listener: Group<listener_http::ListenerHttp>,
+    _cors: Group<cors::Cors>,
+    _fault: Group<fault::Fault>,
+    _http1: Group<http1::Http1>,
+}
+
+impl HcmRuntime {
+    /// `None`: the chain's filter is no connection manager.
+    pub(crate) fn new(core: &Core, chain: &Arc<Chain>, listener: &Rc<ListenerRuntime>) -> Option<Self> {
+        let compiled = http_of(chain)?;
+        let config = &compiled.config;
+        let prefix = &config.stat_prefix;
+        let groups = Groups {
+            _manager: core.group(&format!("http.{prefix}.")),
+            _listener: core.group(&format!("listener.{}.http.{prefix}.", listener.compiled.config.stat_prefix)),
+            _cors: core.group(&format!("http.{prefix}.cors.")),
+            _fault: core.group(&format!("http.{prefix}.fault.")),
+            _http1: core.group("http1."),
+        };
+        let mut suppress_envoy_headers = config.suppress_envoy_headers;
+        let mut respect_expected_rq_timeout = false;
+        let mut dynamic_stats = true;
+        let mut filters = Vec::new();
+        for (index, filter) in config.http_filters.iter().enumerate() {
+            let kind = match &filter.kind {
+                HttpFilterKind::Cors(_) => FilterKind::Cors,
+                HttpFilterKind::Fault(_) => FilterKind::Fault,
+                HttpFilterKind::GrpcStats => continue,
+                HttpFilterKind::Router(router) => {
+                    suppress_envoy_headers |= router.suppress_envoy_headers;
+                    respect_expected_rq_timeout = router.respect_expected_rq_timeout;
+                    dynamic_stats = router.dynamic_stats;
+                    FilterKind::Router
+                }
+            };
+            filters.push(Filter { kind, index });
+        }
+        Some(Self {
+            limits: Limits {
+                max_head_bytes: config.max_request_headers_bytes,
+                max_headers: config.max_headers_count,
+                underscores: match config.headers_with_underscores_action {
+                    HeadersWithUnderscoresAction::Allow => UnderscoreAction::Allow,
+                    HeadersWithUnderscoresAction::RejectRequest => UnderscoreAction::Reject,
+                    HeadersWithUnderscoresAction::DropHeader => UnderscoreAction::Drop,
+                },
+                allow_chunked_length: config.http1.allow_chunked_length,
+                accept_http_10: config.http1.accept_http_10,
+                allow_absolute_url: config.http1.allow_absolute_url,
+                // Envoy takes `https://` targets on plaintext listeners too.
+                over_tls: true,
+            },
+            filters,
+            stats: groups._manager.local(core.id),
+            listener_stats: groups._listener.local(core.id),
+            cors_stats: groups._cors.local(core.id),
+            fault_stats: groups._fault.local(core.id),
+            http1_stats: groups._http1.local(core.id),
+            server: match config.server_header_transformation {
+                ServerHeaderTransformation::PassThrough => None,
+                _ => Some(Arc::clone(&config.server_name)),
+            },
+            suppress_envoy_headers,
+            respect_expected_rq_timeout,
+            dynamic_stats,
+            config: Arc::clone(config),
+            chain: Arc::clone(chain),
+            _groups: groups,
+        })
+    }
+
+    pub(crate) fn compiled(&self) -> Option<&CompiledHcm> {
+        http_of(&self.chain)
+    }
+
+    /// The route table in force. `None`: RDS has not delivered it, or it is gone.
+    #[inline]
+    pub(crate) fn routes(&self, snapshot: &Snapshot) -> Option<Arc<CompiledRoutes>> {
+        match &self.compiled()?.routes {
+            HcmRoutes::Rds(name) => snapshot.routes(name.id()).map(Arc::clone),
+            HcmRoutes::Inline(routes) => Some(Arc::clone(routes)),
+        }
+    }
+
+    /// Whether requests may upgrade to this protocol; what the route says goes before what the manager says.
+    pub(crate) fn allows_upgrade(&self, protocol: &[u8], of_route: &[UpgradeConfig]) -> bool {
+        let named = |config: &&UpgradeConfig| config.upgrade_type.as_bytes().eq_ignore_ascii_case(protocol);
+        if let Some(config) = of_route.iter().find(named) {
+            return config.enabled;
+        }
+        self.config.upgrade_configs.iter().find(named).is_some_and(|config| config.enabled)
+    }
+}
+
+fn http_of(chain: &Chain) -> Option<&CompiledHcm> {
+    match &chain.filter {
+        ChainFilter::Http(compiled) => Some(compiled),
+        ChainFilter::TcpProxy(_) => None,
+    }
+}

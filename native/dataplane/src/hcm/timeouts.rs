@@ -1,0 +1,178 @@
+//! What happens when time is up.
+//!
+//! A connection has one timer, armed for the earliest of all deadlines. It is lazy: a request that keeps its time never
+//! touches the wheel.
+
+use tidegate_rt::Moment;
+use tidegate_snapshot::ResponseFlags;
+use tidegate_stats::defs::cluster as cluster_stat;
+use tidegate_stats::defs::http as stat;
+
+use super::local_reply::Reply;
+use super::stream::Stream;
+use super::{Phase, ServerConnection};
+use crate::conn::TimerKey;
+use crate::worker::{Core, Worker};
+
+impl Stream {
+    fn idle_deadline(&self) -> Option<Moment> {
+        self.deadlines.idle_timeout.map(|timeout| self.deadlines.active_at + timeout)
+    }
+
+    fn next_deadline(&self) -> Option<Moment> {
+        let deadlines = &self.deadlines;
+        [
+            self.idle_deadline(),
+            deadlines.request.filter(|_| !self.request.complete),
+            deadlines.response,
+            deadlines.max_duration,
+            deadlines.delay,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+/// 408 while the request is still coming in, else 504.
+const fn timeout_status(stream: &Stream) -> u16 {
+    if stream.request.complete { 504 } else { 408 }
+}
+
+impl ServerConnection {
+    fn next_deadline(&self) -> Option<Moment> {
+        let of_phase = match (&self.phase, &self.stream) {
+            (Phase::Open, Some(stream)) => stream.next_deadline(),
+            (Phase::Open, None) => match (self.head_since, self.hcm.config.request_headers_timeout) {
+                (Some(since), timeout) => earliest(
+                    timeout.map(|timeout| since + timeout),
+                    self.hcm.config.stream_idle_timeout.map(|timeout| since + timeout),
+                ),
+                (None, _) => self.hcm.config.idle_timeout.map(|timeout| self.idle_since + timeout),
+            },
+            _ => self.linger_until,
+        };
+        earliest(of_phase, self.max_duration)
+    }
+
+    /// Brings the timer in line with the earliest deadline.
+    pub(super) fn arm(&mut self, core: &mut Core) {
+        match self.next_deadline() {
+            Some(deadline) => self.timer.set(&mut core.timers, deadline, TimerKey { key: self.key, kind: 0 }),
+            None => self.timer.clear(),
+        }
+    }
+
+    pub(super) fn on_timer(&mut self, worker: &mut Worker) {
+        let now = worker.core.now();
+        if !self.timer.fired(&mut worker.core.timers, now, TimerKey { key: self.key, kind: 0 }) {
+            return;
+        }
+        let due = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.max_duration) {
+            self.max_duration = None;
+            self.hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_DURATION_REACHED);
+            self.draining = true;
+            if self.stream.is_none() {
+                self.max_duration = Some(now + self.hcm.config.drain_timeout);
+                self.drain_idle(worker);
+            }
+        }
+        match self.phase {
+            Phase::Open => {}
+            Phase::Flushing { .. } | Phase::Lingering => {
+                if due(self.linger_until) {
+                    self.hcm.stats.inc(stat::DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT);
+                    self.phase = Phase::Closed;
+                }
+                return;
+            }
+            Phase::Closed => return,
+        }
+        match self.stream.take() {
+            Some(stream) => self.on_stream_timer(stream, worker, now),
+            None => self.on_idle_timer(worker, now),
+        }
+    }
+
+    fn drain_idle(&mut self, worker: &mut Worker) {
+        if self.input.is_empty() && self.head_since.is_none() {
+            self.phase = Phase::Flushing { linger: true };
+            self.linger_until = Some(worker.core.now() + self.hcm.config.drain_timeout);
+        }
+    }
+
+    fn on_idle_timer(&mut self, worker: &mut Worker, now: Moment) {
+        let due = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
+        let Some(since) = self.head_since else {
+            if due(self.hcm.config.idle_timeout.map(|timeout| self.idle_since + timeout)) {
+                self.hcm.stats.inc(stat::DOWNSTREAM_CX_IDLE_TIMEOUT);
+                self.phase = Phase::Flushing { linger: false };
+            }
+            return;
+        };
+        if due(self.hcm.config.request_headers_timeout.map(|timeout| since + timeout)) {
+            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_HEADER_TIMEOUT);
+            self.reply_to_partial_head(
+                worker,
+                Reply::new(408, b"request header timeout", "request_header_timeout"),
+                ResponseFlags::NONE,
+            );
+        } else if due(self.hcm.config.stream_idle_timeout.map(|timeout| since + timeout)) {
+            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_IDLE_TIMEOUT);
+            self.reply_to_partial_head(
+                worker,
+                Reply::new(408, b"stream timeout", "stream_idle_timeout"),
+                ResponseFlags::STREAM_IDLE_TIMEOUT,
+            );
+        }
+    }
+
+    fn reply_to_partial_head(&mut self, worker: &mut Worker, reply: Reply<'_>, flags: ResponseFlags) {
+        let mut stream = self.open_stream(&mut worker.core);
+        stream.times.start = self.head_since.take().unwrap_or(worker.core.now());
+        stream.flags.insert(flags);
+        self.input = Vec::new();
+        self.reply(&mut stream, worker, reply);
+        self.settle(stream, worker);
+    }
+
+    fn on_stream_timer(&mut self, mut stream: Box<Stream>, worker: &mut Worker, now: Moment) {
+        let due = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
+        let status = timeout_status(&stream);
+        if due(stream.deadlines.delay) {
+            stream.deadlines.delay = None;
+            self.after_delay(&mut stream, worker);
+        } else if due(stream.deadlines.response) {
+            stream.deadlines.response = None;
+            stream.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
+            if let Some(cluster) = &stream.cluster {
+                cluster.stats.inc(cluster_stat::UPSTREAM_RQ_TIMEOUT);
+            }
+            if let Some(host) = &stream.host {
+                host.state.count(|cells| &cells.rq_timeout);
+            }
+            self.reply_upstream(&mut stream, worker, Reply::new(504, b"upstream request timeout", "response_timeout"));
+        } else if due(stream.deadlines.max_duration) {
+            stream.deadlines.max_duration = None;
+            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_MAX_DURATION_REACHED);
+            self.reply(&mut stream, worker, Reply::new(status, b"downstream duration timeout", "max_duration_timeout"));
+        } else if due(stream.deadlines.request) && !stream.request.complete {
+            stream.deadlines.request = None;
+            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_TIMEOUT);
+            self.reply(&mut stream, worker, Reply::new(status, b"request timeout", "request_overall_timeout"));
+        } else if due(stream.idle_deadline()) {
+            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_IDLE_TIMEOUT);
+            stream.flags.insert(ResponseFlags::STREAM_IDLE_TIMEOUT);
+            self.reply(&mut stream, worker, Reply::new(status, b"stream timeout", "stream_idle_timeout"));
+        }
+        self.settle(stream, worker);
+    }
+}
+
+fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

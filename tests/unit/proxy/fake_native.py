@@ -1,7 +1,7 @@
 """A stand-in for `tidegate._native`: the same surface, messages as JSON, and a diary instead of a data plane.
 
-The bootstrap is JSON: {"targets": [...], "subscriptions": [...], "fail": {"take_events": 1}, "drains": true}. Calls leave
-their lines in the file named by "diary".
+The bootstrap is JSON: {"targets": [...], "subscriptions": [...], "fail": {"take_events": 1}, "drains": true}. Calls
+leave their lines in the file named by "diary".
 """
 
 from __future__ import annotations

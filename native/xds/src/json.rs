@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::any::{self, type_name};
 use crate::context::{Context, Fault, Result};
+use crate::value;
 
 /// The message that a JSON value describes. Unknown fields, wrong types and unknown `@type`s are faults with their path.
 pub(crate) fn parse(context: &Context, full_name: &str, value: &Json) -> Result<DynamicMessage> {
@@ -92,6 +93,9 @@ pub(crate) fn to_json(context: &Context, full_name: &str, bytes: &[u8]) -> Resul
     let mut known = HashSet::new();
     loop {
         let before = known.len();
+        for name in known.iter().chain([&EMPTY.to_owned()]) {
+            context.descriptor(name)?;
+        }
         load_payload_types(context, &message, &mut known);
         if known.len() == before {
             break;
@@ -102,9 +106,23 @@ pub(crate) fn to_json(context: &Context, full_name: &str, bytes: &[u8]) -> Resul
     let options = SerializeOptions::new()
         .use_proto_field_name(true)
         .stringify_64_bit_integers(true);
-    message
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .map_err(|error| Fault::whole(format!("{full_name} as JSON: {error}")))
+    let printed = message.serialize_with_options(serde_json::value::Serializer, &options);
+    let mut json =
+        printed.map_err(|error| Fault::whole(format!("{full_name} as JSON: {error}")))?;
+    shorten_numbers(&mut json);
+    Ok(json)
+}
+
+/// `100.0` as `100`, the way protobuf prints doubles.
+fn shorten_numbers(json: &mut Json) {
+    match json {
+        Json::Object(fields) => fields.values_mut().for_each(shorten_numbers),
+        Json::Array(items) => items.iter_mut().for_each(shorten_numbers),
+        Json::Number(number) if number.is_f64() => {
+            *json = value::number(number.as_f64().unwrap_or_default());
+        }
+        _ => {}
+    }
 }
 
 fn children(message: &DynamicMessage) -> impl Iterator<Item = &DynamicMessage> {
@@ -117,6 +135,8 @@ fn children(message: &DynamicMessage) -> impl Iterator<Item = &DynamicMessage> {
 }
 
 const ANY: &str = "google.protobuf.Any";
+const EMPTY: &str = "google.protobuf.Empty";
+const TYPED_STRUCT: &str = "xds.type.v3.TypedStruct";
 
 /// Loads the types of all payloads below `message`, those inside payloads too.
 fn load_payload_types(context: &Context, message: &DynamicMessage, known: &mut HashSet<String>) {
@@ -124,6 +144,8 @@ fn load_payload_types(context: &Context, message: &DynamicMessage, known: &mut H
         let (type_url, bytes) = any::parts(message);
         let name = type_name(&type_url);
         if tidegate_proto::file_of_message(name).is_none() {
+            // What will stand in its place.
+            known.insert(TYPED_STRUCT.to_owned());
             return;
         }
         if let Ok(payload) = context.decode(name, &bytes) {
@@ -146,10 +168,7 @@ fn replace_unknown(context: &Context, message: &mut DynamicMessage) -> Result<()
         };
         let (type_url, bytes) = match payload {
             // An `Any` of nothing cannot be printed as one.
-            None => (
-                "type.googleapis.com/google.protobuf.Empty".to_owned(),
-                Vec::new(),
-            ),
+            None => (format!("type.googleapis.com/{EMPTY}"), Vec::new()),
             Some(Ok(mut payload)) => {
                 replace_unknown(context, &mut payload)?;
                 (type_url, payload.encode_to_vec())
@@ -157,9 +176,9 @@ fn replace_unknown(context: &Context, message: &mut DynamicMessage) -> Result<()
             Some(Err(_)) => {
                 let opaque =
                     json!({ "type_url": type_url, "value": { "bytes": format!("{bytes:02x?}") } });
-                let opaque = parse(context, "xds.type.v3.TypedStruct", &opaque)?;
+                let opaque = parse(context, TYPED_STRUCT, &opaque)?;
                 (
-                    "type.googleapis.com/xds.type.v3.TypedStruct".to_owned(),
+                    format!("type.googleapis.com/{TYPED_STRUCT}"),
                     opaque.encode_to_vec(),
                 )
             }

@@ -181,12 +181,15 @@ pub(crate) fn redirect(fields: &Fields<'_>) -> Result<Redirect> {
             .opt("regex_rewrite", matcher::regex_rewrite)?
             .map_or(PathRedirect::None, PathRedirect::RegexRewrite)
     };
+    // Envoy would take it and write a location that nobody can follow.
+    let port = fields.u32("port_redirect");
+    let port = u16::try_from(port)
+        .map_err(|_| fields.fault("port_redirect", format!("{port} is not a port")))?;
+    let port = (port > 0).then_some(port);
     Ok(Redirect {
         scheme,
         host: fields.opt_string("host_redirect"),
-        port: fields
-            .opt_u32("port_redirect")
-            .and_then(|port| u16::try_from(port).ok()),
+        port,
         path,
         response_code: fields.choice(
             "response_code",

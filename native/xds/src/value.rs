@@ -25,7 +25,7 @@ pub(crate) fn from_struct(message: &DynamicMessage) -> Json {
 pub(crate) fn from_value(message: &DynamicMessage) -> Json {
     let kind = message.fields().next().map(|(_, value)| value);
     match kind {
-        Some(Value::F64(number)) => from_f64(*number),
+        Some(Value::F64(number)) => self::number(*number),
         Some(Value::String(text)) => Json::String(text.clone()),
         Some(Value::Bool(value)) => Json::Bool(*value),
         Some(Value::Message(inner)) if inner.has_field_by_name("fields") => from_struct(inner),
@@ -51,7 +51,7 @@ fn from_struct_or_list(message: &DynamicMessage) -> Json {
 }
 
 /// Whole numbers without a fraction, as protobuf's JSON printer writes them.
-fn from_f64(number: f64) -> Json {
+pub(crate) fn number(number: f64) -> Json {
     if number.fract() == 0.0 && number.abs() < 9e15 {
         return Json::Number(Number::from(number as i64));
     }

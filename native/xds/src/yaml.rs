@@ -19,6 +19,7 @@ const MAX_DEPTH: usize = 128;
 pub(crate) fn parse(text: &str) -> Result<Json> {
     let mut loader = Loader {
         events: Parser::new_from_str(text),
+        lines: text.lines().collect(),
         anchors: HashMap::new(),
         nodes: 0,
     };
@@ -117,6 +118,7 @@ fn at(marker: Marker, reason: impl std::fmt::Display) -> Fault {
 
 struct Loader<'t> {
     events: Parser<'t, saphyr_parser::StrInput<'t>>,
+    lines: Vec<&'t str>,
     anchors: HashMap<usize, Json>,
     nodes: usize,
 }
@@ -128,6 +130,16 @@ impl<'t> Loader<'t> {
             Some(Err(error)) => Err(at(*error.marker(), error.info())),
             None => Ok((Event::StreamEnd, Span::default())),
         }
+    }
+
+    /// The text of a line up to a marker and `more` characters.
+    fn before(&self, marker: Marker, more: usize) -> String {
+        let line = marker
+            .line()
+            .checked_sub(1)
+            .and_then(|at| self.lines.get(at));
+        line.map(|line| line.chars().take(marker.col() + more).collect())
+            .unwrap_or_default()
     }
 
     fn count(&mut self, nodes: usize, span: Span) -> Result<()> {
@@ -171,7 +183,10 @@ impl<'t> Loader<'t> {
                 }
                 (anchor, Json::Array(items))
             }
-            Event::MappingStart(anchor, _) => (anchor, Json::Object(self.mapping(depth)?)),
+            Event::MappingStart(anchor, _) => {
+                let flow = self.before(span.start, 1).ends_with('{');
+                (anchor, Json::Object(self.mapping(depth, flow)?))
+            }
             other => return Err(at(span.start, format!("unexpected {other:?}"))),
         };
         if anchor != 0 {
@@ -180,7 +195,7 @@ impl<'t> Loader<'t> {
         Ok(value)
     }
 
-    fn mapping(&mut self, depth: usize) -> Result<Map<String, Json>> {
+    fn mapping(&mut self, depth: usize, flow: bool) -> Result<Map<String, Json>> {
         let mut map = Map::new();
         let mut merged: Vec<Map<String, Json>> = Vec::new();
         loop {
@@ -192,6 +207,9 @@ impl<'t> Loader<'t> {
                 }
                 _ => return Err(at(span.start, "a key must be a scalar")),
             };
+            if !flow && self.before(span.start, 0).contains('\t') {
+                return Err(at(span.start, "a tab cannot indent"));
+            }
             let (event, value_span) = self.next()?;
             let value = self.node(event, value_span, depth + 1)?;
             if key == "<<" && plain_key {

@@ -1,15 +1,15 @@
 """The native module: the whole contract between the Python process and the data plane.
 
-One object, ``Engine``, is the data plane; Python decides *when* (streams, files, signals), the engine decides *what* (decode,
-warm, publish, count). Python hands in bytes and strings and gets strings and numbers back; it never sees protobuf, and no call
-here ever runs for a connection or a request.
+One object, ``Engine``, is the data plane; Python decides *when* (streams, files, signals), the engine decides *what*
+(decode, warm, publish, count). Python hands in bytes and strings and gets strings and numbers back; it never sees
+protobuf, and no call here ever runs for a connection or a request.
 
 Rules that hold for every call:
 
 * anything that may take longer than some microseconds runs with the GIL released;
 * no call raises on bad *remote* input: a bad resource is an entry of ``ApplyResult.rejected``;
-* the only exceptions are ``ConfigError`` (bad bootstrap, bad file), ``DecodeError`` (bytes that are no protobuf message) and
-  ``EngineError`` (the operating system refused something, or a call out of order);
+* the only exceptions are ``ConfigError`` (bad bootstrap, bad file), ``DecodeError`` (bytes that are no protobuf
+  message) and ``EngineError`` (the operating system refused something, or a call out of order);
 * all calls are made from one Python thread.
 """
 
@@ -36,9 +36,9 @@ __all__ = [
 class ConfigError(Exception):
     """A bootstrap (or a resource file) that cannot be honoured. ``args == (name, path, reason)``.
 
-    ``name`` is the resource at fault ("" for the document itself), ``path`` the field path from the root of the document
-    (``static_resources.listeners[0].filter_chains[1].filters[0].typed_config.route_config``), ``reason`` a sentence.
-    ``str()`` joins them as the operator should read it.
+    ``name`` is the resource at fault ("" for the document itself), ``path`` the field path from the root of the
+    document (``static_resources.listeners[0].filter_chains[1].filters[0].typed_config.route_config``), ``reason`` a
+    sentence. ``str()`` joins them as the operator should read it.
     """
 
 class DecodeError(Exception):
@@ -65,8 +65,8 @@ class DiscoveryResponse:
     def resources(self) -> list[tuple[str, bytes]]:
         """``(name, Any.value bytes)`` in wire order, ``envoy.service.discovery.v3.Resource`` wrappers taken off.
 
-        The name is the resource's own (``name``, for ClusterLoadAssignment ``cluster_name``). A resource whose type URL is
-        not the response's, or whose name cannot be read, is kept with the name "" so that ``apply`` rejects it.
+        The name is the resource's own (``name``, for ClusterLoadAssignment ``cluster_name``). A resource whose type URL
+        is not the response's, or whose name cannot be read, is kept with the name "" so that ``apply`` rejects it.
         """
 
 @final
@@ -99,7 +99,8 @@ class BootstrapInfo:
 
     @property
     def node(self) -> bytes:
-        """The encoded ``envoy.config.core.v3.Node``, flags and user agent merged in, for the first request of a stream."""
+        """The encoded ``envoy.config.core.v3.Node``, flags and user agent merged in, for the first request of a
+        stream."""
 
     @property
     def node_id(self) -> str: ...
@@ -125,7 +126,8 @@ class BootstrapInfo:
 
     @property
     def ads_tcp_keepalive(self) -> tuple[int, int, int] | None:
-        """``(probes, time_s, interval_s)`` of ``upstream_connection_options.tcp_keepalive``; 0 = the system's; None = off."""
+        """``(probes, time_s, interval_s)`` of ``upstream_connection_options.tcp_keepalive``; 0 = the system's; None =
+        off."""
 
     @property
     def ads_http2_keepalive(self) -> tuple[float, float] | None:
@@ -133,8 +135,8 @@ class BootstrapInfo:
 
     @property
     def ads_retry_back_off(self) -> tuple[float, float]:
-        """``(base_s, max_s)`` of ``envoy_grpc.retry_policy.retry_back_off``; Envoy's defaults 0.5 and 30 (10 x base when only
-        the base is given) are filled in."""
+        """``(base_s, max_s)`` of ``envoy_grpc.retry_policy.retry_back_off``; Envoy's defaults 0.5 and 30 (10 x base
+        when only the base is given) are filled in."""
 
     @property
     def admin_address(self) -> str:
@@ -204,7 +206,8 @@ class Engine:
         ignore_unknown_dynamic_fields: bool = False,
         skip_deprecated_logs: bool = False,
     ) -> Engine:
-        """``config_yaml`` is merged over ``bootstrap`` as a protobuf merge (repeated fields are appended), as Envoy does.
+        """``config_yaml`` is merged over ``bootstrap`` as a protobuf merge (repeated fields are appended), as Envoy
+        does.
 
         ``concurrency`` 0 = one worker per usable hardware thread. ``log_format`` "" = Envoy's default format. The
         options are also what ``/server_info`` prints as ``command_line_options``. Raises ``ConfigError``.
@@ -217,14 +220,14 @@ class Engine:
         Workers accept only once everything that must be warm is warm (Envoy's init manager); ``/ready`` says so.
         """
 
-    # --- configuration -------------------------------------------------------------------------------------------------
+    # --- configuration -----------------------------------------------------------------------------------------------
 
     def subscriptions(self) -> list[Subscription]:
         """All that is wanted now, in the order in which it should be asked for: CDS, EDS, LDS, RDS.
 
-        The engine owns the order of warming: LDS appears in the list only once the clusters have initialised (CDS answered
-        or timed out, and EDS of its clusters too); a name leaves the list when nothing refers to it any more. At most one
-        entry per (type URL, source, path).
+        The engine owns the order of warming: LDS appears in the list only once the clusters have initialised (CDS
+        answered or timed out, and EDS of its clusters too); a name leaves the list when nothing refers to it any more.
+        At most one entry per (type URL, source, path).
         """
 
     def apply(self, type_url: str, version: str, resources: Sequence[tuple[str, bytes]]) -> ApplyResult:
@@ -235,15 +238,18 @@ class Engine:
         ``update_attempt``, ``update_success``, ``update_rejected`` and ``version`` of the right scope itself.
         """
 
-    def update_failed(self, type_url: str, names: Sequence[str], reason: Literal["connection", "fetch_timeout"]) -> None:
+    def update_failed(
+        self, type_url: str, names: Sequence[str], reason: Literal["connection", "fetch_timeout"]
+    ) -> None:
         """No answer: the stream failed ("connection": counted only) or ``initial_fetch_timeout`` went by.
 
-        After "fetch_timeout" the engine stops waiting for these names ([] = the wildcard subscription itself): a cluster
-        initialises without endpoints, a listener without its routes, and ``init_fetch_timeout`` is counted.
+        After "fetch_timeout" the engine stops waiting for these names ([] = the wildcard subscription itself): a
+        cluster initialises without endpoints, a listener without its routes, and ``init_fetch_timeout`` is counted.
         """
 
     def update_rejected(self, type_url: str, reason: str) -> None:
-        """An update that never reached ``apply`` (a file that cannot be read or parsed): counted and shown in config_dump."""
+        """An update that never reached ``apply`` (a file that cannot be read or parsed): counted and shown in
+        config_dump."""
 
     def ads_connected(self, connected: bool) -> None:
         """``control_plane.connected_state``."""
@@ -251,7 +257,7 @@ class Engine:
     def control_plane_identifier(self, identifier: str) -> None:
         """``control_plane.identifier`` text readout."""
 
-    # --- events --------------------------------------------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------------------------------------
 
     def event_fd(self) -> int:
         """A file descriptor that is readable while ``take_events()`` would return something. Owned by the engine."""
@@ -259,12 +265,13 @@ class Engine:
     def take_events(self) -> list[str]:
         """What happened since the last call, each kind at most once, the descriptor reset:
 
-        ``subscriptions``: ``subscriptions()`` may differ now. ``initialized``: everything is warm and the workers accept.
-        ``shutdown``: POST /quitquitquit (or the end of a POST /drain_listeners that asked for exit). ``drained``: after
-        ``drain()``, no downstream connection is left or its time is over. ``fatal``: a worker thread has died.
+        ``subscriptions``: ``subscriptions()`` may differ now. ``initialized``: everything is warm and the workers
+        accept. ``shutdown``: POST /quitquitquit (or the end of a POST /drain_listeners that asked for exit).
+        ``drained``: after ``drain()``, no downstream connection is left or its time is over. ``fatal``: a worker thread
+        has died.
         """
 
-    # --- life ----------------------------------------------------------------------------------------------------------
+    # --- life --------------------------------------------------------------------------------------------------------
 
     def drain(self, seconds: float) -> None:
         """Stop accepting and let connections end: HTTP/1 answers carry ``connection: close``, idle ones close at once.
@@ -278,8 +285,14 @@ class Engine:
     def reopen_logs(self) -> None:
         """SIGUSR1 and /reopen_logs: every log file is opened anew under its path."""
 
-    def log(self, level: Literal["trace", "debug", "info", "warning", "error", "critical"], component: str, message: str) -> None:
-        """One line of the process's own log, through the same writer, levels and format as the native threads' lines."""
+    def log(
+        self,
+        level: Literal["trace", "debug", "info", "warning", "error", "critical"],
+        component: str,
+        message: str,
+    ) -> None:
+        """One line of the process's own log, through the same writer, levels and format as the native threads'
+        lines."""
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter that belongs to the Python side (``tidegate.callback_failures`` and the like)."""
@@ -344,7 +357,9 @@ def encode_discovery_request(
 def decode_discovery_response(data: bytes) -> DiscoveryResponse:
     """Raises ``DecodeError``."""
 
-def decode_discovery_file(data: bytes, format: Literal["yaml", "json", "pb", "pb_text"], type_url: str) -> DiscoveryResponse:
+def decode_discovery_file(
+    data: bytes, format: Literal["yaml", "json", "pb", "pb_text"], type_url: str
+) -> DiscoveryResponse:
     """The file of a ``path_config_source``: a DiscoveryResponse in text or binary form. Raises ``ConfigError``."""
 
 def version() -> str:

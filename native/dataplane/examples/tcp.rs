@@ -25,7 +25,11 @@ impl LogSink for NoLog {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut next = || arguments.next().ok_or("usage: tcp LISTEN UPSTREAM [WORKERS]");
+    let mut next = || {
+        arguments
+            .next()
+            .ok_or("usage: tcp LISTEN UPSTREAM [WORKERS]")
+    };
     let (listen, upstream): (SocketAddr, SocketAddr) = (next()?.parse()?, next()?.parse()?);
     let workers = next().map_or(Ok(1), |workers| workers.parse())?;
     let config = DataplaneConfig {
@@ -36,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut builder = SnapshotBuilder::default();
     builder.set_cluster(Arc::new(cluster(upstream)));
     builder.set_listener(Arc::new(listener(listen)))?;
-    for error in handle.publish(builder.build()) {
+    if let Some(error) = handle.publish(builder.build()).into_iter().next() {
         return Err(error.into());
     }
     std::io::stdin().read_to_end(&mut Vec::new())?;
@@ -103,7 +107,7 @@ fn listener(address: SocketAddr) -> Listener {
             filter: NetworkFilter::TcpProxy(Arc::new(TcpProxy {
                 stat_prefix: "tcp".into(),
                 cluster: TcpCluster::Single("upstream".into()),
-                idle_timeout: Some(Duration::from_secs(3600)),
+                idle_timeout: Some(Duration::from_hours(1)),
                 max_downstream_connection_duration: None,
                 access_log: Vec::new(),
                 max_connect_attempts: 1,

@@ -159,13 +159,12 @@ impl DataplaneHandle {
             .take(workers)
             .map(Arc::new)
             .collect();
-        let first = match sockets.first() {
-            Some(first) => Arc::clone(first),
-            None => {
-                let first = Arc::new(Listening::bind(address, &options)?);
-                sockets.push(Arc::clone(&first));
-                first
-            }
+        let first = if let Some(first) = sockets.first() {
+            Arc::clone(first)
+        } else {
+            let first = Arc::new(Listening::bind(address, &options)?);
+            sockets.push(Arc::clone(&first));
+            first
         };
         let local = first.local_addr()?;
         while sockets.len() < workers {
@@ -327,15 +326,14 @@ impl DataplaneHandle {
             }
             _ => (registry.group(&prefix), registry.group(&prefix)),
         };
-        let breakers = match same_incarnation {
-            Some(before) => Arc::clone(&before.breakers),
-            None => {
-                let breakers = Breakers::new(&compiled.config.circuit_breakers);
-                for (gauge, remaining) in breakers.remaining() {
-                    traffic.shared().gauge_set(gauge, i64::from(remaining));
-                }
-                Arc::new(breakers)
+        let breakers = if let Some(before) = same_incarnation {
+            Arc::clone(&before.breakers)
+        } else {
+            let breakers = Breakers::new(&compiled.config.circuit_breakers);
+            for (gauge, remaining) in breakers.remaining() {
+                traffic.shared().gauge_set(gauge, i64::from(remaining));
             }
+            Arc::new(breakers)
         };
         let hosts = match before {
             Some(before) => Arc::clone(&before.hosts),

@@ -40,7 +40,7 @@ impl Default for DataplaneConfig {
                 id: "".into(),
                 cluster: "".into(),
             },
-            drain_time: Duration::from_secs(600),
+            drain_time: Duration::from_mins(10),
             drain_gradually: true,
             log_flush_interval: Duration::from_secs(1),
         }

@@ -9,6 +9,7 @@ mod dispatch;
 mod log_buffers;
 mod reload;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tidegate_rt::Errno;
@@ -51,7 +52,10 @@ impl Worker {
     pub(crate) fn run(mut self) {
         self.reload();
         while !self.core.stopping() {
-            self.pass();
+            // Handlers have a net of their own that costs one connection; this one catches the worker's own work.
+            if catch_unwind(AssertUnwindSafe(|| self.pass())).is_err() {
+                self.count_panic();
+            }
         }
         // Connections end as they do when a drain is over, with their log lines.
         for key in self.conns.keys() {

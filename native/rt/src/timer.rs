@@ -74,20 +74,17 @@ impl<T> TimerWheel<T> {
             .as_nanos()
             .div_ceil(1_000_000)
             .min(u128::from(u64::MAX)) as u64;
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                self.entries.push(Entry {
-                    generation: 0,
-                    tick: 0,
-                    previous: NIL,
-                    next: NIL,
-                    place: NIL,
-                    payload: None,
-                });
-                (self.entries.len() - 1) as u32
-            }
-        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry {
+                generation: 0,
+                tick: 0,
+                previous: NIL,
+                next: NIL,
+                place: NIL,
+                payload: None,
+            });
+            (self.entries.len() - 1) as u32
+        });
         let mut generation = 0;
         if let Some(entry) = self.entries.get_mut(index as usize) {
             entry.tick = tick;

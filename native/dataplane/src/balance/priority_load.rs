@@ -49,11 +49,9 @@ impl PriorityLoad {
             };
             let total = amount(|_| true);
             let availability = |part: u64| -> u32 {
-                if total == 0 {
-                    0
-                } else {
-                    (u64::from(endpoints.overprovisioning_factor) * part / total).min(100) as u32
-                }
+                (u64::from(endpoints.overprovisioning_factor) * part)
+                    .checked_div(total)
+                    .map_or(0, |percent| percent.min(100) as u32)
             };
             healthy_share.push(availability(amount(is_healthy)));
             degraded_share.push(availability(amount(|health| {

@@ -321,12 +321,20 @@ impl TcpProxySession {
         let paused = (self.up.paused, self.down.paused);
         let up_was_done = self.up.is_done();
         let (up_limit, down_limit) = (upstream.buffer_limit(), self.listener.buffer_limit());
-        let up = self
-            .up
-            .pump(core, &mut self.downstream, &mut upstream.end, up_limit, self.down.is_done());
-        let down = self
-            .down
-            .pump(core, &mut upstream.end, &mut self.downstream, down_limit, self.up.is_done());
+        let up = self.up.pump(
+            core,
+            &mut self.downstream,
+            &mut upstream.end,
+            up_limit,
+            self.down.is_done(),
+        );
+        let down = self.down.pump(
+            core,
+            &mut upstream.end,
+            &mut self.downstream,
+            down_limit,
+            self.up.is_done(),
+        );
         let moved = (
             self.up.bytes_in - before.0,
             self.up.bytes_out - before.1,

@@ -21,7 +21,7 @@ impl Worker {
                 self.conns.remove(key);
             }
             Err(_) => {
-                self.shared_panics();
+                self.count_panic();
                 self.conns.remove(key);
                 // Its guards' own destructors must not take the worker down either.
                 let _second = catch_unwind(AssertUnwindSafe(|| drop(conn)));
@@ -39,7 +39,7 @@ impl Worker {
         }
     }
 
-    fn shared_panics(&self) {
+    pub(super) fn count_panic(&self) {
         self.core
             .shared
             .panics_total

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_dataplane::{DataplaneConfig, DrainScope};
+use tidegate_model::access_log::{AccessLog, LogFormat};
 use tidegate_model::listener::FilterChainMatch;
 
 use crate::support::*;
@@ -191,4 +192,31 @@ fn all_workers_serve_and_shutdown_closes_everything() {
         std::io::Read::read(&mut last, &mut [0]),
         Ok(0) | Err(_)
     ));
+}
+
+#[test]
+fn a_panic_costs_one_connection() {
+    let mut running = Running::start();
+    // A line long enough to be handed to the sink at once, which panics while the connection is being closed.
+    let mut proxy = tcp_proxy("c");
+    proxy.access_log = vec![Arc::new(AccessLog {
+        path: "panic".into(),
+        format: LogFormat::Text("x".repeat(100_000).into()),
+        filter: None,
+    })];
+    let address = running.serve(
+        listener("l", "127.0.0.1:0", proxy),
+        cluster("c", &[echo_backend()]),
+    );
+    let mut victim = connect(address);
+    let mut witness = connect(address);
+    ping(&mut victim, b"x");
+    ping(&mut witness, b"x");
+    drop(victim);
+    running.wait_stat("cluster.c.upstream_cx_active", 1);
+    ping(&mut witness, b"undisturbed");
+    ping(&mut connect(address), b"new");
+    let panics = &running.handle.shared().panics_total;
+    assert!(panics.load(std::sync::atomic::Ordering::Relaxed) >= 1);
+    running.wait_stat("cluster.c.upstream_rq_active", 1);
 }

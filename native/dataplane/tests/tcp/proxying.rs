@@ -169,7 +169,7 @@ fn fill(stream: &mut std::net::TcpStream) -> usize {
     let chunk = pattern(1 << 16);
     let mut total = 0;
     loop {
-        match stream.write(&chunk) {
+        match stream.write(&chunk[total % chunk.len()..]) {
             Ok(count) => total += count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return total;
@@ -205,7 +205,6 @@ fn a_slow_reader_makes_the_sender_wait_and_loses_nothing() {
         got.iter()
             .enumerate()
             .all(|(i, &byte)| byte == chunk[i % chunk.len()])
-            || sent % chunk.len() != 0
     );
 }
 

@@ -20,12 +20,13 @@ use tidegate_stats::Registry;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Collects access-log lines.
+/// Collects access-log lines; panics when asked to write to the file `panic`.
 #[derive(Default)]
 pub(crate) struct MemoryLog(Mutex<Vec<u8>>);
 
 impl LogSink for MemoryLog {
-    fn write(&self, _: &Name, lines: Vec<u8>) {
+    fn write(&self, path: &Name, lines: Vec<u8>) {
+        assert_ne!(&**path, "panic");
         self.0.lock().unwrap().extend(lines);
     }
 }

@@ -3,7 +3,7 @@
 use tidegate_model::Name;
 use tidegate_model::route::PerFilterConfig;
 
-use crate::cors::CompiledCors;
+use crate::cors::{CompiledCors, CorsLevels};
 use crate::error::CompileError;
 use crate::fault::CompiledFault;
 
@@ -68,10 +68,15 @@ impl<'a> PerFilterLevels<'a> {
         self.levels().find_map(|level| level.fault.as_ref())
     }
 
-    /// The CORS filter looks at the route and the virtual host's policy together; the first that has one counts.
+    /// The CORS filter looks at all levels together, field by field.
     #[inline]
-    pub fn cors(self) -> Option<&'a CompiledCors> {
-        self.levels().find_map(|level| level.cors.as_ref())
+    pub fn cors(self) -> Option<CorsLevels<'a>> {
+        CorsLevels::new([
+            self.weighted_cluster.and_then(|level| level.cors.as_ref()),
+            self.route.cors.as_ref(),
+            self.virtual_host.cors.as_ref(),
+            self.route_configuration.cors.as_ref(),
+        ])
     }
 
     #[inline]

@@ -1,25 +1,22 @@
 //! `config.bootstrap.v3.Bootstrap`: text or bytes in, everything the process starts from out.
 
+mod dynamic;
+mod operations;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Value};
 use tidegate_model::Name;
-use tidegate_model::bootstrap::{
-    Admin, Ads, Bootstrap, DynamicResources, Node, StatsConfig, StatsMatcher, StatsSink, StatsTag,
-    StatsTagValue,
-};
+use tidegate_model::bootstrap::{Bootstrap, Node, StatsConfig};
 use tidegate_model::cluster::{Cluster, Discovery, TcpKeepalive};
 
 use crate::context::{Context, Fault, Result};
 use crate::fields::Fields;
 use crate::references::check_listener_clusters;
 use crate::upstream_http::Http2;
-use crate::{
-    Decoder, Rejected, access_log, address, cluster, json, listener, matcher, rules, v2, value,
-    yaml,
-};
+use crate::{Decoder, Rejected, cluster, json, listener, rules, v2, yaml};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -253,7 +250,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     let statics = fields.opt("static_resources", static_resources)?;
     let (listeners, clusters) = statics.unwrap_or_default();
     let dynamic = fields.or_default("dynamic_resources", |dynamic| {
-        dynamic_resources(dynamic, &clusters, extra)
+        dynamic::dynamic_resources(dynamic, &clusters, extra)
     })?;
     fields.opt("cluster_manager", |manager| {
         manager.ignore(
@@ -281,20 +278,21 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
              --service-cluster options.",
         ));
     }
-    let (runtime, admin_layer) = fields.or_default("layered_runtime", layered_runtime)?;
+    let (runtime, admin_layer) =
+        fields.or_default("layered_runtime", operations::layered_runtime)?;
     Ok(Bootstrap {
         node,
-        admin: fields.opt("admin", admin)?.flatten(),
+        admin: fields.opt("admin", operations::admin)?.flatten(),
         listeners,
         clusters: clusters.into_iter().map(|(cluster, _)| cluster).collect(),
         dynamic,
         stats: fields
-            .opt("stats_config", stats_config)?
+            .opt("stats_config", operations::stats_config)?
             .unwrap_or(StatsConfig {
                 use_all_default_tags: true,
                 ..StatsConfig::default()
             }),
-        stats_sinks: fields.each("stats_sinks", stats_sink)?,
+        stats_sinks: fields.each("stats_sinks", operations::stats_sink)?,
         stats_flush_interval: fields
             .duration("stats_flush_interval")?
             .unwrap_or(Duration::from_secs(5)),
@@ -384,254 +382,4 @@ fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
         !names.iter().skip(at).any(|later| *later == listener.name)
     });
     Ok((listeners, clusters))
-}
-
-fn dynamic_resources(
-    fields: &Fields<'_>,
-    clusters: &Clusters,
-    extra: &mut AdsExtra,
-) -> Result<DynamicResources> {
-    let ads = fields.opt("ads_config", |ads| self::ads(ads, clusters, extra))?;
-    let source = |name: &str| -> Result<_> {
-        let source = fields.opt(name, cluster::config_source)?;
-        let timeout = source.as_ref().and_then(|(_, timeout)| *timeout);
-        Ok((source.map(|(source, _)| source), timeout))
-    };
-    let (lds, lds_initial_fetch_timeout) = source("lds_config")?;
-    let (cds, cds_initial_fetch_timeout) = source("cds_config")?;
-    Ok(DynamicResources {
-        lds,
-        cds,
-        lds_initial_fetch_timeout,
-        cds_initial_fetch_timeout,
-        ads,
-    })
-}
-
-fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result<Ads> {
-    fields.ignore(&["refresh_delay", "request_timeout"], "it is for REST");
-    fields.ignore(
-        &["rate_limit_settings"],
-        "requests are paced by the answers to them",
-    );
-    fields.ignore(
-        &["set_node_on_first_message_only"],
-        "the node is in the first message of a stream",
-    );
-    fields.choice("api_type", &[("GRPC", ()), ("AGGREGATED_GRPC", ())])?;
-    fields.choice("transport_api_version", &[("AUTO", ()), ("V3", ())])?;
-    let mut services = fields.each("grpc_services", |service| {
-        service.ignore(&["timeout"], "a stream has no end");
-        let metadata = service.each("initial_metadata", |header| {
-            Ok((header.string("key"), header.string("value")))
-        })?;
-        let (name, authority, back_off) = service.need("envoy_grpc", |grpc| {
-            grpc.ignore(
-                &["max_receive_message_length", "skip_envoy_headers"],
-                "the xDS client has no such limit",
-            );
-            Ok((
-                grpc.string("cluster_name"),
-                grpc.str("authority").to_owned(),
-                grpc.opt("retry_policy", retry_back_off)?.flatten(),
-            ))
-        })?;
-        Ok((name, authority, back_off, metadata))
-    })?;
-    let (Some((cluster_name, authority, back_off, initial_metadata)), true) =
-        (services.pop(), services.is_empty())
-    else {
-        return Err(fields.fault(
-            "grpc_services",
-            "ADS: exactly one gRPC service must be given",
-        ));
-    };
-    let path = "grpc_services[0].envoy_grpc.cluster_name";
-    let Some((cluster, http2)) = clusters
-        .iter()
-        .find(|(cluster, _)| cluster.name == cluster_name)
-    else {
-        return Err(fields.fault(
-            path,
-            format!(
-                "gRPC client cluster '{cluster_name}' is not among the clusters of static_resources"
-            ),
-        ));
-    };
-    let targets = match &cluster.discovery {
-        Discovery::Static(targets) => targets,
-        Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => &dns.load_assignment,
-        Discovery::Eds { .. } | Discovery::OriginalDst(_) => {
-            return Err(fields.fault(
-                path,
-                format!(
-                    "gRPC client cluster '{cluster_name}' must be STATIC, STRICT_DNS or LOGICAL_DNS"
-                ),
-            ));
-        }
-    };
-    extra.authority = authority;
-    extra.retry_back_off = back_off;
-    extra.tcp_keepalive = cluster.tcp_keepalive;
-    extra.http2 = http2.as_ref().map(|http2| Http2 {
-        keepalive: http2.keepalive,
-    });
-    Ok(Ads {
-        targets: Arc::clone(targets),
-        connect_timeout: cluster.connect_timeout,
-        keepalive: cluster.tcp_keepalive.and_then(|keepalive| keepalive.time),
-        initial_metadata,
-        cluster_name,
-    })
-}
-
-/// How long to wait between attempts at the stream. Without a maximum it is ten times the base, as Envoy has it.
-fn retry_back_off(fields: &Fields<'_>) -> Result<Option<(Duration, Duration)>> {
-    fields.opt("retry_back_off", |back_off| {
-        let base = back_off.duration("base_interval")?.unwrap_or_default();
-        let max = back_off.duration("max_interval")?.unwrap_or(base * 10);
-        if max < base {
-            return Err(back_off.fault("max_interval", "must be no less than the base_interval"));
-        }
-        Ok((base, max))
-    })
-}
-
-/// Static layers, flattened, and whether there is an admin layer.
-fn layered_runtime(fields: &Fields<'_>) -> Result<(Vec<(Name, Name)>, bool)> {
-    let mut runtime: Vec<(Name, Name)> = Vec::new();
-    let mut names: Vec<Name> = Vec::new();
-    let mut admin = false;
-    let layers = fields.each("layers", |layer| {
-        let name = layer.string("name");
-        let entries = layer
-            .get("static_layer")
-            .and_then(Value::as_message)
-            .map(value::from_struct);
-        let is_admin = layer.opt("admin_layer", |_| Ok(()))?.is_some();
-        Ok((name, entries, is_admin))
-    })?;
-    for (at, (name, entries, is_admin)) in layers.into_iter().enumerate() {
-        if names.contains(&name) {
-            return Err(fields.fault(
-                &format!("layers[{at}].name"),
-                format!("Duplicate layer name: {name}"),
-            ));
-        }
-        names.push(name);
-        if is_admin && admin {
-            return Err(fields.fault(
-                &format!("layers[{at}].admin_layer"),
-                "Too many admin layers specified in LayeredRuntime, at most one may be specified",
-            ));
-        }
-        admin |= is_admin;
-        if let Some(entries) = entries {
-            flatten("", &entries, &mut runtime);
-        }
-    }
-    Ok((runtime, admin))
-}
-
-/// `{"a": {"b": 1}}` as `a.b = 1`; a later entry replaces an earlier one. A fractional percent keeps its form.
-fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(Name, Name)>) {
-    match value {
-        serde_json::Value::Object(entries)
-            if !entries.contains_key("numerator") && !entries.contains_key("denominator") =>
-        {
-            for (key, value) in entries {
-                let name = if prefix.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{prefix}.{key}")
-                };
-                flatten(&name, value, out);
-            }
-        }
-        value => {
-            let text = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            out.retain(|(name, _)| &**name != prefix);
-            out.push((Name::from(prefix), Name::from(text)));
-        }
-    }
-}
-
-fn admin(fields: &Fields<'_>) -> Result<Option<Admin>> {
-    fields.ignore(
-        &["ignore_global_conn_limit"],
-        "there is no global connection limit",
-    );
-    let mut paths: Vec<Name> = fields.opt_string("access_log_path").into_iter().collect();
-    paths.extend(
-        fields
-            .each("access_log", access_log::access_log)?
-            .into_iter()
-            .map(|log| log.path.clone()),
-    );
-    let profile_path = fields.opt_string("profile_path");
-    let address = fields.opt("address", address::admin)?;
-    Ok(address.map(|address| Admin {
-        address,
-        access_log_paths: paths,
-        profile_path,
-    }))
-}
-
-fn stats_config(fields: &Fields<'_>) -> Result<StatsConfig> {
-    fields.ignore(
-        &["histogram_bucket_settings"],
-        "histograms have Envoy's default buckets",
-    );
-    let tags = fields.each("stats_tags", |tag| {
-        let value = if tag.has("regex") {
-            let regex = tag.str("regex");
-            matcher::check_regex(tag, regex)?;
-            StatsTagValue::Regex(Name::from(regex))
-        } else {
-            StatsTagValue::Fixed(tag.string("fixed_value"))
-        };
-        Ok(StatsTag {
-            name: tag.string("tag_name"),
-            value,
-        })
-    })?;
-    let matcher = fields.opt("stats_matcher", |matcher| {
-        let list = |name: &str| matcher.opt(name, |list| list.each("patterns", matcher::string));
-        if let Some(patterns) = list("inclusion_list")? {
-            return Ok(StatsMatcher::Inclusion(patterns));
-        }
-        if let Some(patterns) = list("exclusion_list")? {
-            return Ok(StatsMatcher::Exclusion(patterns));
-        }
-        Ok(if matcher.bool("reject_all") {
-            StatsMatcher::RejectAll
-        } else {
-            StatsMatcher::All
-        })
-    })?;
-    Ok(StatsConfig {
-        use_all_default_tags: fields.opt_bool("use_all_default_tags").unwrap_or(true),
-        tags,
-        matcher: matcher.unwrap_or_default(),
-    })
-}
-
-fn stats_sink(fields: &Fields<'_>) -> Result<StatsSink> {
-    fields.str("name");
-    fields.need_any(
-        "typed_config",
-        &[("envoy.config.metrics.v3.StatsdSink", &|sink: &Fields<
-            '_,
-        >| {
-            sink.refuse("tcp_cluster_name", "only UDP is supported")?;
-            Ok(StatsSink::Statsd {
-                address: sink.need("address", address::socket)?,
-                prefix: sink
-                    .opt_string("prefix")
-                    .unwrap_or_else(|| Name::from("envoy")),
-            })
-        })],
-    )
 }

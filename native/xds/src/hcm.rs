@@ -173,7 +173,10 @@ fn routes(fields: &Fields<'_>) -> Result<RouteSource> {
     }
     fields.refuse("scoped_routes", "is not supported")?;
     fields.need("rds", |rds| {
-        let (source, _) = rds.need("config_source", cluster::config_source)?;
+        let (source, _) = rds.need("config_source", |source| {
+            source.ignore(&["initial_fetch_timeout"], "routes are waited for 15 s");
+            cluster::config_source(source)
+        })?;
         if source != ConfigSource::Ads {
             return Err(rds.fault("config_source", "only ads is supported for routes"));
         }

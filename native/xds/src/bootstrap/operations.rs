@@ -1,0 +1,150 @@
+//! What operators see and turn: the admin address, runtime layers, statistics and where they are sent.
+
+use prost_reflect::Value;
+use tidegate_model::Name;
+use tidegate_model::bootstrap::{
+    Admin, StatsConfig, StatsMatcher, StatsSink, StatsTag, StatsTagValue,
+};
+
+use crate::context::Result;
+use crate::fields::Fields;
+use crate::{access_log, address, matcher, value};
+
+/// Static layers, flattened, and whether there is an admin layer.
+pub(super) fn layered_runtime(fields: &Fields<'_>) -> Result<(Vec<(Name, Name)>, bool)> {
+    let mut runtime: Vec<(Name, Name)> = Vec::new();
+    let mut names: Vec<Name> = Vec::new();
+    let mut admin = false;
+    let layers = fields.each("layers", |layer| {
+        let name = layer.string("name");
+        let entries = layer
+            .get("static_layer")
+            .and_then(Value::as_message)
+            .map(value::from_struct);
+        let is_admin = layer.opt("admin_layer", |_| Ok(()))?.is_some();
+        Ok((name, entries, is_admin))
+    })?;
+    for (at, (name, entries, is_admin)) in layers.into_iter().enumerate() {
+        if names.contains(&name) {
+            return Err(fields.fault(
+                &format!("layers[{at}].name"),
+                format!("Duplicate layer name: {name}"),
+            ));
+        }
+        names.push(name);
+        if is_admin && admin {
+            return Err(fields.fault(
+                &format!("layers[{at}].admin_layer"),
+                "Too many admin layers specified in LayeredRuntime, at most one may be specified",
+            ));
+        }
+        admin |= is_admin;
+        if let Some(entries) = entries {
+            flatten("", &entries, &mut runtime);
+        }
+    }
+    Ok((runtime, admin))
+}
+
+/// `{"a": {"b": 1}}` as `a.b = 1`; a later entry replaces an earlier one. A fractional percent keeps its form.
+fn flatten(prefix: &str, value: &serde_json::Value, out: &mut Vec<(Name, Name)>) {
+    match value {
+        serde_json::Value::Object(entries)
+            if !entries.contains_key("numerator") && !entries.contains_key("denominator") =>
+        {
+            for (key, value) in entries {
+                let name = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
+                flatten(&name, value, out);
+            }
+        }
+        value => {
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            out.retain(|(name, _)| &**name != prefix);
+            out.push((Name::from(prefix), Name::from(text)));
+        }
+    }
+}
+
+pub(super) fn admin(fields: &Fields<'_>) -> Result<Option<Admin>> {
+    fields.ignore(
+        &["ignore_global_conn_limit"],
+        "there is no global connection limit",
+    );
+    let mut paths: Vec<Name> = fields.opt_string("access_log_path").into_iter().collect();
+    paths.extend(
+        fields
+            .each("access_log", access_log::access_log)?
+            .into_iter()
+            .map(|log| log.path.clone()),
+    );
+    let profile_path = fields.opt_string("profile_path");
+    let address = fields.opt("address", address::admin)?;
+    Ok(address.map(|address| Admin {
+        address,
+        access_log_paths: paths,
+        profile_path,
+    }))
+}
+
+pub(super) fn stats_config(fields: &Fields<'_>) -> Result<StatsConfig> {
+    fields.ignore(
+        &["histogram_bucket_settings"],
+        "histograms have Envoy's default buckets",
+    );
+    let tags = fields.each("stats_tags", |tag| {
+        let value = if tag.has("regex") {
+            let regex = tag.str("regex");
+            matcher::check_regex(tag, regex)?;
+            StatsTagValue::Regex(Name::from(regex))
+        } else {
+            StatsTagValue::Fixed(tag.string("fixed_value"))
+        };
+        Ok(StatsTag {
+            name: tag.string("tag_name"),
+            value,
+        })
+    })?;
+    let matcher = fields.opt("stats_matcher", |matcher| {
+        let list = |name: &str| matcher.opt(name, |list| list.each("patterns", matcher::string));
+        if let Some(patterns) = list("inclusion_list")? {
+            return Ok(StatsMatcher::Inclusion(patterns));
+        }
+        if let Some(patterns) = list("exclusion_list")? {
+            return Ok(StatsMatcher::Exclusion(patterns));
+        }
+        Ok(if matcher.bool("reject_all") {
+            StatsMatcher::RejectAll
+        } else {
+            StatsMatcher::All
+        })
+    })?;
+    Ok(StatsConfig {
+        use_all_default_tags: fields.opt_bool("use_all_default_tags").unwrap_or(true),
+        tags,
+        matcher: matcher.unwrap_or_default(),
+    })
+}
+
+pub(super) fn stats_sink(fields: &Fields<'_>) -> Result<StatsSink> {
+    fields.str("name");
+    fields.need_any(
+        "typed_config",
+        &[("envoy.config.metrics.v3.StatsdSink", &|sink: &Fields<
+            '_,
+        >| {
+            sink.refuse("tcp_cluster_name", "only UDP is supported")?;
+            Ok(StatsSink::Statsd {
+                address: sink.need("address", address::socket)?,
+                prefix: sink
+                    .opt_string("prefix")
+                    .unwrap_or_else(|| Name::from("envoy")),
+            })
+        })],
+    )
+}

@@ -1,0 +1,142 @@
+//! Refused clusters and endpoints.
+
+use serde_json::{Value as Json, json};
+
+use super::{cluster_refused, refused};
+use crate::tests::{ASSIGNMENT, PREFIX, assignment};
+
+#[test]
+fn clusters() {
+    cluster_refused(
+        &[("/name", json!(""))],
+        "name",
+        "value length must be at least 1 characters",
+    );
+    cluster_refused(
+        &[("/connect_timeout", json!("0s"))],
+        "connect_timeout",
+        "value must be greater than 0s",
+    );
+    cluster_refused(
+        &[("/lb_policy", json!("RING_HASH"))],
+        "lb_policy",
+        "RING_HASH is not supported",
+    );
+    cluster_refused(
+        &[("/lb_policy", json!("CLUSTER_PROVIDED"))],
+        "lb_policy",
+        "cluster provided LB specified but cluster 'backend'",
+    );
+    cluster_refused(
+        &[
+            ("/type", json!("ORIGINAL_DST")),
+            ("/load_assignment", Json::Null),
+        ],
+        "lb_policy",
+        "LB policy ROUND_ROBIN is not valid for Cluster type ORIGINAL_DST",
+    );
+    cluster_refused(
+        &[
+            ("/type", json!("ORIGINAL_DST")),
+            ("/lb_policy", json!("CLUSTER_PROVIDED")),
+        ],
+        "load_assignment",
+        "ORIGINAL_DST clusters must have no load assignment configured",
+    );
+    cluster_refused(
+        &[("/type", json!("EDS")), ("/load_assignment", Json::Null)],
+        "eds_cluster_config",
+        "without an EDS config",
+    );
+    cluster_refused(
+        &[
+            ("/type", json!("LOGICAL_DNS")),
+            ("/load_assignment", Json::Null),
+        ],
+        "load_assignment",
+        "LOGICAL_DNS clusters must have a single host",
+    );
+    cluster_refused(
+        &[("/http2_protocol_options", json!({}))],
+        "http2_protocol_options",
+        "HTTP/2 upstreams are not supported",
+    );
+    cluster_refused(
+        &[("/dns_refresh_rate", json!("0.0005s"))],
+        "dns_refresh_rate",
+        "value must be greater than 1ms",
+    );
+    for (field, value) in [
+        ("outlier_detection", json!({})),
+        (
+            "health_checks",
+            json!([{
+                "timeout": "1s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1, "tcp_health_check": {}
+            }]),
+        ),
+        ("lb_subset_config", json!({})),
+        ("load_balancing_policy", json!({})),
+    ] {
+        cluster_refused(&[(&format!("/{field}"), value)], field, "is not supported");
+    }
+    cluster_refused(
+        &[(
+            "/transport_socket",
+            json!({
+                "name": "tls",
+                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext") }
+            }),
+        )],
+        "transport_socket.typed_config",
+        "UpstreamTlsContext is not supported here",
+    );
+    cluster_refused(
+        &[(
+            "/circuit_breakers",
+            json!({ "thresholds": [{ "retry_budget": {} }] }),
+        )],
+        "circuit_breakers.thresholds[0].retry_budget",
+        "is not supported",
+    );
+}
+
+#[test]
+fn endpoints() {
+    let refused = |changes: &[(&str, Json)], path: &str, reason: &str| {
+        refused(ASSIGNMENT, assignment(), changes, path, reason);
+    };
+    let endpoint = "/endpoints/0/lb_endpoints/0";
+    refused(
+        &[("/cluster_name", json!(""))],
+        "cluster_name",
+        "at least 1 characters",
+    );
+    refused(
+        &[(
+            &format!("{endpoint}/endpoint/address/socket_address/address"),
+            json!("backend"),
+        )],
+        "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address",
+        "malformed IP address: backend. Consider setting resolver_name",
+    );
+    refused(
+        &[(&format!("{endpoint}/load_balancing_weight"), json!(0))],
+        "endpoints[0].lb_endpoints[0].load_balancing_weight",
+        "value must be greater than or equal to 1",
+    );
+    refused(
+        &[("/endpoints/0/priority", json!(200))],
+        "endpoints[0].priority",
+        "value must be less than or equal to 128",
+    );
+    refused(
+        &[(&format!("{endpoint}/endpoint"), Json::Null)],
+        "endpoints[0].lb_endpoints[0].endpoint",
+        "value is required",
+    );
+    refused(
+        &[("/named_endpoints", json!({ "a": {} }))],
+        "named_endpoints",
+        "is not supported",
+    );
+}

@@ -75,12 +75,16 @@ def _state(watch: Watch | None) -> str:
     return "STALE" if watch.in_flight is not None else "SYNCED"
 
 
-def syncz(hub: Hub) -> list[dict[str, Any]]:
-    """Who has taken up what, as `istioctl proxy-status` reads it; `*_rejected` says why not."""
+def syncz(hub: Hub, now: float) -> list[dict[str, Any]]:
+    """Who has taken up what, as `istioctl proxy-status` reads it; `*_rejected` says why not.
+
+    `version` is the version that the proxy has taken up in full: it stays behind while anything is on its way.
+    """
     rows = []
     for connection in hub.connections.values():
         node = connection.session.node
         row: dict[str, Any] = {"proxy": node.proxy_id, "proxy_type": node.kind, "istio_version": node.version}
+        row["version"] = connection.session.settled(now)
         for kind, word in _KIND.items():
             watch = connection.session.watches.get(kind)
             row[f"{word}_sent"] = watch.version_sent if watch is not None else ""

@@ -159,6 +159,22 @@ class Session:
             return None
         return self._last_sent + self._patience
 
+    def settled(self, now: float) -> str:
+        """The version that the proxy has taken up completely; empty while anything is still on its way."""
+        if self.config is None or not self.watches or any(self._waiting(kind, now) for kind in TYPES):
+            return ""
+        for kind, watch in self.watches.items():
+            wanted = self._wanted(kind)
+            if watch.in_flight is not None or watch.asked or watch.owed or watch.rejected:
+                return ""
+            if kind not in _WILDCARD and not watch.names:
+                continue
+            if not watch.answered or any(watch.sent.get(name) != encoded for name, encoded in wanted.items()):
+                return ""
+            if kind in _WILDCARD and watch.sent.keys() - wanted.keys():
+                return ""
+        return self.config.version if {CDS, LDS} <= self.watches.keys() else ""
+
     def _wanted(self, kind: str) -> dict[str, bytes]:
         """What the proxy is to have of a type, as far as it subscribed to it."""
         assert self.config is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,7 +16,10 @@ _PAGES: Final[dict[str, tuple[str, Callable[[Hub], Any]]]] = {
     "adsz": ("what each proxy was sent; ?push=true sends everything again", dumps.adsz),
     "cdsz": ("the clusters each proxy was sent", dumps.cdsz),
     "edsz": ("the endpoints of every cluster", dumps.edsz),
-    "syncz": ("which versions each proxy has taken up or refused", dumps.syncz),
+    "syncz": (
+        "which versions each proxy has taken up or refused",
+        lambda hub: dumps.syncz(hub, asyncio.get_running_loop().time()),
+    ),
     "registryz": ("the services of all registries", dumps.registryz),
     "endpointz": ("the endpoints of each service port", dumps.endpointz),
     "configz": ("the resources in force, and the files refused with file, line and field", dumps.configz),

@@ -261,6 +261,13 @@ impl Source {
                         out.extend_from_slice(value);
                         Written::Text
                     }
+                    None if main.known() == Some(WellKnown::Status) => {
+                        let code = context.number(parsed::NumberField::ResponseCode);
+                        match number(code.filter(|code| *code != 0), out) {
+                            Written::Missing => Written::Missing,
+                            _ => Written::Text,
+                        }
+                    }
                     None => Written::Missing,
                 }
             }
@@ -272,7 +279,18 @@ impl Source {
                 time::write(format, moment, out);
                 Written::Text
             }
-            Self::Text(field) => text(context.text(*field), out),
+            Self::Text(field) => match (text(context.text(*field), out), field) {
+                // A host without a name is called by its address.
+                (Written::Missing, TextField::UpstreamHostName) => {
+                    Self::Address(parsed::AddressField::UpstreamHost, AddressPart::Whole)
+                        .write(context, out)
+                }
+                (Written::Missing, TextField::UpstreamHostNameWithoutPort) => {
+                    Self::Address(parsed::AddressField::UpstreamHost, AddressPart::WithoutPort)
+                        .write(context, out)
+                }
+                (written, _) => written,
+            },
             Self::TextWithoutSpaces(field) => {
                 let start = out.len();
                 let written = text(context.text(*field), out);
@@ -294,6 +312,11 @@ impl Source {
                     Written::Missing => Written::Missing,
                     _ => Written::Text,
                 }
+            }
+            Self::Address(parsed::AddressField::UpstreamHost, AddressPart::Whole)
+                if context.upstream_host_text().is_some() =>
+            {
+                text(context.upstream_host_text(), out)
             }
             Self::Address(field, part) => match context.address(*field) {
                 None => Written::Missing,

@@ -13,7 +13,8 @@ use crate::response_flags::ResponseFlags;
 /// Implemented by the connection manager for requests and by the TCP proxy for connections. A method that has nothing to say
 /// returns `None`, which prints as `-`. All are asked only for what a format uses.
 pub trait LogContext {
-    /// The first value of a header as it is now (after all changes), pseudo headers included.
+    /// The first value of a header as it is now (after all changes), request pseudo headers included. `:status` is taken
+    /// from the response code when there is no such header.
     fn header(&self, map: HeaderMap, name: &HeaderName) -> Option<&[u8]>;
 
     fn text(&self, field: TextField) -> Option<&[u8]>;
@@ -21,6 +22,11 @@ pub trait LogContext {
     fn number(&self, field: NumberField) -> Option<u64>;
 
     fn address(&self, field: AddressField) -> Option<SocketAddr>;
+
+    /// The upstream host as text, where that is at hand (and for a pipe, which has no socket address).
+    fn upstream_host_text(&self) -> Option<&[u8]> {
+        None
+    }
 
     /// When the request (or connection) began.
     fn start_time(&self) -> SystemTime;

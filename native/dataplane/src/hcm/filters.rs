@@ -34,13 +34,15 @@ impl ServerConnection {
 
     /// The CORS filter's request side.
     pub(super) fn cors(&mut self, stream: &mut Stream, worker: &mut Worker) -> Verdict {
-        let Some(policy) = stream.route.as_ref().and_then(|route| route.per_filter().cors()) else {
+        // Envoy's filter does nothing for redirects and direct responses.
+        let forwards = |route: &&StreamRoute| route.forward().is_some();
+        let Some(policy) = stream.route.as_ref().filter(forwards).and_then(|route| route.per_filter().cors()) else {
             return Verdict::Continue;
         };
         let request = &stream.request;
         let runtime = std::sync::Arc::clone(worker.core.snapshot.runtime());
-        if let Some(origin) = policy.origin(request) {
-            self.hcm.cors_stats.inc(if policy.origin_allowed(origin) { cors::ORIGIN_VALID } else { cors::ORIGIN_INVALID });
+        if let Some(valid) = policy.verdict_to_count(request, stream.random, &runtime) {
+            self.hcm.cors_stats.inc(if valid { cors::ORIGIN_VALID } else { cors::ORIGIN_INVALID });
         }
         match policy.decide(request, stream.random, &runtime) {
             CorsDecision::Ignore => Verdict::Continue,

@@ -91,6 +91,10 @@ impl LogContext for View<'_> {
         }
     }
 
+    fn upstream_host_text(&self) -> Option<&[u8]> {
+        Some(self.stream.host.as_ref()?.host.address_text.as_bytes())
+    }
+
     fn start_time(&self) -> SystemTime {
         self.start
     }

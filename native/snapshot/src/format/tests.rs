@@ -148,6 +148,9 @@ fn operators_print_as_envoy_prints_them() {
         ("%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(16)%", "10.1.0.0/16"),
         ("%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(200)%", "10.1.2.3"),
         ("%UPSTREAM_LOCAL_ADDRESS%", "-"),
+        ("%UPSTREAM_HOST_NAME%", "127.0.0.1:23101"),
+        ("%UPSTREAM_HOST_NAME_WITHOUT_PORT%", "127.0.0.1"),
+        ("%RESP(:status)%", "200"),
         (
             "%DURATION% %RESPONSE_DURATION% %RESPONSE_TX_DURATION% %REQUEST_DURATION%",
             "1 1 0 -",

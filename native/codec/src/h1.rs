@@ -10,11 +10,13 @@
 //! with a sign, a fold), this module refuses it: what is passed on can be read in one way only. Raw header lines may
 //! therefore be copied to the other side untouched.
 
+mod authority;
 mod body;
 mod chars;
 mod chunked;
 pub mod encode;
 mod error;
+mod extension;
 mod fields;
 mod framing;
 mod header;
@@ -45,3 +47,6 @@ pub use scratch::{HeadResume, HeadScratch};
 pub use span::Span;
 pub use status::reason_phrase;
 pub use target::{Target, TargetForm};
+
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,21 @@
-//! Character classes of RFC 9110 as tables, for the bytes that the word-wise scanners cannot judge.
+//! Character classes of RFC 9110 and 3986 as tables, for what the word-wise scanners cannot judge.
 
-/// `tchar`: header names and methods.
-pub(super) static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~", true);
+/// `tchar`: header names.
+pub(super) static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
 
-/// What may stand in a request target: printable ASCII but for what RFC 3986 leaves out altogether.
-pub(super) static TARGET: [bool; 256] = table(b"!#$%&'*+-.^_`|~\"(),/:;<=>?@[\\]{}", true);
+/// `unreserved`, `sub-delims` and the percent sign: a registered name.
+pub(super) static REG_NAME: [bool; 256] = table(b"-._~%!$&'()*+,;=");
 
-/// What may stand in `Host` or an authority: reg-name, IP literal, port, user info left out.
-pub(super) static AUTHORITY: [bool; 256] = table(b"-._~%!$&'()*+,;=:[]", true);
-
+/// Letters, digits and `others`.
 #[expect(
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, bounded by the loops"
 )]
-const fn table(others: &[u8], alphanumeric: bool) -> [bool; 256] {
+const fn table(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = alphanumeric && (byte as u8).is_ascii_alphanumeric();
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
         byte += 1;
     }
     let mut i = 0;
@@ -29,10 +27,18 @@ const fn table(others: &[u8], alphanumeric: bool) -> [bool; 256] {
 }
 
 #[inline]
+pub(super) fn is(class: &[bool; 256], byte: u8) -> bool {
+    class.get(byte as usize).copied().unwrap_or(false)
+}
+
+#[inline]
 pub(super) fn all(class: &[bool; 256], bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|b| class.get(*b as usize).copied().unwrap_or(false))
+    bytes.iter().all(|b| is(class, *b))
+}
+
+/// What Envoy calls an invalid character, as opposed to one in the wrong place.
+pub(super) const fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && !matches!(byte, b'\t' | b'\r' | b'\n')) || byte == 0x7f
 }
 
 /// Without leading and trailing space and tab.

@@ -1,7 +1,7 @@
 //! `Transfer-Encoding: chunked` followed through the bytes of a connection.
 //!
 //! ```text
-//!   Size --digits--> Size --;--> Extension --CR--> SizeLf --LF--> Data --> DataCr --> DataLf --> Size
+//!   Size --digit--> Size --;--> Extension --CR--> SizeLf --LF--> Data --> DataCr --> DataLf --> Size
 //!                     |                              ^  |
 //!                     +-------------CR---------------+  +--size 0--> Trailers --empty line--> Done
 //! ```
@@ -13,6 +13,7 @@
 use super::body::Fed;
 use super::chars::{self, TOKEN};
 use super::error::{BodyError, ErrorKind};
+use super::extension::Extension;
 use super::known::KnownHeader;
 use super::limits::Limits;
 use super::scan;
@@ -30,7 +31,7 @@ pub enum TrailerPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Size,
-    Extension,
+    Extension(Extension),
     SizeLf,
     Data,
     DataCr,
@@ -51,8 +52,10 @@ pub struct ChunkedBody {
     /// Bytes of an incomplete trailer section already searched for its end.
     scanned: u32,
     state: State,
-    /// Digits of the size read so far.
+    /// Digits of the size read so far, leading zeros left out.
     digits: u8,
+    /// The last byte read is a leading zero.
+    zeros: bool,
     trailers: TrailerPolicy,
 }
 
@@ -109,6 +112,7 @@ impl ChunkedBody {
             scanned: 0,
             state: State::Size,
             digits: 0,
+            zeros: false,
             trailers,
         }
     }
@@ -151,48 +155,61 @@ impl ChunkedBody {
             match self.state {
                 State::Size => {
                     let Some(byte) = buf.get(at) else { break };
-                    let Some(digit) = hex(*byte) else {
-                        if self.digits == 0 {
+                    if let Some(digit) = hex(*byte) {
+                        // A zero in front of other digits is not passed on, so that nobody need count them. The first
+                        // digit therefore waits for its successor.
+                        if self.zeros {
+                            sink.raw(buf.get(raw_from..at - 1).unwrap_or_default());
+                            raw_from = at;
+                            self.spend(1)?;
+                        }
+                        self.zeros = self.remaining == 0 && digit == 0;
+                        if !self.zeros {
+                            self.digits += 1;
+                        }
+                        if self.digits > MAX_DIGITS {
                             return Err(ErrorKind::ChunkSize.into());
                         }
-                        match byte {
-                            b'\r' => self.state = State::SizeLf,
-                            b';' | b' ' | b'\t' => {
-                                sink.raw(buf.get(raw_from..at).unwrap_or_default());
-                                raw_from = at;
-                                self.state = State::Extension;
-                                // Looked at again there.
-                                continue;
-                            }
-                            _ => return Err(ErrorKind::ChunkSize.into()),
-                        }
+                        self.remaining = self.remaining << 4 | u64::from(digit);
                         at += 1;
+                        if self.zeros && at == buf.len() {
+                            // To be offered again.
+                            self.zeros = false;
+                            at -= 1;
+                            break;
+                        }
                         continue;
-                    };
-                    if self.digits >= MAX_DIGITS {
+                    }
+                    if self.digits == 0 && !self.zeros {
                         return Err(ErrorKind::ChunkSize.into());
                     }
-                    self.digits += 1;
-                    self.remaining = self.remaining << 4 | u64::from(digit);
-                    at += 1;
-                }
-                State::Extension => {
-                    let end = scan::value_end(buf, at);
-                    self.overhead = self.overhead.saturating_add((end - at) as u32);
-                    if self.overhead > MAX_OVERHEAD {
-                        return Err(ErrorKind::ChunkExtension.into());
-                    }
-                    self.check_extension(buf.get(at..end).unwrap_or_default())?;
-                    at = end;
-                    raw_from = end;
-                    match buf.get(end) {
-                        Some(b'\r') => {
-                            self.state = State::SizeLf;
+                    self.zeros = false;
+                    match byte {
+                        b'\r' => {
                             at += 1;
+                            self.state = State::SizeLf;
                         }
-                        Some(_) => return Err(ErrorKind::ChunkExtension.into()),
-                        None => break,
+                        b';' | b' ' | b'\t' => {
+                            sink.raw(buf.get(raw_from..at).unwrap_or_default());
+                            raw_from = at;
+                            self.state = State::Extension(Extension::Between { spaces: false });
+                        }
+                        _ => return Err(ErrorKind::ChunkSize.into()),
                     }
+                }
+                State::Extension(extension) => {
+                    let Some(byte) = buf.get(at) else { break };
+                    if *byte == b'\r' && extension.may_end() {
+                        raw_from = at;
+                        at += 1;
+                        self.state = State::SizeLf;
+                        continue;
+                    }
+                    let next = extension.step(*byte).ok_or(ErrorKind::ChunkExtension)?;
+                    self.spend(1)?;
+                    self.state = State::Extension(next);
+                    at += 1;
+                    raw_from = at;
                 }
                 State::SizeLf => match buf.get(at) {
                     Some(b'\n') => {
@@ -267,16 +284,13 @@ impl ChunkedBody {
         })
     }
 
-    /// Extensions are dropped, but one that is not even well-formed casts doubt on where the line ends.
     #[inline]
-    fn check_extension(&self, bytes: &[u8]) -> Result<(), BodyError> {
-        if bytes
-            .iter()
-            .all(|b| matches!(b, b' ' | b'\t' | 0x21..=0x7e))
-        {
-            Ok(())
-        } else {
+    fn spend(&mut self, bytes: u32) -> Result<(), BodyError> {
+        self.overhead += bytes;
+        if self.overhead > MAX_OVERHEAD {
             Err(ErrorKind::ChunkExtension.into())
+        } else {
+            Ok(())
         }
     }
 
@@ -320,14 +334,15 @@ impl ChunkedBody {
             let name = section.get(at..name_end).unwrap_or_default();
             if section.get(name_end) != Some(&b':') || name.is_empty() || !chars::all(&TOKEN, name)
             {
-                return Err(ErrorKind::Trailer.into());
+                return Err(bad_trailer(section.get(at..=name_end)));
             }
             let line_end = scan::value_end(section, name_end + 1);
             if section.get(line_end..line_end + 2) != Some(b"\r\n") {
-                return Err(ErrorKind::Trailer.into());
+                return Err(bad_trailer(section.get(line_end..=line_end)));
             }
             count += 1;
-            if count > self.max_trailers {
+            // Those that are left out cost nobody anything beyond their bytes.
+            if count > self.max_trailers && self.trailers == TrailerPolicy::Forward {
                 return Err(ErrorKind::TooManyTrailers.into());
             }
             if may_trail(KnownHeader::classify(name)) {
@@ -365,6 +380,20 @@ const fn may_trail(known: KnownHeader) -> bool {
             | KnownHeader::Cookie
             | KnownHeader::SetCookie
     )
+}
+
+#[cold]
+fn bad_trailer(bytes: Option<&[u8]>) -> BodyError {
+    let control = bytes
+        .unwrap_or_default()
+        .iter()
+        .any(|byte| chars::is_control(*byte));
+    if control {
+        ErrorKind::InvalidCharacter
+    } else {
+        ErrorKind::Trailer
+    }
+    .into()
 }
 
 #[inline]

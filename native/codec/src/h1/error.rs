@@ -7,16 +7,17 @@ use std::fmt;
 pub enum ErrorKind {
     /// Not an HTTP/1 request or status line.
     StartLine,
+    /// HTTP/1.0 without `accept_http_10`, or any version that is neither 1.0 nor 1.1: 426.
+    LowVersion,
     Method,
     Target,
-    /// `HTTP/` with a version other than 1.0 and 1.1.
-    Version,
     /// An absolute target whose scheme is neither http nor https.
     Scheme,
     /// `https://` on a listener without TLS.
     HttpsOnPlaintext,
     HeaderName,
-    HeaderValue,
+    /// NUL, another control character or DEL, wherever in the head it stands.
+    InvalidCharacter,
     /// A line that begins with white space.
     ObsoleteFold,
     /// LF without CR, or CR without LF.
@@ -25,14 +26,18 @@ pub enum ErrorKind {
     TooManyHeaders,
     UnderscoreInName,
     DuplicateHost,
+    /// `Host` or an authority that RFC 3986 does not allow.
+    InvalidAuthority,
     ContentLength,
-    ContentLengthConflict,
+    DuplicateContentLength,
     ContentLengthAndTransferEncoding,
     TransferEncoding,
     /// `Transfer-Encoding` in a 1xx or 204 response, or in an HTTP/1.0 message.
     TransferEncodingNotAllowed,
     /// `Content-Length` other than 0 in a 1xx or 204 response.
     ContentLengthNotAllowed,
+    /// `Content-Length` other than 0 beside CONNECT.
+    BodyDisallowed,
     /// `Connection` nominates a header that must reach the other side.
     ConnectionNominates,
     /// A chunk's size line.
@@ -45,7 +50,11 @@ pub enum ErrorKind {
     TooManyTrailers,
 }
 
-/// A request or response that Envoy's codec would refuse: the connection is answered (requests) and closed.
+/// A request or response that the codec refuses.
+///
+/// A request is answered with [`ParseError::status`] and [`ParseError::body`] as `text/plain` with `connection: close`,
+/// logged with flag DPE and [`ParseError::details`] but without method, path and authority, and counted in
+/// `downstream_cx_protocol_error`. A response becomes 502 `UPE`, `upstream_reset_before_response_started{protocol_error}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub struct ParseError {
     pub kind: ErrorKind,
@@ -68,7 +77,7 @@ impl From<ErrorKind> for ParseError {
 }
 
 impl ParseError {
-    /// The status of the local reply to a request: 400, 431 or 501.
+    /// The status of the local reply to a request: 400, 426, 431 or 501.
     pub const fn status(self) -> u16 {
         match self.kind {
             ErrorKind::HeadersTooLarge
@@ -76,6 +85,7 @@ impl ParseError {
             | ErrorKind::TrailersTooLarge
             | ErrorKind::TooManyTrailers => 431,
             ErrorKind::TransferEncoding => 501,
+            ErrorKind::LowVersion => 426,
             _ => 400,
         }
     }
@@ -83,10 +93,12 @@ impl ParseError {
     /// Envoy's `%RESPONSE_CODE_DETAILS%`.
     pub const fn details(self) -> &'static str {
         match self.kind {
-            ErrorKind::HeadersTooLarge => "http1.headers_too_large",
-            ErrorKind::TooManyHeaders => "http1.too_many_headers",
-            ErrorKind::TrailersTooLarge => "http1.trailers_too_large",
-            ErrorKind::TooManyTrailers => "http1.too_many_trailers",
+            ErrorKind::LowVersion => "low_version",
+            ErrorKind::InvalidAuthority => "http.invalid_authority",
+            ErrorKind::BodyDisallowed => "http1.body_disallowed",
+            // Trailers count as headers.
+            ErrorKind::HeadersTooLarge | ErrorKind::TrailersTooLarge => "http1.headers_too_large",
+            ErrorKind::TooManyHeaders | ErrorKind::TooManyTrailers => "http1.too_many_headers",
             ErrorKind::TransferEncoding => "http1.invalid_transfer_encoding",
             ErrorKind::TransferEncodingNotAllowed => "http1.transfer_encoding_not_allowed",
             ErrorKind::ContentLengthNotAllowed => "http1.content_length_not_allowed",
@@ -95,7 +107,7 @@ impl ParseError {
             }
             ErrorKind::ConnectionNominates => "http1.connection_header_rejected",
             ErrorKind::UnderscoreInName => "http1.unexpected_underscore",
-            ErrorKind::HeaderValue => "http1.invalid_characters",
+            ErrorKind::InvalidCharacter => "http1.invalid_characters",
             ErrorKind::Target => "http1.invalid_url",
             ErrorKind::Scheme => "http1.invalid_scheme",
             ErrorKind::HttpsOnPlaintext => "http1.https_url_on_plaintext_connection",
@@ -106,6 +118,7 @@ impl ParseError {
     /// The body of the local reply, Envoy's own: the reason phrase.
     pub const fn body(self) -> &'static str {
         match self.status() {
+            426 => "Upgrade Required",
             431 => "Request Header Fields Too Large",
             501 => "Not Implemented",
             _ => "Bad Request",
@@ -126,19 +139,21 @@ impl ParseError {
             ErrorKind::StartLine => "malformed start line",
             ErrorKind::Method => "unknown method",
             ErrorKind::Target => "malformed request target",
-            ErrorKind::Version => "unsupported protocol version",
+            ErrorKind::LowVersion => "protocol version not accepted",
             ErrorKind::Scheme => "scheme is neither http nor https",
             ErrorKind::HttpsOnPlaintext => "https target on a plaintext connection",
             ErrorKind::HeaderName => "malformed header name",
-            ErrorKind::HeaderValue => "invalid character in header value",
+            ErrorKind::InvalidCharacter => "control character in the head",
             ErrorKind::ObsoleteFold => "header continuation line",
             ErrorKind::LineEnding => "line not ended by CRLF",
             ErrorKind::HeadersTooLarge => "headers too large",
             ErrorKind::TooManyHeaders => "too many headers",
             ErrorKind::UnderscoreInName => "underscore in header name",
+            ErrorKind::InvalidAuthority => "malformed host or authority",
+            ErrorKind::BodyDisallowed => "body beside CONNECT",
             ErrorKind::DuplicateHost => "more than one host header",
             ErrorKind::ContentLength => "malformed content-length",
-            ErrorKind::ContentLengthConflict => "conflicting content-length headers",
+            ErrorKind::DuplicateContentLength => "more than one content-length header",
             ErrorKind::ContentLengthAndTransferEncoding => {
                 "content-length beside transfer-encoding"
             }
@@ -157,30 +172,24 @@ impl ParseError {
 }
 
 /// A request that reads well but that Envoy's connection manager refuses before routing, with an ordinary local reply
-/// and an access-log line. The connection is closed after it.
+/// (empty body, `connection: close`) and an access-log line that shows the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// HTTP/1.0 without `accept_http_10`: 426.
-    LowVersion,
-    /// HTTP/1.1 without `Host`: 400.
+    /// No `Host`.
     MissingHost,
-    /// A `Host` or authority with characters that no authority has: 400.
-    InvalidAuthority,
+    /// QUERY without `Content-Type`.
+    QueryWithoutContentType,
 }
 
 impl Refusal {
     pub const fn status(self) -> u16 {
-        match self {
-            Self::LowVersion => 426,
-            Self::MissingHost | Self::InvalidAuthority => 400,
-        }
+        400
     }
 
     pub const fn details(self) -> &'static str {
         match self {
-            Self::LowVersion => "low_version",
             Self::MissingHost => "missing_host_header",
-            Self::InvalidAuthority => "invalid_authority",
+            Self::QueryWithoutContentType => "query_missing_content_type",
         }
     }
 }

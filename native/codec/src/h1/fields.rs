@@ -15,7 +15,8 @@ use super::span::Span;
 pub(super) struct Fields {
     pub(super) content_length: Option<u64>,
     pub(super) chunked: bool,
-    pub(super) hosts: u32,
+    /// Some `Transfer-Encoding` other than a single `chunked`. Judged at the end, for Envoy minds `Content-Length` first.
+    unknown_coding: bool,
     pub(super) connection: ConnectionOptions,
     pub(super) expect_continue: bool,
 }
@@ -24,8 +25,10 @@ pub(super) struct Fields {
 const MAX_HEADERS: usize = 16_384;
 
 /// Reads header lines from `at` to the empty line. `Ok(None)`: the buffer ends first.
+///
+/// What `Connection` nominates is marked in requests only: Envoy leaves a response's headers alone.
 #[inline]
-pub(super) fn parse(
+pub(super) fn parse<const REQUEST: bool>(
     buf: &[u8],
     mut at: usize,
     scratch: &mut HeadScratch,
@@ -38,17 +41,16 @@ pub(super) fn parse(
         let name_end = scan::name_end(buf, at);
         match buf.get(name_end) {
             Some(b':') => {}
-            Some(_) if name_end == at => {
-                // The empty line, or a fault.
-                return match buf.get(at..at + 2) {
-                    Some(b"\r\n") => {
-                        finish(buf, scratch, fields).map(|fields| Some((fields, at + 2)))
+            Some(b'\r') if name_end == at => {
+                return match buf.get(at + 1) {
+                    Some(b'\n') => {
+                        finish::<REQUEST>(buf, scratch, fields, limits).map(|f| Some((f, at + 2)))
                     }
-                    None if buf.get(at) == Some(&b'\r') => Ok(None),
-                    _ => Err(bad_line_start(buf, at)),
+                    Some(_) => Err(ErrorKind::LineEnding.into()),
+                    None => Ok(None),
                 };
             }
-            Some(_) => return Err(ErrorKind::HeaderName.into()),
+            Some(_) => return Err(bad_name(buf, at, name_end)),
             None => return Ok(None),
         }
         let name = buf.get(at..name_end).unwrap_or_default();
@@ -74,10 +76,9 @@ pub(super) fn parse(
             known,
             hop_by_hop: false,
         };
-        at = line_break + 2;
         if known == KnownHeader::Other {
-            if !chars::all(&TOKEN, name) || name.is_empty() {
-                return Err(ErrorKind::HeaderName.into());
+            if name.is_empty() || !chars::all(&TOKEN, name) {
+                return Err(bad_name(buf, at, name_end));
             }
             if limits.underscores != UnderscoreAction::Allow && memchr::memchr(b'_', name).is_some()
             {
@@ -85,19 +86,14 @@ pub(super) fn parse(
                     return Err(ErrorKind::UnderscoreInName.into());
                 }
                 scratch.dropped += 1;
+                at = line_break + 2;
                 continue;
             }
-        } else if known.is_framing()
-            && !note(
-                header.value.of(buf),
-                known,
-                &mut fields,
-                &mut header,
-                limits,
-            )?
-        {
-            continue;
+        } else if known.is_framing() {
+            let repeated = scratch.contains(known);
+            note::<REQUEST>(header.value.of(buf), repeated, &mut fields, &mut header)?;
         }
+        at = line_break + 2;
         scratch.push(header);
         if scratch.headers().len() > max_headers {
             return Err(ErrorKind::TooManyHeaders.into());
@@ -105,72 +101,89 @@ pub(super) fn parse(
     }
 }
 
-/// Looks at a header that framing or the connection depends on. `false`: it says nothing new and is left out.
-fn note(
+/// Looks at a header that framing or the connection depends on. `repeated`: one of its name came before.
+fn note<const REQUEST: bool>(
     value: &[u8],
-    known: KnownHeader,
+    repeated: bool,
     fields: &mut Fields,
     header: &mut Header,
-    limits: &Limits,
-) -> Result<bool, ParseError> {
-    header.hop_by_hop = hop::is_hop_by_hop(known);
-    match known {
-        KnownHeader::Host => {
-            fields.hosts += 1;
-            if fields.hosts > 1 {
-                return Err(ErrorKind::DuplicateHost.into());
-            }
+) -> Result<(), ParseError> {
+    header.hop_by_hop = hop::is_hop_by_hop(header.known);
+    match header.known {
+        KnownHeader::Host if REQUEST && repeated => return Err(ErrorKind::DuplicateHost.into()),
+        KnownHeader::ContentLength if repeated => {
+            return Err(ErrorKind::DuplicateContentLength.into());
         }
         KnownHeader::ContentLength => {
-            let length = parse_length(value).ok_or(ErrorKind::ContentLength)?;
-            match fields.content_length {
-                Some(before) if before != length => {
-                    return Err(ErrorKind::ContentLengthConflict.into());
-                }
-                Some(_) => return Ok(false),
-                None => fields.content_length = Some(length),
-            }
+            fields.content_length = Some(parse_length(value).ok_or(ErrorKind::ContentLength)?);
         }
         KnownHeader::TransferEncoding => {
-            if fields.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(ErrorKind::TransferEncoding.into());
-            }
-            fields.chunked = true;
+            fields.chunked = value.eq_ignore_ascii_case(b"chunked");
+            fields.unknown_coding |= repeated || !fields.chunked;
         }
         KnownHeader::Connection => fields.connection.add(value),
-        KnownHeader::Expect => fields.expect_continue = value.eq_ignore_ascii_case(b"100-continue"),
+        KnownHeader::Te if REQUEST => {
+            header.hop_by_hop = !hop::tokens(value).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+        }
+        KnownHeader::Te => header.hop_by_hop = false,
+        KnownHeader::Expect if REQUEST && value.eq_ignore_ascii_case(b"100-continue") => {
+            // Answered here.
+            header.hop_by_hop = true;
+            fields.expect_continue = true;
+        }
         _ => {}
     }
-    let _ = limits;
-    Ok(true)
+    Ok(())
 }
 
-/// Digits only, below 2^63.
+/// Digits only, below 2^63: a length that some server would take for negative is no length.
 fn parse_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 19 {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let mut length: u64 = 0;
-    for byte in value {
-        if !byte.is_ascii_digit() {
-            return None;
-        }
-        length = length * 10 + u64::from(byte - b'0');
+    for digit in value {
+        length = length
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
     }
     i64::try_from(length).ok().map(|_| length)
 }
 
 #[inline]
-fn finish(buf: &[u8], scratch: &mut HeadScratch, fields: Fields) -> Result<Fields, ParseError> {
-    if fields.connection.nominates {
+fn finish<const REQUEST: bool>(
+    buf: &[u8],
+    scratch: &mut HeadScratch,
+    fields: Fields,
+    limits: &Limits,
+) -> Result<Fields, ParseError> {
+    if fields.chunked || fields.unknown_coding {
+        if fields.content_length.is_some() {
+            if !limits.allow_chunked_length {
+                return Err(ErrorKind::ContentLengthAndTransferEncoding.into());
+            }
+            // Never passed on beside `chunked`.
+            for header in scratch.headers_mut() {
+                header.hop_by_hop |= header.known == KnownHeader::ContentLength;
+            }
+        }
+        if fields.unknown_coding {
+            return Err(ErrorKind::TransferEncoding.into());
+        }
+    }
+    if REQUEST && fields.connection.nominates {
         hop::mark_nominated(buf, scratch)?;
     }
     Ok(fields)
 }
 
 #[cold]
-fn bad_line_start(buf: &[u8], at: usize) -> ParseError {
-    match buf.get(at) {
+fn bad_name(buf: &[u8], start: usize, end: usize) -> ParseError {
+    let line = buf.get(start..=end).unwrap_or_default();
+    if line.iter().any(|byte| chars::is_control(*byte)) {
+        return ErrorKind::InvalidCharacter.into();
+    }
+    match line.first() {
         Some(b' ' | b'\t') => ErrorKind::ObsoleteFold,
         Some(b'\r' | b'\n') => ErrorKind::LineEnding,
         _ => ErrorKind::HeaderName,
@@ -182,7 +195,7 @@ fn bad_line_start(buf: &[u8], at: usize) -> ParseError {
 fn bad_value_end(buf: &[u8], at: usize) -> ParseError {
     match buf.get(at) {
         Some(b'\r' | b'\n') => ErrorKind::LineEnding,
-        _ => ErrorKind::HeaderValue,
+        _ => ErrorKind::InvalidCharacter,
     }
     .into()
 }

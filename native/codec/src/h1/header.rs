@@ -11,8 +11,9 @@ pub struct Header {
     /// One past the line's LF, which is where the next line begins.
     pub line_end: u32,
     pub known: KnownHeader,
-    /// Meant for this hop alone: `Connection` and what belongs to it, and every header that `Connection` nominates.
-    /// Not passed on, but for the upgrade handshake.
+    /// Not to be passed on as it is: `Connection` and what belongs to it, what a request's `Connection` nominates,
+    /// `Expect: 100-continue`, and always `Transfer-Encoding`, which is written anew with the framing of the other side.
+    /// A `TE` that asks for trailers is passed on as `te: trailers`; the upgrade handshake is the caller's.
     pub hop_by_hop: bool,
 }
 

@@ -15,7 +15,7 @@ pub struct ConnectionOptions {
     pub nominates: bool,
 }
 
-/// Envoy gives up on a `Connection` header that nominates more than this many headers.
+/// Envoy gives up on a `Connection` header with this many elements.
 const MAX_NOMINATED: usize = 10;
 
 /// The comma-separated elements of a list header, trimmed, empty ones left out.
@@ -37,7 +37,6 @@ pub const fn is_hop_by_hop(known: KnownHeader) -> bool {
             | KnownHeader::TransferEncoding
             | KnownHeader::Upgrade
             | KnownHeader::Te
-            | KnownHeader::Http2Settings
     )
 }
 
@@ -57,38 +56,43 @@ impl ConnectionOptions {
     }
 }
 
-/// Marks what the `Connection` headers nominate. Names that a proxy's peers rely on cannot be nominated away.
+/// Marks what the `Connection` headers nominate.
+///
+/// What says who the client is cannot be nominated away, nor can the length of the body. `TE` has a rule of its own.
 #[cold]
 pub(super) fn mark_nominated(buf: &[u8], scratch: &mut HeadScratch) -> Result<(), ParseError> {
     let mut count = 0;
-    let mut at = scratch.index_of(KnownHeader::Connection);
-    while let Some(index) = at {
+    let mut next = scratch.index_of(KnownHeader::Connection);
+    while let Some(index) = next {
         let Some(header) = scratch.headers().get(index).copied() else {
             break;
         };
-        if header.known == KnownHeader::Connection {
-            for token in tokens(header.value.of(buf)) {
-                count += 1;
-                let protected = matches!(
-                    KnownHeader::from_name(token),
-                    KnownHeader::Host
-                        | KnownHeader::ContentLength
-                        | KnownHeader::Forwarded
-                        | KnownHeader::XForwardedFor
-                        | KnownHeader::XForwardedHost
-                        | KnownHeader::XForwardedProto
-                ) || token.first() == Some(&b':');
-                if protected || count > MAX_NOMINATED {
-                    return Err(ErrorKind::ConnectionNominates.into());
-                }
-                for nominated in scratch.headers_mut() {
-                    if nominated.name.of(buf).eq_ignore_ascii_case(token) {
-                        nominated.hop_by_hop = true;
-                    }
+        next = Some(index + 1);
+        if header.known != KnownHeader::Connection {
+            continue;
+        }
+        for token in tokens(header.value.of(buf)) {
+            count += 1;
+            let known = KnownHeader::from_name(token);
+            let protected = matches!(
+                known,
+                KnownHeader::ContentLength
+                    | KnownHeader::XForwardedFor
+                    | KnownHeader::XForwardedHost
+                    | KnownHeader::XForwardedProto
+            ) || token.first() == Some(&b':');
+            if protected || count >= MAX_NOMINATED {
+                return Err(ErrorKind::ConnectionNominates.into());
+            }
+            if known == KnownHeader::Te {
+                continue;
+            }
+            for nominated in scratch.headers_mut() {
+                if nominated.name.of(buf).eq_ignore_ascii_case(token) {
+                    nominated.hop_by_hop = true;
                 }
             }
         }
-        at = Some(index + 1).filter(|next| *next < scratch.headers().len());
     }
     Ok(())
 }

@@ -21,11 +21,11 @@ pub struct Limits {
     pub underscores: UnderscoreAction,
     /// `allow_chunked_length`: `Content-Length` beside `Transfer-Encoding: chunked` is dropped instead of refused.
     pub allow_chunked_length: bool,
-    /// `accept_http_10`; otherwise the head carries [`super::Refusal::LowVersion`].
+    /// `accept_http_10`; otherwise [`super::ErrorKind::LowVersion`].
     pub accept_http_10: bool,
     /// `allow_absolute_url`, on unless the configuration turns it off.
     pub allow_absolute_url: bool,
-    /// The listener speaks TLS: `https://` targets are in order.
+    /// `https://` targets are in order. Envoy takes them on plaintext listeners too, unless its runtime says otherwise.
     pub over_tls: bool,
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits {
             allow_chunked_length: false,
             accept_http_10: false,
             allow_absolute_url: true,
-            over_tls: false,
+            over_tls: true,
         }
     }
 }

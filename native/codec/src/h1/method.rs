@@ -30,12 +30,21 @@ impl Method {
             b"PATCH" => Self::Patch,
             b"CONNECT" => Self::Connect,
             b"TRACE" => Self::Trace,
-            b"ACL" | b"BIND" | b"CHECKOUT" | b"COPY" | b"LINK" | b"LOCK" | b"M-SEARCH"
-            | b"MERGE" | b"MKACTIVITY" | b"MKCALENDAR" | b"MKCOL" | b"MOVE" | b"MSEARCH"
-            | b"NOTIFY" | b"PROPFIND" | b"PROPPATCH" | b"PURGE" | b"REBIND" | b"REPORT"
+            b"ACL" | b"BIND" | b"CHECKOUT" | b"COPY" | b"LINK" | b"LOCK" | b"MERGE"
+            | b"MKACTIVITY" | b"MKCALENDAR" | b"MKCOL" | b"MOVE" | b"MSEARCH" | b"NOTIFY"
+            | b"PROPFIND" | b"PROPPATCH" | b"PURGE" | b"QUERY" | b"REBIND" | b"REPORT"
             | b"SEARCH" | b"SOURCE" | b"SUBSCRIBE" | b"UNBIND" | b"UNLINK" | b"UNLOCK"
             | b"UNSUBSCRIBE" => Self::Other,
             _ => return None,
         })
+    }
+
+    /// Whether Envoy sends no `content-length: 0` with a request of this method that has no body.
+    #[inline]
+    pub const fn is_bodiless(self) -> bool {
+        matches!(
+            self,
+            Self::Get | Self::Head | Self::Delete | Self::Trace | Self::Connect
+        )
     }
 }

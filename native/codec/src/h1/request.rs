@@ -1,6 +1,7 @@
 //! Request heads.
 
-use super::chars::{self, AUTHORITY, TARGET};
+use super::authority;
+use super::chars;
 use super::error::{ErrorKind, ParseError, Refusal};
 use super::fields;
 use super::framing::RequestFraming;
@@ -42,7 +43,8 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// `Expect: 100-continue`.
     pub expect_continue: bool,
-    /// `Connection: upgrade` with an `Upgrade` header other than h2c.
+    /// `Connection: upgrade` with an `Upgrade` header other than h2c. Several `Upgrade` headers are one list:
+    /// no configured type equals it.
     pub upgrade: bool,
     /// Envoy's authority: that of an absolute target, else the value of `Host`. Empty if there is none.
     pub authority: Span,
@@ -54,6 +56,8 @@ pub struct RequestHead {
 
 /// Empty lines that may precede a request line (RFC 9112 section 2.2).
 const MAX_LEADING_LINES: usize = 4;
+/// Longer than any method that Envoy knows.
+const MAX_METHOD: usize = 16;
 
 /// Reads the head at the start of `buf`. `Ok(None)`: more bytes are needed.
 ///
@@ -85,46 +89,53 @@ fn parse(
         return Ok(None);
     };
 
+    // What is no letter is no method: a TLS hello is answered at once.
+    if !buf.get(start).is_some_and(u8::is_ascii_uppercase) {
+        return Err(ErrorKind::StartLine.into());
+    }
     let method_end = scan::target_end(buf, start);
     let method_span = Span::new(start, method_end);
     let method = match buf.get(method_end) {
         Some(b' ') => Method::from_token(method_span.of(buf)).ok_or(ErrorKind::Method)?,
-        // The longest method Envoy knows has eleven bytes.
-        None if method_end - start <= 16 => return Ok(None),
-        _ => return Err(ErrorKind::StartLine.into()),
+        None if method_end - start <= MAX_METHOD => return Ok(None),
+        byte => return Err(bad_byte(byte, ErrorKind::StartLine)),
     };
 
     let target_start = method_end + 1;
     let target_end = scan::target_end(buf, target_start);
     match buf.get(target_end) {
         Some(b' ') if target_end > target_start => {}
+        Some(b'\r') => return end_without_version(buf, target_start, target_end),
+        byte @ Some(_) => return Err(bad_byte(byte, ErrorKind::StartLine)),
         None => return Ok(None),
-        Some(byte) if *byte >= 0x7f => return Err(ErrorKind::Target.into()),
-        _ => return Err(ErrorKind::StartLine.into()),
     }
 
     let version = match buf.get(target_end + 1..target_end + 11) {
         Some(b"HTTP/1.1\r\n") => Version::Http11,
-        Some(b"HTTP/1.0\r\n") => Version::Http10,
-        Some(line) => return Err(bad_version(line)),
-        None => return partial_version(buf.get(target_end + 1..).unwrap_or_default()),
+        Some(b"HTTP/1.0\r\n") if limits.accept_http_10 => Version::Http10,
+        _ => return other_version(buf.get(target_end + 1..).unwrap_or_default(), limits),
     };
     let target = split_target(buf, target_start, target_end, method, limits)?;
 
-    let Some((fields, end)) = fields::parse(buf, target_end + 11, scratch, limits)? else {
+    let Some((fields, end)) = fields::parse::<true>(buf, target_end + 11, scratch, limits)? else {
         return Ok(None);
     };
 
-    let framing = match (fields.chunked, fields.content_length) {
-        (true, Some(_)) if !limits.allow_chunked_length => {
-            return Err(ErrorKind::ContentLengthAndTransferEncoding.into());
-        }
-        (true, _) if version == Version::Http10 => {
+    let framing = if fields.chunked {
+        if version == Version::Http10 {
             return Err(ErrorKind::TransferEncodingNotAllowed.into());
         }
-        (true, _) => RequestFraming::Chunked,
-        (false, Some(length)) => RequestFraming::Length(length),
-        (false, None) => RequestFraming::None,
+        if method == Method::Connect {
+            return Err(ErrorKind::TransferEncoding.into());
+        }
+        RequestFraming::Chunked
+    } else if let Some(length) = fields.content_length {
+        if method == Method::Connect && length > 0 {
+            return Err(ErrorKind::BodyDisallowed.into());
+        }
+        RequestFraming::Length(length)
+    } else {
+        RequestFraming::None
     };
     let keep_alive = match version {
         Version::Http11 => !fields.connection.close,
@@ -133,19 +144,25 @@ fn parse(
     let upgrade = fields.connection.upgrade
         && scratch
             .value(KnownHeader::Upgrade, buf)
-            .is_some_and(|v| !v.eq_ignore_ascii_case(b"h2c"));
+            .is_some_and(|value| !value.eq_ignore_ascii_case(b"h2c"));
+    let host = scratch
+        .first(KnownHeader::Host)
+        .filter(|header| !header.hop_by_hop);
+    let host_span = host.map_or(Span::EMPTY, |header| header.value);
+    if !authority::is_valid(host_span.of(buf)) {
+        return Err(ErrorKind::InvalidAuthority.into());
+    }
     let authority = match target.form {
         TargetForm::Absolute | TargetForm::Authority => target.authority,
-        _ => scratch
-            .first(KnownHeader::Host)
-            .map_or(Span::EMPTY, |h| h.value),
+        TargetForm::Origin | TargetForm::Asterisk => host_span,
     };
-    let refusal = if version == Version::Http10 && !limits.accept_http_10 {
-        Some(Refusal::LowVersion)
-    } else if authority.is_empty() && version == Version::Http11 {
+    let refusal = if host.is_none() {
         Some(Refusal::MissingHost)
-    } else if !chars::all(&AUTHORITY, authority.of(buf)) {
-        Some(Refusal::InvalidAuthority)
+    } else if method == Method::Other
+        && method_span.of(buf) == b"QUERY"
+        && !scratch.contains(KnownHeader::ContentType)
+    {
+        Some(Refusal::QueryWithoutContentType)
     } else {
         None
     };
@@ -171,36 +188,66 @@ fn skip_empty_lines(buf: &[u8]) -> Result<Option<usize>, ParseError> {
     for _ in 0..=MAX_LEADING_LINES {
         match buf.get(at..) {
             Some([b'\r', b'\n', ..]) => at += 2,
-            Some([] | [b'\r']) => return Ok(None),
+            Some([] | [b'\r']) | None => return Ok(None),
             Some([b'\r' | b'\n', ..]) => return Err(ErrorKind::LineEnding.into()),
-            _ => return Ok(Some(at)),
+            Some(_) => return Ok(Some(at)),
         }
     }
     Err(ErrorKind::StartLine.into())
 }
 
 #[cold]
-fn bad_version(line: &[u8]) -> ParseError {
-    match line {
-        [b'H', b'T', b'T', b'P', b'/', a, b'.', b, b'\r', b'\n']
-            if a.is_ascii_digit() && b.is_ascii_digit() =>
-        {
-            ErrorKind::Version.into()
-        }
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1', ..] => ErrorKind::LineEnding.into(),
-        _ => ErrorKind::StartLine.into(),
+fn bad_byte(byte: Option<&u8>, otherwise: ErrorKind) -> ParseError {
+    match byte {
+        Some(byte) if chars::is_control(*byte) => ErrorKind::InvalidCharacter.into(),
+        Some(b'\r' | b'\n') => ErrorKind::LineEnding.into(),
+        _ => otherwise.into(),
     }
 }
 
+/// `GET /path` and nothing more: HTTP/0.9.
 #[cold]
-fn partial_version(rest: &[u8]) -> Result<Option<RequestHead>, ParseError> {
-    if b"HTTP/1.1\r\n".starts_with(rest) || b"HTTP/1.0\r\n".starts_with(rest) {
+fn end_without_version(
+    buf: &[u8],
+    start: usize,
+    end: usize,
+) -> Result<Option<RequestHead>, ParseError> {
+    match buf.get(end + 1) {
+        None => Ok(None),
+        Some(b'\n') if buf.get(start) == Some(&b'/') => Err(ErrorKind::LowVersion.into()),
+        Some(b'\n') => Err(ErrorKind::StartLine.into()),
+        Some(_) => Err(ErrorKind::LineEnding.into()),
+    }
+}
+
+/// A version that is not accepted, or not there as a whole.
+#[cold]
+fn other_version(rest: &[u8], limits: &Limits) -> Result<Option<RequestHead>, ParseError> {
+    for (byte, pattern) in rest.iter().zip(b"HTTP/0.0\r\n") {
+        if *pattern == b'0' {
+            if !byte.is_ascii_digit() {
+                return Err(bad_byte(Some(byte), ErrorKind::StartLine));
+            }
+        } else if byte != pattern {
+            let line_ends = matches!(pattern, b'\r' | b'\n');
+            let kind = if line_ends {
+                ErrorKind::LineEnding
+            } else {
+                ErrorKind::StartLine
+            };
+            return Err(bad_byte(Some(byte), kind));
+        }
+    }
+    let could_pass = b"HTTP/1.1\r\n".starts_with(rest)
+        || (limits.accept_http_10 && b"HTTP/1.0\r\n".starts_with(rest));
+    if could_pass || rest.len() < 8 {
         Ok(None)
     } else {
-        Err(ErrorKind::StartLine.into())
+        Err(ErrorKind::LowVersion.into())
     }
 }
 
+/// The bytes are known to be printable ASCII, which is all that Envoy asks of a path.
 #[inline]
 fn split_target(
     buf: &[u8],
@@ -211,9 +258,6 @@ fn split_target(
 ) -> Result<Target, ParseError> {
     let raw = Span::new(start, end);
     let bytes = raw.of(buf);
-    if !chars::all(&TARGET, bytes) {
-        return Err(ErrorKind::Target.into());
-    }
     let mut target = Target {
         form: TargetForm::Origin,
         raw,
@@ -224,6 +268,9 @@ fn split_target(
         query: Span::EMPTY,
     };
     if method == Method::Connect {
+        if !authority::is_host_and_port(bytes) {
+            return Err(ErrorKind::Target.into());
+        }
         target.form = TargetForm::Authority;
         target.authority = raw;
         target.path_query = Span::EMPTY;
@@ -232,7 +279,10 @@ fn split_target(
     }
     match bytes.first() {
         Some(b'/') => {}
-        Some(b'*') if bytes.len() == 1 && method == Method::Options => {
+        Some(b'*') => {
+            if method != Method::Options || bytes.len() > 1 {
+                return Err(ErrorKind::Target.into());
+            }
             target.form = TargetForm::Asterisk;
             return Ok(target);
         }
@@ -262,24 +312,32 @@ fn split_absolute(
     target: &mut Target,
     limits: &Limits,
 ) -> Result<(), ParseError> {
-    let scheme_len = bytes
-        .windows(3)
-        .position(|w| w == b"://")
-        .ok_or(ErrorKind::Target)?;
+    // Without a scheme this is no target at all.
+    let scheme_len = memchr::memmem::find(bytes, b"://").ok_or(ErrorKind::StartLine)?;
     let scheme = bytes.get(..scheme_len).unwrap_or_default();
     if scheme.eq_ignore_ascii_case(b"https") {
         if !limits.over_tls {
             return Err(ErrorKind::HttpsOnPlaintext.into());
         }
     } else if !scheme.eq_ignore_ascii_case(b"http") {
-        return Err(ErrorKind::Scheme.into());
+        let named = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            && scheme
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+        return Err(if named {
+            ErrorKind::Scheme
+        } else {
+            ErrorKind::StartLine
+        }
+        .into());
     }
     let rest = bytes.get(scheme_len + 3..).unwrap_or_default();
     let authority_len = rest
         .iter()
         .position(|b| matches!(b, b'/' | b'?' | b'#'))
         .unwrap_or(rest.len());
-    if authority_len == 0 {
+    let authority = rest.get(..authority_len).unwrap_or_default();
+    if matches!(authority.first(), None | Some(b':')) || !authority::is_valid(authority) {
         return Err(ErrorKind::Target.into());
     }
     let authority_start = start + scheme_len + 3;

@@ -4,6 +4,7 @@ use super::error::{ErrorKind, ParseError};
 use super::fields;
 use super::framing::ResponseFraming;
 use super::hop::ConnectionOptions;
+use super::known::KnownHeader;
 use super::limits::Limits;
 use super::method::Method;
 use super::request::Version;
@@ -78,30 +79,33 @@ fn parse(
     match buf.get(reason_end..reason_end + 2) {
         Some(b"\r\n") => {}
         None if matches!(buf.get(reason_end), None | Some(b'\r')) => return Ok(None),
-        _ => return Err(ErrorKind::LineEnding.into()),
+        _ => return Err(bad_reason(buf.get(reason_end))),
     }
 
-    let Some((fields, end)) = fields::parse(buf, reason_end + 2, scratch, limits)? else {
+    let Some((fields, end)) = fields::parse::<false>(buf, reason_end + 2, scratch, limits)? else {
         return Ok(None);
     };
 
-    if fields.chunked && fields.content_length.is_some() && !limits.allow_chunked_length {
-        return Err(ErrorKind::ContentLengthAndTransferEncoding.into());
-    }
     if matches!(status, 100..=199 | 204) {
         if fields.chunked {
             return Err(ErrorKind::TransferEncodingNotAllowed.into());
         }
-        if fields.content_length.is_some_and(|length| length != 0) {
-            return Err(ErrorKind::ContentLengthNotAllowed.into());
+        match fields.content_length {
+            None => {}
+            // Envoy takes it away.
+            Some(0) => {
+                for header in scratch.headers_mut() {
+                    header.hop_by_hop |= header.known == KnownHeader::ContentLength;
+                }
+            }
+            Some(_) => return Err(ErrorKind::ContentLengthNotAllowed.into()),
         }
-    }
-    if fields.chunked && version == Version::Http10 {
-        return Err(ErrorKind::TransferEncodingNotAllowed.into());
     }
     let framing = ResponseFraming::decide(method, status, fields.content_length, fields.chunked);
     let persistent = match version {
         Version::Http11 => !fields.connection.close,
+        // RFC 9112 section 6.1: the framing of such a response is not to be trusted beyond it.
+        Version::Http10 if fields.chunked => false,
         Version::Http10 => fields.connection.keep_alive && !fields.connection.close,
     };
     Ok(Some(ResponseHead {
@@ -114,4 +118,12 @@ fn parse(
         upgrade: status == 101,
         len: end as u32,
     }))
+}
+
+#[cold]
+fn bad_reason(byte: Option<&u8>) -> ParseError {
+    match byte {
+        Some(b'\r' | b'\n') => ErrorKind::LineEnding.into(),
+        _ => ErrorKind::InvalidCharacter.into(),
+    }
 }

@@ -1,15 +1,15 @@
 //! What a parsed head leaves behind: reused from message to message, one per worker rather than one per connection.
 
 use super::header::Header;
-use super::known::{COUNT, KnownHeader};
+use super::known::KnownHeader;
 use super::span::Span;
 
 /// The headers of the last head parsed into it, with the first occurrence of each known name at hand.
 #[derive(Debug)]
 pub struct HeadScratch {
     headers: Vec<Header>,
-    present: u128,
-    first: [u16; COUNT],
+    /// Place of the first header of each known name, one-based; 0: there is none.
+    first: [u16; 128],
     /// Headers left out because of [`super::UnderscoreAction::Drop`].
     pub(super) dropped: u32,
 }
@@ -24,8 +24,7 @@ impl HeadScratch {
     pub fn new() -> Self {
         Self {
             headers: Vec::with_capacity(128),
-            present: 0,
-            first: [0; COUNT],
+            first: [0; 128],
             dropped: 0,
         }
     }
@@ -44,17 +43,18 @@ impl HeadScratch {
 
     #[inline]
     pub fn contains(&self, known: KnownHeader) -> bool {
-        self.present & (1 << known as u8) != 0
+        self.slot(known) != 0
+    }
+
+    #[inline]
+    fn slot(&self, known: KnownHeader) -> u16 {
+        self.first.get(known as usize & 127).copied().unwrap_or(0)
     }
 
     /// Index of the first header of that name.
     #[inline]
     pub fn index_of(&self, known: KnownHeader) -> Option<usize> {
-        if self.contains(known) {
-            self.first.get(known as usize).map(|i| usize::from(*i))
-        } else {
-            None
-        }
+        usize::from(self.slot(known)).checked_sub(1)
     }
 
     /// The first header of that name.
@@ -113,19 +113,22 @@ impl HeadScratch {
 
     #[inline]
     pub(super) fn clear(&mut self) {
+        for header in &self.headers {
+            if let Some(slot) = self.first.get_mut(header.known as usize & 127) {
+                *slot = 0;
+            }
+        }
         self.headers.clear();
-        self.present = 0;
         self.dropped = 0;
     }
 
     #[inline]
     pub(super) fn push(&mut self, header: Header) {
-        let bit = 1u128 << header.known as u8;
-        if self.present & bit == 0 {
-            self.present |= bit;
-            if let Some(slot) = self.first.get_mut(header.known as usize) {
-                *slot = self.headers.len() as u16;
-            }
+        let place = self.headers.len() as u16 + 1;
+        if let Some(slot) = self.first.get_mut(header.known as usize & 127)
+            && *slot == 0
+        {
+            *slot = place;
         }
         self.headers.push(header);
     }

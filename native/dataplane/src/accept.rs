@@ -8,14 +8,15 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidegate_rt::{Accepted, Listening, Moment, Socket};
-use tidegate_snapshot::Chain;
+use tidegate_rt::{Accepted, Errno, Listening, Moment, Socket};
+use tidegate_snapshot::{Chain, ListenerId};
 use tidegate_stats::defs::listener as stat;
 
 use crate::conn::{After, Conn, Event, Key};
 use crate::filter_chain;
-use crate::listener::{ListenerPermit, ListenerRuntime};
+use crate::listener::{BalanceShare, ListenerPermit, ListenerRuntime};
 use crate::network;
 use crate::original_dst;
 use crate::shared::Bound;
@@ -23,6 +24,9 @@ use crate::worker::Worker;
 
 /// Connections accepted per event at most; the rest waits for the next pass, so that accepting cannot starve traffic.
 const ACCEPTS_PER_EVENT: usize = 64;
+
+/// How long accepting rests when the system is out of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The addresses and birth of a downstream connection.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +66,30 @@ pub struct Acceptor {
     /// How many to accept at the next event. One as long as connections come one at a time: the socket is watched
     /// level-triggered, so the call that would find the queue empty is saved. Doubled while they queue up.
     burst: usize,
+    same_socket: bool,
+}
+
+/// A connection that another worker accepted, for a listener with `exact_balance`.
+#[derive(Debug)]
+pub(crate) struct HandedOver {
+    listener: ListenerId,
+    socket: Socket,
+    info: ConnectionInfo,
+    share: BalanceShare,
+}
+
+impl HandedOver {
+    pub(crate) const fn worker(&self) -> usize {
+        self.share.worker
+    }
+
+    /// In the worker it was handed to. If the listener has just gone, the connection is closed.
+    pub(crate) fn take_over(self, worker: &mut Worker) {
+        if let Some(listener) = worker.core.listeners.get(self.listener) {
+            let listener = Rc::clone(listener);
+            admit(worker, &listener, self.socket, self.info, Some(self.share));
+        }
+    }
 }
 
 impl Acceptor {
@@ -89,6 +117,7 @@ impl Acceptor {
                 local: bound.local,
                 listener: Rc::clone(listener),
                 burst: 1,
+                same_socket: bound.same_socket,
             })),
         );
         Some(key)
@@ -99,14 +128,29 @@ impl Acceptor {
         self.listener = listener;
     }
 
-    pub(crate) fn on_event(&mut self, worker: &mut Worker, event: Event) -> After {
-        if let Event::Ready { .. } = event {
-            let accepted = self.accept(worker, self.burst);
-            self.burst = if accepted == self.burst {
-                (self.burst * 2).min(ACCEPTS_PER_EVENT)
-            } else {
-                1
-            };
+    pub(crate) fn on_event(&mut self, worker: &mut Worker, key: Key, event: Event) -> After {
+        match event {
+            Event::Ready { .. } => match self.accept(worker, self.burst) {
+                Ok(accepted) if accepted == self.burst => {
+                    self.burst = (self.burst * 2).min(ACCEPTS_PER_EVENT);
+                }
+                Ok(_) => self.burst = 1,
+                // Out of descriptors or memory. The connection stays queued and the socket stays ready: without a pause
+                // the loop would spin on it.
+                Err(_) => {
+                    let _already_gone = worker.core.poller.remove(&*self.socket);
+                    worker.core.arm(worker.core.now() + PAUSE, key, 0);
+                }
+            },
+            Event::Timer(_) => {
+                let token = key.token(0);
+                let _again_later =
+                    worker
+                        .core
+                        .poller
+                        .add_level(&*self.socket, token, self.same_socket);
+            }
+            Event::Nudge(_) | Event::Drain | Event::DrainDeadline => {}
         }
         After::Keep
     }
@@ -117,17 +161,28 @@ impl Acceptor {
         let _already_gone = worker.core.poller.remove(&*self.socket);
     }
 
-    /// Returns how many were accepted. Out of descriptors or memory counts as none left: the connection stays queued and
-    /// the socket stays ready, so the next pass tries again.
-    fn accept(&mut self, worker: &mut Worker, at_most: usize) -> usize {
-        for accepted in 0..at_most {
-            let Ok(Accepted { socket, remote }) = self.socket.accept() else {
-                return accepted;
+    /// Returns how many were accepted, fewer than asked for when no more were queued.
+    fn accept(&mut self, worker: &mut Worker, at_most: usize) -> Result<usize, Errno> {
+        for count in 0..at_most {
+            let Accepted { socket, remote } = match self.socket.accept() {
+                Ok(accepted) => accepted,
+                Err(Errno::AGAIN) => return Ok(count),
+                Err(error) => return Err(error),
             };
             let info = self.info(worker, &socket, remote);
-            admit(worker, &self.listener, socket, info);
+            match self.listener.balance() {
+                Some(share) if share.worker != worker.core.id => {
+                    worker.core.shared.hand_over(HandedOver {
+                        listener: self.listener.compiled.id(),
+                        socket,
+                        info,
+                        share,
+                    });
+                }
+                share => admit(worker, &self.listener, socket, info, share),
+            }
         }
-        at_most
+        Ok(at_most)
     }
 
     fn info(&self, worker: &mut Worker, socket: &Socket, remote: SocketAddr) -> ConnectionInfo {
@@ -157,6 +212,7 @@ fn admit(
     accepted_by: &Rc<ListenerRuntime>,
     socket: Socket,
     mut info: ConnectionInfo,
+    share: Option<BalanceShare>,
 ) {
     // Nothing waits in listener filters; the gauge is marked as used, as Envoy's is.
     accepted_by
@@ -167,7 +223,7 @@ fn admit(
         filter_chain::not_found(worker, &listener, &info);
         return;
     };
-    let Some(permit) = listener.admit(worker.core.now()) else {
+    let Some(permit) = listener.admit(worker.core.now(), share) else {
         listener.count_overflow();
         return;
     };

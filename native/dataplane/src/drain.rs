@@ -2,7 +2,7 @@
 //!
 //! A drain begins when a listener is removed, when a filter chain is gone after an update, or when the whole process
 //! drains. Connections get `Event::Drain` then, and `Event::DrainDeadline` when the drain time is over. TCP proxy
-//! connections stay until then; HTTP connections close with their next response, see [`drain_close`].
+//! connections stay until then; HTTP connections close with their next response, see [`asks_to_close`].
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tidegate_snapshot::Chain;
 
 use crate::conn::Conn;
 use crate::listener::ListenerRuntime;
+use crate::worker::Core;
 
 /// The listener and chain of a downstream connection; nothing for other occupants.
 pub(crate) fn drains(conn: &Conn) -> Option<(&Rc<ListenerRuntime>, &Arc<Chain>)> {
@@ -23,8 +24,27 @@ pub(crate) fn drains(conn: &Conn) -> Option<(&Rc<ListenerRuntime>, &Arc<Chain>)>
     }
 }
 
-/// Envoy's `DrainDecision`: whether a connection that has been draining since `since` should be asked to close now. With
-/// the gradual strategy the probability grows with time and reaches one at the end of the drain time.
+/// Envoy's `DrainDecision` for an HTTP connection: whether it should be asked to close now, because health checks are being
+/// failed (but for listeners that drain on modification only), or because the connection or its listener is draining.
+pub fn asks_to_close(
+    core: &mut Core,
+    listener: &ListenerRuntime,
+    draining: Option<Moment>,
+) -> bool {
+    if core.shared.health_check_failed() && !listener.compiled.config.drain_type_modify_only {
+        return true;
+    }
+    let since = draining.or(listener.draining_since());
+    let now = core.now();
+    let (drain_time, gradually) = (
+        core.shared.config.drain_time,
+        core.shared.config.drain_gradually,
+    );
+    drain_close(since, now, drain_time, gradually, &mut core.rng)
+}
+
+/// Whether a connection that has been draining since `since` is asked to close now. With the
+/// gradual strategy the probability grows with time and reaches one at the end of the drain time.
 pub fn drain_close(
     since: Option<Moment>,
     now: Moment,

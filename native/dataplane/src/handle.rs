@@ -216,9 +216,9 @@ impl DataplaneHandle {
             }
         }
         self.bound.retain(|(name, address), _| {
-            snapshot
-                .listener_by_name(name)
-                .is_some_and(|listener| listener.addresses().any(|other| other == *address))
+            snapshot.listener_by_name(name).is_some_and(|listener| {
+                listener.is_bound() && listener.addresses().any(|other| other == *address)
+            })
         });
         let mut clusters: Vec<Option<Arc<ClusterShared>>> = Vec::new();
         clusters.resize_with(snapshot.cluster_slots(), || None);

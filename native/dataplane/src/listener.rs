@@ -38,6 +38,29 @@ pub(crate) struct ListenerStats {
     pub(crate) group: Group<stat::Listener>,
     pub(crate) per_worker: Vec<Group<worker_stat::ListenerWorker>>,
     active: AtomicU64,
+    /// Connections by worker, kept for listeners with `exact_balance` only.
+    balance: Box<[AtomicU64]>,
+}
+
+/// A connection's share in its worker's count of a listener with `exact_balance`; it ends with the connection.
+#[derive(Debug)]
+pub(crate) struct BalanceShare {
+    stats: Arc<ListenerStats>,
+    pub(crate) worker: usize,
+}
+
+impl Drop for BalanceShare {
+    fn drop(&mut self) {
+        if let Some(count) = self.stats.balance.get(self.worker) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl std::fmt::Debug for ListenerStats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ListenerStats").field(&self.group).finish()
+    }
 }
 
 impl ListenerStats {
@@ -45,10 +68,12 @@ impl ListenerStats {
         group: Group<stat::Listener>,
         per_worker: Vec<Group<worker_stat::ListenerWorker>>,
     ) -> Self {
+        let per_worker_counts = per_worker.iter().map(|_| AtomicU64::new(0)).collect();
         Self {
             group,
             per_worker,
             active: AtomicU64::new(0),
+            balance: per_worker_counts,
         }
     }
 }
@@ -124,8 +149,30 @@ impl ListenerRuntime {
         }
     }
 
+    /// With `exact_balance`, the worker that has the fewest of the listener's connections, counting the new one already.
+    pub(crate) fn balance(&self) -> Option<BalanceShare> {
+        if !self.compiled.config.exact_balance {
+            return None;
+        }
+        let (worker, count) = self
+            .shared
+            .balance
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, count)| count.load(Ordering::Relaxed))?;
+        count.fetch_add(1, Ordering::Relaxed);
+        Some(BalanceShare {
+            stats: Arc::clone(&self.shared),
+            worker,
+        })
+    }
+
     /// A place for one more connection; `None`: `max_connections` is reached.
-    pub(crate) fn admit(self: &Rc<Self>, now: Moment) -> Option<ListenerPermit> {
+    pub(crate) fn admit(
+        self: &Rc<Self>,
+        now: Moment,
+        share: Option<BalanceShare>,
+    ) -> Option<ListenerPermit> {
         let limit = self.compiled.config.max_connections.unwrap_or(u64::MAX);
         if self.shared.active.fetch_add(1, Ordering::Relaxed) >= limit {
             self.shared.active.fetch_sub(1, Ordering::Relaxed);
@@ -140,6 +187,7 @@ impl ListenerRuntime {
         Some(ListenerPermit {
             listener: Rc::clone(self),
             since: now,
+            _share: share,
         })
     }
 }
@@ -149,6 +197,7 @@ impl ListenerRuntime {
 pub struct ListenerPermit {
     listener: Rc<ListenerRuntime>,
     since: Moment,
+    _share: Option<BalanceShare>,
 }
 
 impl Drop for ListenerPermit {

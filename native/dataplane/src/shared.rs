@@ -3,8 +3,8 @@
 //! Nothing in here is locked on the path of a connection or request. Workers read the generation when they are woken.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use tidegate_rt::{Listening, Waker};
 use tidegate_snapshot::Snapshot;
 use tidegate_stats::Registry;
 
+use crate::accept::HandedOver;
 use crate::cluster::ClusterShared;
 use crate::listener::ListenerShared;
 use crate::worker::LogSink;
@@ -85,6 +86,8 @@ pub struct Shared {
     pub(crate) wakers: Vec<Waker>,
     pub(crate) stop: AtomicBool,
     pub(crate) drain: AtomicU8,
+    /// Connections handed to each worker by others, for listeners with `exact_balance`; nobody else locks these.
+    inboxes: Vec<Mutex<Vec<HandedOver>>>,
     /// `/healthcheck/fail` was called: health checks fail and connections are asked to close.
     health_check_failed: AtomicBool,
     /// Panics caught in handlers; each has cost one connection.
@@ -102,6 +105,7 @@ impl Shared {
             config,
             registry,
             log_sink,
+            inboxes: wakers.iter().map(|_| Mutex::default()).collect(),
             generation: ArcSwap::from_pointee(Generation {
                 snapshot: Arc::new(Snapshot::default()),
                 clusters: Vec::new(),
@@ -129,6 +133,25 @@ impl Shared {
             1 => DrainScope::InboundOnly,
             _ => DrainScope::All,
         }
+    }
+
+    /// Gives a connection to the worker that its share names.
+    pub(crate) fn hand_over(&self, connection: HandedOver) {
+        let worker = connection.worker();
+        if let (Some(inbox), Some(waker)) = (self.inboxes.get(worker), self.wakers.get(worker)) {
+            inbox
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(connection);
+            waker.wake();
+        }
+    }
+
+    /// What was handed to a worker since it last asked.
+    pub(crate) fn handed_over(&self, worker: usize) -> Vec<HandedOver> {
+        self.inboxes.get(worker).map_or_else(Vec::new, |inbox| {
+            std::mem::take(&mut *inbox.lock().unwrap_or_else(PoisonError::into_inner))
+        })
     }
 
     pub(crate) fn wake_all(&self) {

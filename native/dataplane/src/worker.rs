@@ -80,6 +80,9 @@ impl Worker {
             if self.core.is_waker(token) {
                 self.core.drain_waker();
                 self.reload();
+                for connection in self.core.shared.handed_over(self.core.id) {
+                    connection.take_over(self);
+                }
                 continue;
             }
             let side = token.side;

@@ -35,7 +35,7 @@ impl Worker {
             Conn::Http(conn) => conn.on_event(self, key, event),
             Conn::Upstream(conn) => conn.on_event(self, key, event),
             Conn::TcpProxy(session) => session.on_event(self, key, event),
-            Conn::Acceptor(acceptor) => acceptor.on_event(self, event),
+            Conn::Acceptor(acceptor) => acceptor.on_event(self, key, event),
         }
     }
 

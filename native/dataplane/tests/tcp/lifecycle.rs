@@ -220,3 +220,29 @@ fn a_panic_costs_one_connection() {
     assert!(panics.load(std::sync::atomic::Ordering::Relaxed) >= 1);
     running.wait_stat("cluster.c.upstream_rq_active", 1);
 }
+
+#[test]
+fn exact_balance_gives_every_worker_the_same_number() {
+    let mut running = Running::with(DataplaneConfig {
+        workers: 2,
+        ..DataplaneConfig::default()
+    });
+    let mut config = simple_listener();
+    config.exact_balance = true;
+    let address = running.serve(config, cluster("c", &[echo_backend()]));
+    let mut clients: Vec<_> = (0..10)
+        .map(|_| {
+            let mut client = connect(address);
+            ping(&mut client, b"one at a time");
+            client
+        })
+        .collect();
+    for worker in [0, 1] {
+        let name = format!("listener.l.worker_{worker}.downstream_cx_active");
+        assert_eq!(running.stat(&name), 5);
+    }
+    clients.clear();
+    running.wait_stat("listener.l.downstream_cx_active", 0);
+    let mut again = connect(address);
+    ping(&mut again, b"and again");
+}

@@ -135,7 +135,7 @@ pub(crate) fn tcp_proxy(cluster: &str) -> TcpProxy {
     TcpProxy {
         stat_prefix: "test".into(),
         cluster: TcpCluster::Single(cluster.into()),
-        idle_timeout: Some(Duration::from_secs(3600)),
+        idle_timeout: Some(Duration::from_hours(1)),
         max_downstream_connection_duration: None,
         access_log: access_log(),
         max_connect_attempts: 1,

@@ -69,36 +69,41 @@ struct Pool {
     files: Vec<FileId>,
 }
 
-/// The types that nearly every resource needs, loaded together: growing a pool later costs a copy of it while messages of it
-/// are about.
-const CORE: &[&str] = &[
-    "envoy.config.cluster.v3.Cluster",
-    "envoy.config.endpoint.v3.ClusterLoadAssignment",
-    "envoy.config.listener.v3.Listener",
-    "envoy.config.route.v3.RouteConfiguration",
+/// What stands in the `Any`s of a resource more often than not. It is loaded with the resource's own type, because growing a
+/// pool while messages of it are about means copying it.
+const COMPANIONS: &[(&str, &[&str])] = &[
+    ("envoy.config.bootstrap.v3.Bootstrap", IN_LISTENERS),
+    ("envoy.config.listener.v3.Listener", IN_LISTENERS),
+    ("envoy.config.route.v3.RouteConfiguration", IN_ROUTES),
+];
+
+const IN_LISTENERS: &[&str] = &[
     "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.extensions.filters.http.fault.v3.HTTPFault",
     "envoy.extensions.filters.http.router.v3.Router",
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+];
+
+const IN_ROUTES: &[&str] = &[
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.fault.v3.HTTPFault",
 ];
 
 impl Context {
     /// The descriptor of a message, its file and what that imports loaded when they are not yet.
     pub(crate) fn descriptor(&self, full_name: &str) -> Result<MessageDescriptor> {
-        let mut pool = self.pool.borrow_mut();
-        if pool.files.is_empty() {
-            let core = CORE
-                .iter()
-                .filter_map(|name| tidegate_proto::file_of_message(name));
-            pool.load(core)?;
-        }
         let unknown = || Fault::whole(format!("unknown message type '{full_name}'"));
         let file = tidegate_proto::file_of_message(full_name).ok_or_else(unknown)?;
+        let mut pool = self.pool.borrow_mut();
         if pool.files.binary_search(&file).is_err() {
-            pool.load([file])?;
+            let companions = COMPANIONS.iter().find(|(name, _)| *name == full_name);
+            let companions = companions.map_or(&[][..], |(_, companions)| companions);
+            let companions = companions
+                .iter()
+                .filter_map(|name| tidegate_proto::file_of_message(name));
+            pool.load(companions.chain([file]))?;
         }
         pool.descriptors
             .get_message_by_name(full_name)

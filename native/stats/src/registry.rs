@@ -25,6 +25,8 @@ struct Inner {
     workers: usize,
     groups: Mutex<Groups>,
     filter: OnceLock<Filter>,
+    /// Counters with names of their own, see [`Registry::count`].
+    others: Mutex<BTreeMap<Box<str>, u64>>,
 }
 
 type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
@@ -54,6 +56,7 @@ impl Registry {
                 workers,
                 groups: Mutex::default(),
                 filter: OnceLock::new(),
+                others: Mutex::default(),
             }),
         }
     }
@@ -93,10 +96,18 @@ impl Registry {
 
     /// Visits every value, in the order of the prefixes. Histograms are given as last merged, see [`Self::merge_histograms`].
     pub fn visit(&self, mut visitor: impl FnMut(Sample<'_>)) {
+        let others = lock(&self.inner.others).clone();
+        let others = others.iter().map(|(name, value)| Sample {
+            prefix: "",
+            name: Cow::Borrowed(&**name),
+            value: Value::Counter(*value),
+            used: true,
+        });
         let Some(filter) = self.inner.filter.get() else {
             for group in self.live() {
                 group.visit(&mut visitor);
             }
+            others.for_each(visitor);
             return;
         };
         let mut name = String::new();
@@ -109,6 +120,20 @@ impl Registry {
                     visitor(sample);
                 }
             });
+        }
+        others
+            .filter(|sample| filter(&sample.name))
+            .for_each(visitor);
+    }
+
+    /// Adds to a counter that belongs to no group, by its full name; for rare events.
+    pub fn count(&self, name: &str, amount: u64) {
+        let mut others = lock(&self.inner.others);
+        match others.get_mut(name) {
+            Some(value) => *value += amount,
+            None => {
+                others.insert(name.into(), amount);
+            }
         }
     }
 
@@ -130,6 +155,9 @@ impl Registry {
         for group in self.live() {
             group.reset_counters();
         }
+        lock(&self.inner.others)
+            .values_mut()
+            .for_each(|value| *value = 0);
     }
 
     /// The sum of one counter or gauge by its full name, for tests and for the few that Python reads.

@@ -1,0 +1,480 @@
+//! The configuration in force and on its way in: what was accepted, what is warming, what was refused.
+//!
+//! State of the world, as Envoy's managers keep it: a resource whose content did not change is not touched; a refused one
+//! keeps its last good version; a new version waits until it is warm (a cluster for its endpoints, a listener for its
+//! routes) while the old one serves; then everything that became ready is published in one snapshot.
+//!
+//! [`Manager`] is not thread-safe; the engine keeps it behind a lock that no worker ever takes.
+
+mod clusters;
+mod endpoints;
+mod init;
+mod listeners;
+mod resource;
+mod routes;
+mod runtime;
+mod validate;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tidegate_dataplane::DataplaneHandle;
+use tidegate_model::Name;
+use tidegate_model::bootstrap::DynamicResources;
+use tidegate_model::cluster::ConfigSource;
+use tidegate_snapshot::{Snapshot, SnapshotBuilder};
+use tidegate_stats::defs::{cluster_manager, discovery, listener_manager};
+use tidegate_stats::{Group, Registry};
+use tidegate_xds::{Loaded, type_url};
+
+pub(crate) use clusters::{ClusterEntry, Clusters, DnsJob, DnsOutcome};
+pub(crate) use endpoints::Endpoints;
+pub(crate) use init::{Init, ServerState, State};
+pub(crate) use listeners::{ListenerEntry, Listeners};
+pub(crate) use resource::{Failure, Resource};
+pub(crate) use routes::Routes;
+pub(crate) use runtime::RuntimeLayers;
+
+use crate::error::ConfigError;
+use crate::events::{Event, Events};
+use crate::server_log::ServerLog;
+
+/// What became of one state-of-the-world update.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApplyResult {
+    /// Now serving or warming with this update's content, unchanged ones included.
+    pub accepted: Vec<String>,
+    /// The part of `accepted` whose content differs from before.
+    pub changed: Vec<String>,
+    /// Served before and gone (CDS and LDS only).
+    pub removed: Vec<String>,
+    /// The last good version of each of these keeps serving.
+    pub rejected: Vec<ConfigError>,
+    /// All rejections in one text, as Envoy words its `error_detail`.
+    pub detail: String,
+}
+
+/// One thing the engine wants to hear about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subscription {
+    pub type_url: &'static str,
+    pub source: ConfigSourceKey,
+    /// Sorted and unique; empty for the wildcard subscriptions.
+    pub names: Vec<String>,
+    /// `None`: wait for ever.
+    pub initial_fetch_timeout: Option<Duration>,
+}
+
+/// A configuration source that can be ordered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigSourceKey {
+    Ads,
+    Path(Name),
+}
+
+impl From<&ConfigSource> for ConfigSourceKey {
+    fn from(source: &ConfigSource) -> Self {
+        match source {
+            ConfigSource::Ads => Self::Ads,
+            ConfigSource::Path(path) => Self::Path(Name::clone(path)),
+        }
+    }
+}
+
+/// Why there is no answer to a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateFailure {
+    /// The stream failed; counted only.
+    Connection,
+    /// `initial_fetch_timeout` went by: warming goes on without these.
+    FetchTimeout,
+}
+
+/// The manager's groups in the registry.
+struct Stats {
+    clusters: Group<cluster_manager::ClusterManager>,
+    listeners: Group<listener_manager::ListenerManager>,
+    cds: Option<Group<discovery::Discovery>>,
+    lds: Option<Group<discovery::Discovery>>,
+}
+
+/// What a manager is made with.
+pub(crate) struct Context {
+    pub(crate) registry: Registry,
+    pub(crate) log: Arc<ServerLog>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) state: Arc<ServerState>,
+}
+
+/// Configuration: accepted, warming, refused.
+pub(crate) struct Manager {
+    pub(crate) context: Context,
+    pub(crate) clusters: Clusters,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) listeners: Listeners,
+    pub(crate) routes: Routes,
+    pub(crate) runtime: RuntimeLayers,
+    pub(crate) init: Init,
+    pub(crate) dynamic: DynamicResources,
+    snapshot: Arc<Snapshot>,
+    dataplane: Option<DataplaneHandle>,
+    stats: Stats,
+    /// As last told.
+    subscriptions: Vec<Subscription>,
+    subscriptions_stale: bool,
+    dns_stale: bool,
+}
+
+impl Manager {
+    /// Takes the bootstrap's static resources in, compiled, so that what cannot serve is refused here.
+    pub(crate) fn new(context: Context, loaded: &Loaded) -> Result<Self, ConfigError> {
+        let dynamic = loaded.bootstrap.dynamic.clone();
+        let registry = &context.registry;
+        let stats = Stats {
+            clusters: registry.group("cluster_manager."),
+            listeners: registry.group("listener_manager."),
+            cds: dynamic
+                .cds
+                .is_some()
+                .then(|| registry.group("cluster_manager.cds.")),
+            lds: dynamic
+                .lds
+                .is_some()
+                .then(|| registry.group("listener_manager.lds.")),
+        };
+        let runtime = RuntimeLayers::new(&loaded.bootstrap, registry);
+        let mut manager = Self {
+            clusters: Clusters::default(),
+            endpoints: Endpoints::default(),
+            listeners: Listeners::default(),
+            routes: Routes::default(),
+            runtime,
+            init: Init::new(&dynamic),
+            dynamic,
+            snapshot: Arc::new(Snapshot::default()),
+            dataplane: None,
+            stats,
+            subscriptions: Vec::new(),
+            subscriptions_stale: true,
+            dns_stale: true,
+            context,
+        };
+        manager.take_static(loaded)?;
+        Ok(manager)
+    }
+
+    fn take_static(&mut self, loaded: &Loaded) -> Result<(), ConfigError> {
+        let mut builder = SnapshotBuilder::from(&self.snapshot);
+        builder.set_runtime(self.runtime.compile());
+        // By name, because a listener given twice is there once: the later one.
+        let raw = |all: &[(Name, Vec<u8>)], name: &Name| {
+            let found = all
+                .iter()
+                .enumerate()
+                .rev()
+                .find(|(_, (other, _))| other == name);
+            found.map_or((0, Resource::new(&[], "")), |(at, (_, raw))| {
+                (at, Resource::new(raw, ""))
+            })
+        };
+        for config in &loaded.bootstrap.clusters {
+            let (_, resource) = raw(&loaded.static_clusters, &config.name);
+            self.add_static_cluster(Arc::clone(config), resource);
+        }
+        for config in &loaded.bootstrap.listeners {
+            let (at, resource) = raw(&loaded.static_listeners, &config.name);
+            self.add_static_listener(Arc::clone(config), resource, &builder)
+                .map_err(|error| error.within(&format!("static_resources.listeners[{at}]")))?;
+        }
+        self.snapshot = builder.build();
+        Ok(())
+    }
+
+    /// Connects the workers: addresses of static listeners are bound, and what is warm is published.
+    pub(crate) fn start(&mut self, mut dataplane: DataplaneHandle) -> Result<(), ConfigError> {
+        for (name, entry) in &self.listeners.warming {
+            if entry.is_static {
+                dataplane.bind(&entry.config).map_err(|error| {
+                    ConfigError::new(name, "", format!("error adding listener: {error}"))
+                })?;
+            }
+        }
+        self.dataplane = Some(dataplane);
+        let builder = self.begin();
+        self.commit(builder);
+        Ok(())
+    }
+
+    /// Stops the workers.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut dataplane) = self.dataplane.take() {
+            dataplane.shutdown();
+        }
+    }
+
+    pub(crate) fn dataplane(&self) -> Option<&DataplaneHandle> {
+        self.dataplane.as_ref()
+    }
+
+    pub(crate) fn dataplane_mut(&mut self) -> Option<&mut DataplaneHandle> {
+        self.dataplane.as_mut()
+    }
+
+    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// All that is wanted now, in the order in which it should be asked for.
+    pub(crate) fn subscriptions(&mut self) -> Vec<Subscription> {
+        self.refresh_subscriptions();
+        self.subscriptions.clone()
+    }
+
+    /// Decodes, compiles and publishes one response.
+    pub(crate) fn apply(
+        &mut self,
+        type_url: &str,
+        version: &str,
+        resources: &[(String, Vec<u8>)],
+    ) -> ApplyResult {
+        match type_url {
+            type_url::CLUSTER => self.apply_clusters(version, resources),
+            type_url::LISTENER => self.apply_listeners(version, resources),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => self.apply_endpoints(version, resources),
+            type_url::ROUTE_CONFIGURATION => self.apply_routes(version, resources),
+            other => {
+                let error = ConfigError::new("", "", format!("unknown type URL {other}"));
+                ApplyResult {
+                    detail: error.to_string(),
+                    rejected: vec![error],
+                    ..ApplyResult::default()
+                }
+            }
+        }
+    }
+
+    /// No answer to a subscription.
+    pub(crate) fn update_failed(&mut self, type_url: &str, names: &[String], why: UpdateFailure) {
+        let given_up = why == UpdateFailure::FetchTimeout;
+        match type_url {
+            type_url::CLUSTER => {
+                if let Some(cds) = &self.stats.cds {
+                    count_failure(cds, given_up);
+                }
+                if given_up {
+                    self.init.cds_answered();
+                }
+            }
+            type_url::LISTENER => {
+                if let Some(lds) = &self.stats.lds {
+                    count_failure(lds, given_up);
+                }
+                if given_up {
+                    self.init.lds_answered();
+                }
+            }
+            type_url::CLUSTER_LOAD_ASSIGNMENT => self.endpoints_failed(names, given_up),
+            type_url::ROUTE_CONFIGURATION => self.routes_failed(names, given_up),
+            _ => return,
+        }
+        let builder = self.begin();
+        self.commit(builder);
+    }
+
+    /// An update that could not even be read.
+    pub(crate) fn update_rejected(&mut self, type_url: &str, reason: &str) {
+        let group = match type_url {
+            type_url::CLUSTER => &self.stats.cds,
+            type_url::LISTENER => &self.stats.lds,
+            _ => &None,
+        };
+        if let Some(group) = group {
+            let stats = group.shared();
+            stats.inc(discovery::UPDATE_ATTEMPT);
+            stats.inc(discovery::UPDATE_REJECTED);
+        }
+        let failure = Failure::new(reason, None, "");
+        match type_url {
+            type_url::CLUSTER => self.clusters.fail(Name::from(""), failure),
+            type_url::LISTENER => self.listeners.fail(Name::from(""), failure),
+            type_url::ROUTE_CONFIGURATION => self.routes.fail(Name::from(""), failure),
+            _ => self.endpoints.fail(Name::from(""), failure),
+        }
+    }
+
+    /// Runtime values from the admin page.
+    pub(crate) fn modify_runtime(&mut self, changes: &[(String, String)]) {
+        self.runtime.modify(changes);
+        let mut builder = self.begin();
+        builder.set_runtime(self.runtime.compile());
+        self.commit(builder);
+    }
+
+    /// What DNS said, for any number of names.
+    pub(crate) fn resolved(&mut self, outcomes: Vec<DnsOutcome>) {
+        let mut builder = self.begin();
+        for outcome in outcomes {
+            self.take_resolved(&mut builder, outcome);
+        }
+        self.commit(builder);
+    }
+
+    /// The names to be resolved, if they may have changed since the last call.
+    pub(crate) fn dns_jobs(&mut self) -> Option<Vec<DnsJob>> {
+        std::mem::take(&mut self.dns_stale).then(|| self.clusters.dns_jobs())
+    }
+
+    fn begin(&self) -> SnapshotBuilder {
+        SnapshotBuilder::from(&self.snapshot)
+    }
+
+    /// Lets in what became warm, publishes, and tells who has to know.
+    fn commit(&mut self, mut builder: SnapshotBuilder) {
+        let initialized_before = self.init.is_done();
+        loop {
+            let activated = self.activate_clusters(&mut builder);
+            let progressed = self.advance_init();
+            let started = self.activate_listeners(&mut builder);
+            if !activated && !progressed && !started {
+                break;
+            }
+        }
+        self.drop_unreferenced(&mut builder);
+        if builder.is_changed() || self.snapshot.generation() == 0 {
+            self.snapshot = builder.build();
+        }
+        if let Some(dataplane) = &mut self.dataplane {
+            for error in dataplane.publish(Arc::clone(&self.snapshot)) {
+                self.stats
+                    .listeners
+                    .shared()
+                    .inc(listener_manager::LISTENER_CREATE_FAILURE);
+                let failure = Failure::new(&error.to_string(), None, "");
+                self.listeners.fail(error.listener, failure);
+            }
+        }
+        self.count();
+        if self.init.is_done() && !initialized_before {
+            self.context.events.raise(Event::Initialized);
+        }
+        if self.refresh_subscriptions() {
+            self.context.events.raise(Event::Subscriptions);
+        }
+    }
+
+    /// True when the list differs from what was told last.
+    fn refresh_subscriptions(&mut self) -> bool {
+        if !std::mem::take(&mut self.subscriptions_stale) {
+            return false;
+        }
+        let mut wanted = Vec::new();
+        if let Some(source) = &self.dynamic.cds {
+            wanted.push(Subscription {
+                type_url: type_url::CLUSTER,
+                source: source.into(),
+                names: Vec::new(),
+                initial_fetch_timeout: self.dynamic.cds_initial_fetch_timeout,
+            });
+        }
+        wanted.extend(self.clusters.subscriptions());
+        if self.init.listeners_may_be_asked_for() {
+            if let Some(source) = &self.dynamic.lds {
+                wanted.push(Subscription {
+                    type_url: type_url::LISTENER,
+                    source: source.into(),
+                    names: Vec::new(),
+                    initial_fetch_timeout: self.dynamic.lds_initial_fetch_timeout,
+                });
+            }
+            wanted.extend(self.listeners.subscriptions());
+        }
+        let changed = wanted != self.subscriptions;
+        self.subscriptions = wanted;
+        changed
+    }
+
+    /// Endpoints and routes that nothing refers to any more.
+    fn drop_unreferenced(&mut self, builder: &mut SnapshotBuilder) {
+        if !self.subscriptions_stale {
+            return;
+        }
+        self.endpoints.retain(&self.clusters.service_names());
+        for gone in self.routes.retain(&self.listeners.route_names()) {
+            builder.remove_route_configuration(&gone);
+        }
+    }
+
+    fn count(&self) {
+        let clusters = self.stats.clusters.shared();
+        clusters.gauge_set(
+            cluster_manager::ACTIVE_CLUSTERS,
+            self.clusters.active.len() as i64,
+        );
+        clusters.gauge_set(
+            cluster_manager::WARMING_CLUSTERS,
+            self.clusters.warming.len() as i64,
+        );
+        let listeners = self.stats.listeners.shared();
+        listeners.gauge_set(
+            listener_manager::TOTAL_LISTENERS_ACTIVE,
+            self.listeners.active.len() as i64,
+        );
+        listeners.gauge_set(
+            listener_manager::TOTAL_LISTENERS_WARMING,
+            self.listeners.warming.len() as i64,
+        );
+        listeners.gauge_set(
+            listener_manager::WORKERS_STARTED,
+            i64::from(self.dataplane.is_some() && self.init.is_done()),
+        );
+    }
+}
+
+fn count_failure(group: &Group<discovery::Discovery>, given_up: bool) {
+    let stats = group.shared();
+    stats.inc(if given_up {
+        discovery::INIT_FETCH_TIMEOUT
+    } else {
+        discovery::UPDATE_FAILURE
+    });
+}
+
+/// The numbers of a CDS or LDS update.
+fn count_update(
+    group: Option<&Group<discovery::Discovery>>,
+    version: &str,
+    rejected: bool,
+    started: SystemTime,
+) {
+    let Some(group) = group else {
+        return;
+    };
+    let stats = group.shared();
+    stats.inc(discovery::UPDATE_ATTEMPT);
+    if rejected {
+        stats.inc(discovery::UPDATE_REJECTED);
+        return;
+    }
+    stats.inc(discovery::UPDATE_SUCCESS);
+    stats.gauge_set(
+        discovery::UPDATE_TIME,
+        crate::time::unix_millis(SystemTime::now()),
+    );
+    stats.gauge_set(discovery::VERSION, resource::version_hash(version));
+    stats.text_set(discovery::VERSION_TEXT, version);
+    stats.record(
+        discovery::UPDATE_DURATION,
+        started.elapsed().unwrap_or_default().as_millis() as u64,
+    );
+}
+
+/// Names that occur more than once.
+fn duplicates(resources: &[(String, Vec<u8>)]) -> BTreeSet<&str> {
+    let mut seen = BTreeSet::new();
+    resources
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| !seen.insert(*name))
+        .collect()
+}

@@ -1,0 +1,199 @@
+//! Endpoints: EDS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tidegate_model::Name;
+use tidegate_model::cluster::ClusterLoadAssignment;
+use tidegate_stats::defs::cluster as stat;
+use tidegate_xds::Decoder;
+
+use super::clusters::service_name;
+use super::resource::version_hash;
+use super::{ApplyResult, Failure, Manager, Resource, duplicates};
+use crate::error::ConfigError;
+use crate::server_log::server_log;
+
+pub(crate) struct EndpointsEntry {
+    pub(crate) resource: Resource,
+    pub(crate) assignment: Arc<ClusterLoadAssignment>,
+}
+
+/// Load assignments by service name, as long as a cluster refers to them.
+#[derive(Default)]
+pub(crate) struct Endpoints {
+    pub(crate) known: BTreeMap<Name, EndpointsEntry>,
+    /// Names that are no longer waited for.
+    given_up: BTreeSet<Name>,
+    pub(crate) failures: BTreeMap<Name, Failure>,
+}
+
+impl Endpoints {
+    pub(super) fn get(&self, service: &str) -> Option<&Arc<ClusterLoadAssignment>> {
+        self.known.get(service).map(|entry| &entry.assignment)
+    }
+
+    /// Whether a cluster need not wait for this name.
+    pub(super) fn is_settled(&self, service: &str) -> bool {
+        self.known.contains_key(service) || self.given_up.contains(service)
+    }
+
+    pub(crate) fn fail(&mut self, name: Name, failure: Failure) {
+        self.failures.insert(name, failure);
+    }
+
+    pub(super) fn retain(&mut self, wanted: &BTreeSet<Name>) {
+        self.known.retain(|name, _| wanted.contains(name));
+        self.given_up.retain(|name| wanted.contains(name));
+        self.failures.retain(|name, _| wanted.contains(name));
+    }
+}
+
+impl Manager {
+    pub(super) fn apply_endpoints(
+        &mut self,
+        version: &str,
+        resources: &[(String, Vec<u8>)],
+    ) -> ApplyResult {
+        let started = SystemTime::now();
+        let mut result = ApplyResult::default();
+        let mut builder = self.begin();
+        let decoder = Decoder::new();
+        let duplicates = duplicates(resources);
+        let mut clusters_of: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+        for entry in self.clusters.all() {
+            if let Some(service) = service_name(&entry.config) {
+                clusters_of
+                    .entry(Name::clone(service))
+                    .or_default()
+                    .push(Name::clone(&entry.config.name));
+            }
+        }
+        for (name, raw) in resources {
+            let clusters = clusters_of.get(name.as_str());
+            let outcome = if duplicates.contains(name.as_str()) {
+                Err(ConfigError::new(
+                    name,
+                    "",
+                    format!("duplicate assignment for {name} found"),
+                ))
+            } else if name.is_empty() {
+                Err(ConfigError::new(
+                    "",
+                    "cluster_name",
+                    "assignment without a name, or of another type",
+                ))
+            } else if clusters.is_none() {
+                // Nobody asked for it (any more): neither kept nor an error.
+                Ok(None)
+            } else if self
+                .endpoints
+                .known
+                .get(name.as_str())
+                .is_some_and(|known| *known.resource.raw == **raw)
+            {
+                Ok(None)
+            } else {
+                decoder
+                    .cluster_load_assignment(raw)
+                    .map(|assignment| Some(Arc::new(assignment)))
+                    .map_err(ConfigError::from)
+            };
+            let clusters = clusters.map(Vec::as_slice).unwrap_or_default();
+            match outcome {
+                Ok(assignment) => {
+                    self.endpoints.failures.remove(name.as_str());
+                    result.accepted.push(name.clone());
+                    if let Some(assignment) = assignment {
+                        for cluster in clusters {
+                            builder.set_endpoints(cluster, Arc::clone(&assignment));
+                        }
+                        let resource = Resource::new(raw, version);
+                        self.endpoints.known.insert(
+                            Name::from(name.as_str()),
+                            EndpointsEntry {
+                                resource,
+                                assignment,
+                            },
+                        );
+                        self.endpoints.given_up.remove(name.as_str());
+                        result.changed.push(name.clone());
+                    }
+                    self.count_endpoints(clusters, Some(version), started);
+                }
+                Err(error) => {
+                    self.count_endpoints(clusters, None, started);
+                    self.endpoints.fail(
+                        Name::from(name.as_str()),
+                        Failure::new(&error.to_string(), Some(raw), version),
+                    );
+                    result.rejected.push(error);
+                }
+            }
+        }
+        if !result.rejected.is_empty() {
+            let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
+            result.detail = reasons.join(", ");
+            server_log!(
+                self.context.log,
+                Warning,
+                "config",
+                "eds: {}",
+                result.detail
+            );
+        }
+        self.commit(builder);
+        result
+    }
+
+    /// `version`: accepted.
+    fn count_endpoints(&self, clusters: &[Name], version: Option<&str>, started: SystemTime) {
+        for name in clusters {
+            for entry in [
+                self.clusters.active.get(name),
+                self.clusters.warming.get(name),
+            ]
+            .into_iter()
+            .flatten()
+            {
+                let stats = entry.membership.shared();
+                stats.inc(stat::UPDATE_ATTEMPT);
+                let Some(version) = version else {
+                    stats.inc(stat::UPDATE_REJECTED);
+                    continue;
+                };
+                stats.inc(stat::UPDATE_SUCCESS);
+                stats.gauge_set(stat::VERSION, version_hash(version));
+                stats.text_set(stat::VERSION_TEXT, version);
+                stats.gauge_set(
+                    stat::UPDATE_TIME,
+                    crate::time::unix_millis(SystemTime::now()),
+                );
+                stats.record(
+                    stat::UPDATE_DURATION,
+                    started.elapsed().unwrap_or_default().as_millis() as u64,
+                );
+                break;
+            }
+        }
+    }
+
+    pub(super) fn endpoints_failed(&mut self, names: &[String], given_up: bool) {
+        for entry in self.clusters.all() {
+            let Some(service) = service_name(&entry.config) else {
+                continue;
+            };
+            if !names.iter().any(|name| **name == **service) {
+                continue;
+            }
+            let stats = entry.membership.shared();
+            if given_up {
+                stats.inc(stat::INIT_FETCH_TIMEOUT);
+                self.endpoints.given_up.insert(Name::clone(service));
+            } else {
+                stats.inc(stat::UPDATE_FAILURE);
+            }
+        }
+    }
+}

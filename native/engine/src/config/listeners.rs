@@ -1,0 +1,386 @@
+//! Listeners: LDS, and waiting for routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tidegate_model::Name;
+use tidegate_model::hcm::{HttpConnectionManager, RouteSource};
+use tidegate_model::listener::{FilterChain, Listener, NetworkFilter};
+use tidegate_snapshot::SnapshotBuilder;
+use tidegate_stats::defs::listener_manager as stat;
+use tidegate_xds::{Decoder, type_url};
+
+use super::validate::check_listener_clusters;
+use super::{
+    ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Routes, Subscription, count_update,
+    duplicates,
+};
+use crate::error::ConfigError;
+use crate::server_log::server_log;
+
+/// A listener, active or warming.
+pub(crate) struct ListenerEntry {
+    pub(crate) resource: Resource,
+    pub(crate) config: Arc<Listener>,
+    pub(crate) is_static: bool,
+    /// The route configurations it refers to by name.
+    routes: BTreeSet<Name>,
+}
+
+impl ListenerEntry {
+    fn new(config: Arc<Listener>, resource: Resource, is_static: bool) -> Self {
+        Self {
+            routes: connection_managers(&config)
+                .filter_map(|hcm| match &hcm.routes {
+                    RouteSource::Rds(name) => Some(Name::clone(name)),
+                    RouteSource::Inline(_) => None,
+                })
+                .collect(),
+            resource,
+            config,
+            is_static,
+        }
+    }
+}
+
+/// With the default chain.
+pub(super) fn filter_chains(listener: &Listener) -> impl Iterator<Item = &FilterChain> {
+    listener
+        .filter_chains
+        .iter()
+        .chain(&listener.default_filter_chain)
+}
+
+pub(super) fn connection_managers(
+    listener: &Listener,
+) -> impl Iterator<Item = &Arc<HttpConnectionManager>> {
+    filter_chains(listener).filter_map(|chain| match &chain.filter {
+        NetworkFilter::HttpConnectionManager(hcm) => Some(hcm),
+        NetworkFilter::TcpProxy(_) => None,
+    })
+}
+
+fn addresses(listener: &Listener) -> impl Iterator<Item = SocketAddr> {
+    std::iter::once(listener.address).chain(listener.additional_addresses.iter().copied())
+}
+
+/// All listeners.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    pub(crate) active: BTreeMap<Name, ListenerEntry>,
+    /// New ones, and new versions of active ones.
+    pub(crate) warming: BTreeMap<Name, ListenerEntry>,
+    pub(crate) failures: BTreeMap<Name, Failure>,
+    /// Of the last accepted update.
+    pub(crate) version: String,
+}
+
+impl Listeners {
+    fn all(&self) -> impl Iterator<Item = &ListenerEntry> {
+        self.active.values().chain(self.warming.values())
+    }
+
+    pub(crate) fn fail(&mut self, name: Name, failure: Failure) {
+        self.failures.insert(name, failure);
+    }
+
+    pub(super) fn route_names(&self) -> BTreeSet<Name> {
+        self.all()
+            .flat_map(|entry| entry.routes.iter().map(Name::clone))
+            .collect()
+    }
+
+    pub(super) fn are_warm(&self, routes: &Routes) -> bool {
+        self.warming
+            .values()
+            .all(|entry| routes.are_settled(&entry.routes))
+    }
+
+    /// RDS.
+    pub(super) fn subscriptions(&self) -> Vec<Subscription> {
+        let names: Vec<String> = self.route_names().iter().map(ToString::to_string).collect();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        vec![Subscription {
+            type_url: type_url::ROUTE_CONFIGURATION,
+            source: ConfigSourceKey::Ads,
+            names,
+            initial_fetch_timeout: Some(Duration::from_secs(15)),
+        }]
+    }
+
+    /// Another listener that has one of this one's addresses.
+    fn with_same_address(&self, config: &Listener) -> Option<(&Name, SocketAddr)> {
+        self.all()
+            .filter(|entry| entry.config.name != config.name)
+            .find_map(|entry| {
+                let taken: Vec<SocketAddr> = addresses(&entry.config).collect();
+                let same = addresses(config)
+                    .find(|address| address.port() != 0 && taken.contains(address))?;
+                Some((&entry.config.name, same))
+            })
+    }
+}
+
+impl Manager {
+    pub(super) fn add_static_listener(
+        &mut self,
+        config: Arc<Listener>,
+        resource: Resource,
+        builder: &SnapshotBuilder,
+    ) -> Result<(), ConfigError> {
+        self.check_listener(&config, builder)?;
+        let entry = ListenerEntry::new(config, resource, true);
+        self.listeners
+            .warming
+            .insert(Name::clone(&entry.config.name), entry);
+        Ok(())
+    }
+
+    /// Everything that is wrong with a listener by itself or beside its neighbours.
+    fn check_listener(
+        &self,
+        config: &Arc<Listener>,
+        builder: &SnapshotBuilder,
+    ) -> Result<(), ConfigError> {
+        if let Some((other, address)) = self.listeners.with_same_address(config) {
+            return Err(ConfigError::new(
+                &config.name,
+                "address",
+                format!(
+                    "error adding listener: '{}' has duplicate address '{address}' as existing listener '{other}'",
+                    config.name
+                ),
+            ));
+        }
+        check_listener_clusters(config, &|name| self.clusters.contains(name))
+            .map_err(|(path, reason)| ConfigError::new(&config.name, path, reason))?;
+        // Compiled on the side: a listener that has to wait for its routes must be refused now if it cannot serve then.
+        SnapshotBuilder::from(builder.peek())
+            .set_listener(Arc::clone(config))
+            .map_err(|error| ConfigError::compile(&config.name, error))?;
+        Ok(())
+    }
+
+    pub(super) fn apply_listeners(
+        &mut self,
+        version: &str,
+        resources: &[(String, Vec<u8>)],
+    ) -> ApplyResult {
+        let started = SystemTime::now();
+        let mut result = ApplyResult::default();
+        let mut builder = self.begin();
+        let decoder = Decoder::new();
+        let duplicates = duplicates(resources);
+        let present: BTreeSet<&str> = resources.iter().map(|(name, _)| name.as_str()).collect();
+        // First, so that an address is free for its new owner.
+        self.remove_listeners(&mut builder, &present, &mut result);
+        for (name, raw) in resources {
+            let outcome = if duplicates.contains(name.as_str()) {
+                Err(ConfigError::new(
+                    name,
+                    "",
+                    format!("duplicate listener {name} found"),
+                ))
+            } else {
+                self.take_listener(&decoder, &builder, version, name, raw)
+            };
+            match outcome {
+                Ok(changed) => {
+                    self.listeners.failures.remove(name.as_str());
+                    result.accepted.push(name.clone());
+                    if changed {
+                        result.changed.push(name.clone());
+                    }
+                }
+                Err(error) => {
+                    self.stats
+                        .listeners
+                        .shared()
+                        .inc(stat::LISTENER_CREATE_FAILURE);
+                    let failure = Failure::new(&error.to_string(), Some(raw), version);
+                    self.listeners.fail(Name::from(name.as_str()), failure);
+                    result.rejected.push(error);
+                }
+            }
+        }
+        for warning in decoder.take_warnings() {
+            server_log!(self.context.log, Warning, "config", "{warning}");
+        }
+        if result.rejected.is_empty() {
+            self.listeners.version = version.to_owned();
+            self.listeners.failures.remove("");
+        } else {
+            let reasons: Vec<String> = result
+                .rejected
+                .iter()
+                .map(|error| format!("{error}\n"))
+                .collect();
+            result.detail = format!("Error adding/updating listener(s) {}", reasons.concat());
+            server_log!(
+                self.context.log,
+                Warning,
+                "config",
+                "lds: {}",
+                result.detail.trim_end()
+            );
+        }
+        count_update(
+            self.stats.lds.as_ref(),
+            version,
+            !result.rejected.is_empty(),
+            started,
+        );
+        self.init.lds_answered();
+        self.commit(builder);
+        result
+    }
+
+    /// True when something changed.
+    fn take_listener(
+        &mut self,
+        decoder: &Decoder,
+        builder: &SnapshotBuilder,
+        version: &str,
+        name: &str,
+        raw: &[u8],
+    ) -> Result<bool, ConfigError> {
+        if name.is_empty() {
+            return Err(ConfigError::new(
+                "",
+                "name",
+                "listener without a name, or of another type",
+            ));
+        }
+        if let Some(entry) = self
+            .listeners
+            .warming
+            .get(name)
+            .or_else(|| self.listeners.active.get(name))
+        {
+            if entry.is_static {
+                server_log!(
+                    self.context.log,
+                    Debug,
+                    "config",
+                    "lds: listener '{name}' is static, not replaced"
+                );
+                return Ok(false);
+            }
+            if *entry.resource.raw == *raw {
+                return Ok(false);
+            }
+        }
+        let config = Arc::new(decoder.listener(raw)?);
+        let resource = Resource::new(raw, version);
+        if let Some(active) = self.listeners.active.get_mut(name)
+            && *active.config == *config
+        {
+            active.resource = resource;
+            self.listeners.warming.remove(name);
+            self.subscriptions_stale = true;
+            return Ok(true);
+        }
+        self.check_listener(&config, builder)?;
+        if let Some(dataplane) = &mut self.dataplane {
+            dataplane
+                .bind(&config)
+                .map_err(|error| ConfigError::new(name, "address", error.to_string()))?;
+        }
+        let stats = self.stats.listeners.shared();
+        stats.inc(if self.listeners.active.contains_key(name) {
+            stat::LISTENER_MODIFIED
+        } else {
+            stat::LISTENER_ADDED
+        });
+        self.listeners.warming.insert(
+            Name::from(name),
+            ListenerEntry::new(config, resource, false),
+        );
+        self.subscriptions_stale = true;
+        Ok(true)
+    }
+
+    fn remove_listeners(
+        &mut self,
+        builder: &mut SnapshotBuilder,
+        present: &BTreeSet<&str>,
+        result: &mut ApplyResult,
+    ) {
+        let gone = |listeners: &BTreeMap<Name, ListenerEntry>| -> Vec<Name> {
+            listeners
+                .iter()
+                .filter(|(name, entry)| !entry.is_static && !present.contains(&***name))
+                .map(|(name, _)| Name::clone(name))
+                .collect()
+        };
+        let mut removed: BTreeSet<Name> = BTreeSet::new();
+        for name in gone(&self.listeners.warming) {
+            self.listeners.warming.remove(&name);
+            removed.insert(name);
+        }
+        for name in gone(&self.listeners.active) {
+            self.listeners.active.remove(&name);
+            builder.remove_listener(&name);
+            removed.insert(name);
+        }
+        if !removed.is_empty() {
+            self.subscriptions_stale = true;
+            self.stats
+                .listeners
+                .shared()
+                .add(stat::LISTENER_REMOVED, removed.len() as u64);
+            result
+                .removed
+                .extend(removed.iter().map(ToString::to_string));
+        }
+        self.listeners
+            .failures
+            .retain(|name, _| present.contains(&**name));
+    }
+
+    /// True when a listener became active. Before the process is initialised none does.
+    pub(super) fn activate_listeners(&mut self, builder: &mut SnapshotBuilder) -> bool {
+        if !self.init.is_done() {
+            return false;
+        }
+        let ready: Vec<Name> = self
+            .listeners
+            .warming
+            .iter()
+            .filter(|(_, entry)| self.routes.are_settled(&entry.routes))
+            .map(|(name, _)| Name::clone(name))
+            .collect();
+        for name in &ready {
+            let Some(entry) = self.listeners.warming.remove(name) else {
+                continue;
+            };
+            let stats = self.stats.listeners.shared();
+            if let Err(error) = builder.set_listener(Arc::clone(&entry.config)) {
+                // It compiled when it was accepted, so this is not expected; the old version stays.
+                let error = ConfigError::compile(name, error);
+                stats.inc(stat::LISTENER_CREATE_FAILURE);
+                let failure = Failure::new(
+                    &error.to_string(),
+                    Some(&entry.resource.raw),
+                    &entry.resource.version,
+                );
+                self.listeners.fail(Name::clone(name), failure);
+                continue;
+            }
+            if entry.is_static {
+                stats.inc(stat::LISTENER_ADDED);
+            }
+            // Envoy counts each worker that has it.
+            stats.add(
+                stat::LISTENER_CREATE_SUCCESS,
+                self.context.registry.workers() as u64,
+            );
+            self.listeners.active.insert(Name::clone(name), entry);
+        }
+        !ready.is_empty()
+    }
+}

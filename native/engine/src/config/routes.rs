@@ -1,0 +1,233 @@
+//! Route configurations: RDS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tidegate_model::Name;
+use tidegate_model::hcm::RouteSource;
+use tidegate_model::route::RouteConfiguration;
+use tidegate_snapshot::SnapshotBuilder;
+use tidegate_stats::Group;
+use tidegate_stats::defs::rds as stat;
+use tidegate_xds::Decoder;
+
+use super::listeners::connection_managers;
+use super::resource::version_hash;
+use super::validate::check_route_clusters;
+use super::{ApplyResult, Failure, Manager, Resource, duplicates};
+use crate::error::ConfigError;
+use crate::server_log::server_log;
+
+pub(crate) struct RoutesEntry {
+    pub(crate) resource: Resource,
+}
+
+/// Route configurations by name, as long as a listener refers to them.
+#[derive(Default)]
+pub(crate) struct Routes {
+    pub(crate) known: BTreeMap<Name, RoutesEntry>,
+    /// Names that are no longer waited for.
+    given_up: BTreeSet<Name>,
+    pub(crate) failures: BTreeMap<Name, Failure>,
+    /// `http.PREFIX.rds.NAME.`, one per connection manager that refers to the name.
+    stats: BTreeMap<Name, Vec<Group<stat::Rds>>>,
+}
+
+impl Routes {
+    pub(super) fn are_settled(&self, names: &BTreeSet<Name>) -> bool {
+        names
+            .iter()
+            .all(|name| self.known.contains_key(name) || self.given_up.contains(name))
+    }
+
+    pub(crate) fn fail(&mut self, name: Name, failure: Failure) {
+        self.failures.insert(name, failure);
+    }
+
+    /// The names that are gone.
+    pub(super) fn retain(&mut self, wanted: &BTreeSet<Name>) -> Vec<Name> {
+        let gone: Vec<Name> = self
+            .known
+            .keys()
+            .filter(|name| !wanted.contains(*name))
+            .map(Name::clone)
+            .collect();
+        for name in &gone {
+            self.known.remove(name);
+        }
+        self.given_up.retain(|name| wanted.contains(name));
+        self.failures.retain(|name, _| wanted.contains(name));
+        self.stats.retain(|name, _| wanted.contains(name));
+        gone
+    }
+}
+
+impl Manager {
+    pub(super) fn apply_routes(
+        &mut self,
+        version: &str,
+        resources: &[(String, Vec<u8>)],
+    ) -> ApplyResult {
+        let started = SystemTime::now();
+        let mut result = ApplyResult::default();
+        let mut builder = self.begin();
+        let decoder = Decoder::new();
+        let duplicates = duplicates(resources);
+        let wanted = self.listeners.route_names();
+        self.refresh_route_stats();
+        for (name, raw) in resources {
+            let outcome = if duplicates.contains(name.as_str()) {
+                Err(ConfigError::new(
+                    name,
+                    "",
+                    format!("duplicate route configuration {name} found"),
+                ))
+            } else if name.is_empty() {
+                Err(ConfigError::new(
+                    "",
+                    "name",
+                    "route configuration without a name, or of another type",
+                ))
+            } else if !wanted.contains(name.as_str())
+                || self
+                    .routes
+                    .known
+                    .get(name.as_str())
+                    .is_some_and(|known| *known.resource.raw == **raw)
+            {
+                // Nobody asked for it, or nothing changed.
+                Ok(false)
+            } else {
+                self.take_routes(&decoder, &mut builder, version, name, raw)
+            };
+            match outcome {
+                Ok(changed) => {
+                    self.routes.failures.remove(name.as_str());
+                    result.accepted.push(name.clone());
+                    if changed {
+                        result.changed.push(name.clone());
+                    }
+                    self.count_routes(name, Some(version), changed, started);
+                }
+                Err(error) => {
+                    self.count_routes(name, None, false, started);
+                    let failure = Failure::new(&error.to_string(), Some(raw), version);
+                    self.routes.fail(Name::from(name.as_str()), failure);
+                    result.rejected.push(error);
+                }
+            }
+        }
+        for warning in decoder.take_warnings() {
+            server_log!(self.context.log, Warning, "config", "{warning}");
+        }
+        if !result.rejected.is_empty() {
+            let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
+            result.detail = reasons.join(", ");
+            server_log!(
+                self.context.log,
+                Warning,
+                "config",
+                "rds: {}",
+                result.detail
+            );
+        }
+        self.commit(builder);
+        result
+    }
+
+    fn take_routes(
+        &mut self,
+        decoder: &Decoder,
+        builder: &mut SnapshotBuilder,
+        version: &str,
+        name: &str,
+        raw: &[u8],
+    ) -> Result<bool, ConfigError> {
+        let config: Arc<RouteConfiguration> = Arc::new(decoder.route_configuration(raw)?);
+        if config.validate_clusters {
+            check_route_clusters(&config, &|cluster| self.clusters.contains(cluster))
+                .map_err(|(path, reason)| ConfigError::new(name, path, reason))?;
+        }
+        builder
+            .set_route_configuration(config)
+            .map_err(|error| ConfigError::compile(name, error))?;
+        let resource = Resource::new(raw, version);
+        self.routes
+            .known
+            .insert(Name::from(name), RoutesEntry { resource });
+        self.routes.given_up.remove(name);
+        Ok(true)
+    }
+
+    fn refresh_route_stats(&mut self) {
+        let mut groups: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+        for entry in self
+            .listeners
+            .active
+            .values()
+            .chain(self.listeners.warming.values())
+        {
+            for hcm in connection_managers(&entry.config) {
+                if let RouteSource::Rds(name) = &hcm.routes {
+                    groups
+                        .entry(Name::clone(name))
+                        .or_default()
+                        .insert(format!("http.{}.rds.{name}.", hcm.stat_prefix));
+                }
+            }
+        }
+        self.routes.stats = groups
+            .into_iter()
+            .map(|(name, prefixes)| {
+                let groups = prefixes
+                    .iter()
+                    .map(|prefix| self.context.registry.group(prefix))
+                    .collect();
+                (name, groups)
+            })
+            .collect();
+    }
+
+    /// `version`: accepted.
+    fn count_routes(&self, name: &str, version: Option<&str>, changed: bool, started: SystemTime) {
+        for group in self.routes.stats.get(name).into_iter().flatten() {
+            let stats = group.shared();
+            stats.inc(stat::UPDATE_ATTEMPT);
+            let Some(version) = version else {
+                stats.inc(stat::UPDATE_REJECTED);
+                continue;
+            };
+            let now = crate::time::unix_millis(SystemTime::now());
+            stats.inc(stat::UPDATE_SUCCESS);
+            stats.gauge_set(stat::VERSION, version_hash(version));
+            stats.text_set(stat::VERSION_TEXT, version);
+            stats.gauge_set(stat::UPDATE_TIME, now);
+            stats.record(
+                stat::UPDATE_DURATION,
+                started.elapsed().unwrap_or_default().as_millis() as u64,
+            );
+            if changed {
+                stats.inc(stat::CONFIG_RELOAD);
+                stats.gauge_set(stat::CONFIG_RELOAD_TIME_MS, now);
+            }
+        }
+    }
+
+    pub(super) fn routes_failed(&mut self, names: &[String], given_up: bool) {
+        self.refresh_route_stats();
+        let wanted = self.listeners.route_names();
+        for name in names.iter().filter(|name| wanted.contains(name.as_str())) {
+            for group in self.routes.stats.get(name.as_str()).into_iter().flatten() {
+                group.shared().inc(if given_up {
+                    stat::INIT_FETCH_TIMEOUT
+                } else {
+                    stat::UPDATE_FAILURE
+                });
+            }
+            if given_up {
+                self.routes.given_up.insert(Name::from(name.as_str()));
+            }
+        }
+    }
+}

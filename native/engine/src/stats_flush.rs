@@ -1,0 +1,194 @@
+//! What happens every `stats_flush_interval`: the process's own gauges, histograms merged, sinks fed.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tidegate_model::bootstrap::{StatsMatcher, StatsSink, StatsTagValue};
+use tidegate_model::matcher::{StringMatcher, StringPattern};
+use tidegate_stats::defs::server as stat;
+use tidegate_stats::render::Statsd;
+use tidegate_stats::{Group, Registry, TagRules};
+
+use crate::config::ServerState;
+use crate::error::ConfigError;
+
+/// The sinks and the gauges of the process.
+pub(crate) struct StatsFlush {
+    registry: Registry,
+    server: Group<stat::Server>,
+    state: Arc<ServerState>,
+    started: Instant,
+    sinks: Vec<(UdpSocket, Statsd)>,
+}
+
+impl StatsFlush {
+    /// A sink that cannot be opened is an error of the bootstrap.
+    pub(crate) fn new(
+        registry: &Registry,
+        state: &Arc<ServerState>,
+        started: Instant,
+        sinks: &[StatsSink],
+    ) -> std::io::Result<Self> {
+        let open = |sink: &StatsSink| {
+            let StatsSink::Statsd { address, prefix } = sink;
+            let any = if address.is_ipv4() {
+                "0.0.0.0:0"
+            } else {
+                "[::]:0"
+            };
+            let socket = UdpSocket::bind(any)?;
+            // A full socket buffer loses a datagram rather than stop the thread.
+            socket.set_nonblocking(true)?;
+            socket.connect(address)?;
+            Ok((socket, Statsd::new(prefix)))
+        };
+        Ok(Self {
+            registry: registry.clone(),
+            server: registry.group("server."),
+            state: Arc::clone(state),
+            started,
+            sinks: sinks.iter().map(open).collect::<std::io::Result<_>>()?,
+        })
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.refresh_gauges();
+        self.registry.merge_histograms();
+        for (socket, statsd) in &mut self.sinks {
+            statsd.flush(&self.registry, |line| {
+                // Statistics over UDP are sent, not delivered.
+                let _lost = socket.send(line.as_bytes());
+            });
+        }
+    }
+
+    /// Also before a page of statistics is printed.
+    pub(crate) fn refresh_gauges(&self) {
+        let server = self.server.shared();
+        server.gauge_set(stat::STATE, self.state.get() as i64);
+        server.gauge_set(stat::LIVE, i64::from(self.state.get() as u8 == 0));
+        server.gauge_set(stat::UPTIME, self.started.elapsed().as_secs() as i64);
+        let memory = memory();
+        server.gauge_set(stat::MEMORY_ALLOCATED, memory.allocated as i64);
+        server.gauge_set(stat::MEMORY_HEAP_SIZE, memory.heap as i64);
+        server.gauge_set(stat::MEMORY_PHYSICAL_SIZE, memory.resident as i64);
+        let mut connections = 0;
+        self.registry.visit(|sample| {
+            if sample.prefix.starts_with("listener.")
+                && sample.name == "downstream_cx_active"
+                && !sample.prefix.contains(".worker_")
+                && let tidegate_stats::Value::Gauge(active) = sample.value
+            {
+                connections += active;
+            }
+        });
+        server.gauge_set(stat::TOTAL_CONNECTIONS, connections);
+    }
+}
+
+/// What the kernel says of this process's memory, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Memory {
+    /// Resident and not backed by a file: what the program holds for itself.
+    pub(crate) allocated: u64,
+    /// Data segment: heap and stacks as reserved.
+    pub(crate) heap: u64,
+    pub(crate) resident: u64,
+}
+
+pub(crate) fn memory() -> Memory {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kilobytes * 1024)
+    };
+    Memory {
+        allocated: field("RssAnon:").unwrap_or_default(),
+        heap: field("VmData:").unwrap_or_default(),
+        resident: field("VmRSS:").unwrap_or_default(),
+    }
+}
+
+/// The rules that cut labels out of names.
+pub(crate) fn tag_rules(
+    config: &tidegate_model::bootstrap::StatsConfig,
+) -> Result<TagRules, ConfigError> {
+    let mut rules = TagRules::new(config.use_all_default_tags);
+    for (at, tag) in config.tags.iter().enumerate() {
+        match &tag.value {
+            StatsTagValue::Fixed(value) => rules.add_fixed(&tag.name, value),
+            StatsTagValue::Regex(pattern) => {
+                rules.add_regex(&tag.name, pattern).map_err(|reason| {
+                    ConfigError::new("", format!("stats_config.stats_tags[{at}].regex"), reason)
+                })?
+            }
+        }
+    }
+    Ok(rules)
+}
+
+/// Lets only those metrics be seen that the bootstrap wants.
+pub(crate) fn set_matcher(registry: &Registry, matcher: &StatsMatcher) -> Result<(), ConfigError> {
+    match matcher {
+        StatsMatcher::All => {}
+        StatsMatcher::RejectAll => registry.set_filter(|_| false),
+        StatsMatcher::Inclusion(patterns) => {
+            let any = any_of(patterns)?;
+            registry.set_filter(any);
+        }
+        StatsMatcher::Exclusion(patterns) => {
+            let any = any_of(patterns)?;
+            registry.set_filter(move |name| !any(name));
+        }
+    }
+    Ok(())
+}
+
+fn any_of(
+    patterns: &[StringMatcher],
+) -> Result<impl Fn(&str) -> bool + Send + Sync + 'static, ConfigError> {
+    let compiled = patterns
+        .iter()
+        .map(compile)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(move |name: &str| compiled.iter().any(|matches| matches(name)))
+}
+
+type Predicate = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
+fn compile(matcher: &StringMatcher) -> Result<Predicate, ConfigError> {
+    let ignore_case = matcher.ignore_case;
+    let fold = move |text: &str| {
+        if ignore_case {
+            text.to_ascii_lowercase()
+        } else {
+            text.to_owned()
+        }
+    };
+    Ok(match &matcher.pattern {
+        StringPattern::Exact(text) => {
+            let text = fold(text);
+            Box::new(move |name| fold(name) == text)
+        }
+        StringPattern::Prefix(text) => {
+            let text = fold(text);
+            Box::new(move |name| fold(name).starts_with(&text))
+        }
+        StringPattern::Suffix(text) => {
+            let text = fold(text);
+            Box::new(move |name| fold(name).ends_with(&text))
+        }
+        StringPattern::Contains(text) => {
+            let text = fold(text);
+            Box::new(move |name| fold(name).contains(&text))
+        }
+        StringPattern::SafeRegex(pattern) => {
+            let regex = regex::Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
+                ConfigError::new("", "stats_config.stats_matcher", error.to_string())
+            })?;
+            Box::new(move |name| regex.is_match(name))
+        }
+    })
+}

@@ -2,7 +2,7 @@
 //!
 //! A function of configuration, request and random numbers; running timers and counting active faults is the filter's job.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tidegate_model::Fraction;
@@ -18,10 +18,9 @@ use crate::request::RequestView;
 pub struct CompiledFault {
     pub config: Arc<Fault>,
     headers: Vec<CompiledHeader>,
-    names: FaultHeaders,
 }
 
-#[derive(Debug)]
+/// The request headers that steer faults where the configuration lets them.
 struct FaultHeaders {
     delay: HeaderName,
     delay_percentage: HeaderName,
@@ -32,6 +31,17 @@ struct FaultHeaders {
     throughput_percentage: HeaderName,
     downstream_node: HeaderName,
 }
+
+static NAMES: LazyLock<FaultHeaders> = LazyLock::new(|| FaultHeaders {
+    delay: HeaderName::new("x-envoy-fault-delay-request"),
+    delay_percentage: HeaderName::new("x-envoy-fault-delay-request-percentage"),
+    abort: HeaderName::new("x-envoy-fault-abort-request"),
+    abort_grpc: HeaderName::new("x-envoy-fault-abort-grpc-request"),
+    abort_percentage: HeaderName::new("x-envoy-fault-abort-request-percentage"),
+    throughput: HeaderName::new("x-envoy-fault-throughput-response"),
+    throughput_percentage: HeaderName::new("x-envoy-fault-throughput-response-percentage"),
+    downstream_node: HeaderName::new("x-envoy-downstream-service-node"),
+});
 
 /// What an aborted request is answered with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,18 +55,6 @@ impl CompiledFault {
         Ok(Self {
             headers: CompiledHeader::compile_all(&config.headers)?,
             config: Arc::clone(config),
-            names: FaultHeaders {
-                delay: HeaderName::new("x-envoy-fault-delay-request"),
-                delay_percentage: HeaderName::new("x-envoy-fault-delay-request-percentage"),
-                abort: HeaderName::new("x-envoy-fault-abort-request"),
-                abort_grpc: HeaderName::new("x-envoy-fault-abort-grpc-request"),
-                abort_percentage: HeaderName::new("x-envoy-fault-abort-request-percentage"),
-                throughput: HeaderName::new("x-envoy-fault-throughput-response"),
-                throughput_percentage: HeaderName::new(
-                    "x-envoy-fault-throughput-response-percentage",
-                ),
-                downstream_node: HeaderName::new("x-envoy-downstream-service-node"),
-            },
         })
     }
 
@@ -73,14 +71,12 @@ impl CompiledFault {
             return false;
         }
         self.config.downstream_nodes.is_empty()
-            || request
-                .header(&self.names.downstream_node)
-                .is_some_and(|node| {
-                    self.config
-                        .downstream_nodes
-                        .iter()
-                        .any(|wanted| wanted.as_bytes() == node)
-                })
+            || request.header(&NAMES.downstream_node).is_some_and(|node| {
+                self.config
+                    .downstream_nodes
+                    .iter()
+                    .any(|wanted| wanted.as_bytes() == node)
+            })
     }
 
     /// How long to hold the request, by a random number of its own.
@@ -89,8 +85,8 @@ impl CompiledFault {
         let (duration, fraction) = match &delay.kind {
             FaultDelayKind::Fixed(duration) => (*duration, delay.percentage),
             FaultDelayKind::Header => (
-                Duration::from_millis(number(request, &self.names.delay)?),
-                self.lowered(request, &self.names.delay_percentage, delay.percentage),
+                Duration::from_millis(number(request, &NAMES.delay)?),
+                self.lowered(request, &NAMES.delay_percentage, delay.percentage),
             ),
         };
         (fraction.hits(random) && !duration.is_zero()).then_some(duration)
@@ -103,16 +99,16 @@ impl CompiledFault {
             FaultAbortKind::HttpStatus(status) => (Abort::HttpStatus(*status), abort.percentage),
             FaultAbortKind::GrpcStatus(status) => (Abort::GrpcStatus(*status), abort.percentage),
             FaultAbortKind::Header => {
-                let http = number(request, &self.names.abort)
+                let http = number(request, &NAMES.abort)
                     .filter(|status| (200..600).contains(status))
                     .map(|status| Abort::HttpStatus(status as u16));
                 let grpc = || {
-                    number(request, &self.names.abort_grpc)
+                    number(request, &NAMES.abort_grpc)
                         .map(|status| Abort::GrpcStatus(status as u32))
                 };
                 (
                     http.or_else(grpc)?,
-                    self.lowered(request, &self.names.abort_percentage, abort.percentage),
+                    self.lowered(request, &NAMES.abort_percentage, abort.percentage),
                 )
             }
         };
@@ -125,8 +121,8 @@ impl CompiledFault {
         let (kbps, fraction) = match &limit.kind {
             FaultRateLimitKind::FixedKbps(kbps) => (*kbps, limit.percentage),
             FaultRateLimitKind::Header => (
-                number(request, &self.names.throughput).filter(|kbps| *kbps > 0)?,
-                self.lowered(request, &self.names.throughput_percentage, limit.percentage),
+                number(request, &NAMES.throughput).filter(|kbps| *kbps > 0)?,
+                self.lowered(request, &NAMES.throughput_percentage, limit.percentage),
             ),
         };
         fraction.hits(random).then_some(kbps)

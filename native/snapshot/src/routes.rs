@@ -14,6 +14,7 @@ mod trie;
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::route::{RequireTls, RouteConfiguration, VirtualHost};
 
@@ -45,7 +46,7 @@ pub struct CompiledRoutes {
 pub struct CompiledVirtualHost {
     pub config: Arc<VirtualHost>,
     routes: Vec<Arc<CompiledRoute>>,
-    index: Option<RouteIndex>,
+    index: Option<Box<RouteIndex>>,
     pub headers: HeaderMutator,
     pub per_filter: CompiledPerFilter,
     /// Where a request goes that should have come by TLS.
@@ -100,9 +101,12 @@ impl CompiledRoutes {
             old.config.ignore_path_parameters_in_path_matching
                 == config.ignore_path_parameters_in_path_matching
         });
+        let mut known = old.map(KnownHosts::new);
         let mut virtual_hosts = Vec::with_capacity(config.virtual_hosts.len());
         for (position, host) in config.virtual_hosts.iter().enumerate() {
-            let kept = old.and_then(|old| old.find_same(position, host));
+            let kept = known
+                .as_mut()
+                .and_then(|known| known.find_same(position, host));
             virtual_hosts.push(match kept {
                 Some(kept) => kept,
                 None => Arc::new(
@@ -123,26 +127,6 @@ impl CompiledRoutes {
             config: Arc::clone(config),
             key,
         })
-    }
-
-    /// The compiled form of an equal virtual host: at the same position, or anywhere under the same name.
-    fn find_same(
-        &self,
-        position: usize,
-        host: &Arc<VirtualHost>,
-    ) -> Option<Arc<CompiledVirtualHost>> {
-        let same = |compiled: &&Arc<CompiledVirtualHost>| {
-            Arc::ptr_eq(&compiled.config, host) || compiled.config == *host
-        };
-        self.virtual_hosts
-            .get(position)
-            .filter(same)
-            .or_else(|| {
-                self.virtual_hosts
-                    .iter()
-                    .find(|compiled| compiled.config.name == host.name && same(compiled))
-            })
-            .cloned()
     }
 
     /// The id under which RDS delivered it; `None` for inline routes.
@@ -193,6 +177,42 @@ impl CompiledRoutes {
     }
 }
 
+/// The virtual hosts of the configuration before, to be taken over where they are the same.
+struct KnownHosts<'a> {
+    hosts: &'a [Arc<CompiledVirtualHost>],
+    /// Filled when one is not at its old position.
+    by_name: Option<FxHashMap<&'a str, usize>>,
+}
+
+impl<'a> KnownHosts<'a> {
+    fn new(old: &'a CompiledRoutes) -> Self {
+        Self {
+            hosts: &old.virtual_hosts,
+            by_name: None,
+        }
+    }
+
+    fn find_same(
+        &mut self,
+        position: usize,
+        host: &Arc<VirtualHost>,
+    ) -> Option<Arc<CompiledVirtualHost>> {
+        let same = |compiled: &&Arc<CompiledVirtualHost>| {
+            Arc::ptr_eq(&compiled.config, host) || compiled.config == *host
+        };
+        if let Some(kept) = self.hosts.get(position).filter(same) {
+            return Some(Arc::clone(kept));
+        }
+        let hosts = self.hosts;
+        let by_name = self.by_name.get_or_insert_with(|| {
+            let names = hosts.iter().map(|compiled| &*compiled.config.name);
+            names.zip(0..).collect()
+        });
+        let position = *by_name.get(&*host.name)?;
+        hosts.get(position).filter(same).cloned()
+    }
+}
+
 impl CompiledVirtualHost {
     fn compile(
         config: &Arc<VirtualHost>,
@@ -211,8 +231,8 @@ impl CompiledVirtualHost {
                 Some(Arc::new(CompiledRoute::ssl_redirect()))
             }
         };
-        let index = RouteIndex::compile(&routes);
-        if !index.as_ref().is_some_and(RouteIndex::has_regex_set) {
+        let index = RouteIndex::compile(&routes).map(Box::new);
+        if !index.as_ref().is_some_and(|index| index.has_regex_set()) {
             for (position, route) in routes.iter().enumerate() {
                 route
                     .path

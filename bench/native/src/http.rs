@@ -48,13 +48,24 @@ impl Body {
 
     /// Takes what belongs to the body: how many bytes, how many of them payload; `None` on broken framing.
     pub fn feed(&mut self, bytes: &[u8]) -> Option<(usize, u64)> {
+        self.feed_with(bytes, |_| {})
+    }
+
+    /// As [`Body::feed`], handing out the payload.
+    pub fn feed_with(
+        &mut self,
+        bytes: &[u8],
+        mut payload: impl FnMut(&[u8]),
+    ) -> Option<(usize, u64)> {
         match self {
             Self::Length(left) => {
                 let taken = (bytes.len() as u64).min(*left);
                 *left -= taken;
-                Some((usize::try_from(taken).ok()?, taken))
+                let count = usize::try_from(taken).ok()?;
+                payload(bytes.get(..count)?);
+                Some((count, taken))
             }
-            Self::Chunked(chunked) => chunked.feed(bytes),
+            Self::Chunked(chunked) => chunked.feed(bytes, payload),
         }
     }
 
@@ -88,7 +99,7 @@ enum ChunkState {
 }
 
 impl Chunked {
-    fn feed(&mut self, bytes: &[u8]) -> Option<(usize, u64)> {
+    fn feed(&mut self, bytes: &[u8], mut sink: impl FnMut(&[u8])) -> Option<(usize, u64)> {
         let mut at = 0;
         let mut payload = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -109,7 +120,9 @@ impl Chunked {
                 ChunkState::Data(left) => {
                     let taken = ((bytes.len() - at) as u64).min(left);
                     payload += taken;
-                    at += usize::try_from(taken).ok()?;
+                    let end = at + usize::try_from(taken).ok()?;
+                    sink(bytes.get(at..end)?);
+                    at = end;
                     self.state = match left - taken {
                         0 => ChunkState::DataEnd,
                         left => ChunkState::Data(left),
@@ -150,6 +163,9 @@ mod tests {
             assert!(body.is_finished());
             assert_eq!((taken, payload), (text.len() - 3, 31), "pieces of {size}");
         }
+        let mut whole = Vec::new();
+        Body::Chunked(Chunked::default()).feed_with(text, |data| whole.extend_from_slice(data));
+        assert_eq!(whole, b"helloabcdefghijklmnopqrstuvwxyz");
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub enum Work {
     PingPong { size: usize },
     /// Connect, one byte each way, close.
     Connect,
+    /// Connect and wait until the other side closes.
+    AcceptClose,
     /// Send for ever (true) or receive for ever; an operation is a MiB.
     Bulk { up: bool },
 }

@@ -1,7 +1,7 @@
 //! `tg-backend`: the server behind every proxy under test, on one thread.
 //!
-//! HTTP/1.1 with fixed answers by path (`/100`, `/64k`, `/chunked`, `/post`), and TCP ports that echo, swallow and
-//! pour. Prints its ports as one line of JSON; ends when standard input does, or after `--max-seconds`.
+//! HTTP/1.1 with fixed answers by path (`/100`, `/64k`, `/chunked`, `/post`; `/echo` gives the body back), and TCP
+//! ports that echo, swallow, pour and close at once. Prints its ports as one line of JSON; ends when standard input does, or after `--max-seconds`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,13 +23,15 @@ enum Service {
     Echo,
     Sink,
     Source,
+    Close,
 }
 
-const SERVICES: [(Service, &str); 4] = [
+const SERVICES: [(Service, &str); 5] = [
     (Service::Http, "http"),
     (Service::Echo, "echo"),
     (Service::Sink, "sink"),
     (Service::Source, "source"),
+    (Service::Close, "close"),
 ];
 
 struct Connection {
@@ -37,6 +39,8 @@ struct Connection {
     service: Service,
     /// The body of the request being read.
     body: Option<(Body, usize)>,
+    /// What `/echo` will give back.
+    echo: Vec<u8>,
     /// A head that has not come whole yet.
     partial: Vec<u8>,
     pending: Vec<u8>,
@@ -45,6 +49,9 @@ struct Connection {
 
 /// The fixed answers: by path, with the number of the answer as their name.
 struct Answers(Vec<(&'static [u8], Vec<u8>)>);
+
+/// Where `/echo` stands among the answers.
+const ECHO: usize = 0;
 
 impl Answers {
     fn new() -> Self {
@@ -67,6 +74,7 @@ impl Answers {
         chunked.extend_from_slice(b"0\r\n\r\n");
         let missing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec();
         Self(vec![
+            (b"/echo", Vec::new()),
             (b"/100", fixed(100)),
             (b"/64k", fixed(64 * 1024)),
             (b"/chunked", chunked),
@@ -136,7 +144,13 @@ impl Connection {
         }
         loop {
             if let Some((mut body, answer)) = self.body.take() {
-                let Some((taken, _)) = body.feed(bytes) else {
+                let echo = &mut self.echo;
+                let fed = body.feed_with(bytes, |data| {
+                    if answer == ECHO {
+                        echo.extend_from_slice(data);
+                    }
+                });
+                let Some((taken, _)) = fed else {
                     return false;
                 };
                 bytes = bytes.get(taken..).unwrap_or_default();
@@ -144,7 +158,15 @@ impl Connection {
                     self.body = Some((body, answer));
                     return true;
                 }
-                if !self.send(answers.bytes(answer)) {
+                let sent = if answer == ECHO {
+                    let body = std::mem::take(&mut self.echo);
+                    let length = body.len();
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                    self.send(&[head.as_bytes(), &body].concat())
+                } else {
+                    self.send(answers.bytes(answer))
+                };
+                if !sent {
                     return false;
                 }
             }
@@ -179,7 +201,7 @@ impl Connection {
             let alive = match self.service {
                 Service::Http => self.http(bytes, answers),
                 Service::Echo => self.send(bytes),
-                Service::Sink | Service::Source => true,
+                Service::Sink | Service::Source | Service::Close => true,
             };
             if !alive {
                 return false;
@@ -259,6 +281,9 @@ fn serve(max: Duration) -> Result<(), String> {
                         continue;
                     };
                     while let Ok(accepted) = listening.accept() {
+                        if *service == Service::Close {
+                            continue;
+                        }
                         next = next.wrapping_add(1);
                         let token = Token {
                             index: next,
@@ -272,6 +297,7 @@ fn serve(max: Duration) -> Result<(), String> {
                             socket: accepted.socket,
                             service: *service,
                             body: None,
+                            echo: Vec::new(),
                             partial: Vec::new(),
                             pending: Vec::new(),
                             sent: 0,

@@ -94,6 +94,7 @@ impl Connection {
             let count = match self.socket.recv(buffer) {
                 Received::Data(count) => count,
                 Received::WouldBlock => return Progress::Waiting,
+                Received::Eof if matches!(work, Work::AcceptClose) => return Progress::Done,
                 Received::Eof => return Progress::Failed("closed by the peer".to_owned()),
                 Received::Error(error) => return Progress::Failed(format!("receive: {error}")),
             };
@@ -105,6 +106,7 @@ impl Connection {
                 Work::PingPong { size } => self.count(count, *size),
                 Work::Connect => self.count(count, 1),
                 Work::Bulk { .. } => Progress::Waiting,
+                Work::AcceptClose => Progress::Failed("bytes before the close".to_owned()),
             };
             if progress != Progress::Waiting || !full {
                 self.busy &= progress == Progress::Waiting;

@@ -43,7 +43,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         Work::Http { request } => request.clone(),
         Work::PingPong { size } => vec![b'p'; *size],
         Work::Connect => vec![b'c'],
-        Work::Bulk { .. } => Vec::new(),
+        Work::Bulk { .. } | Work::AcceptClose => Vec::new(),
     };
     let mut driver = Driver {
         plan,
@@ -260,7 +260,7 @@ impl Driver<'_> {
             }
         }
         match (&self.plan.work, self.plan.rate) {
-            (Work::Connect, _) => self.open(index),
+            (Work::Connect | Work::AcceptClose, _) => self.open(index),
             (_, Some(_)) => {
                 self.idle.push(index);
                 self.start_due();

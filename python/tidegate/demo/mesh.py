@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import tidegate
 from tidegate.demo import plan as plans
-from tidegate.demo.host import dial, network
-from tidegate.demo.host.children import Child, Identity, Walls, end, identify
+from tidegate.demo.host import dial, network, syscalls
+from tidegate.demo.host.children import Child, Identity, Walls, end, identify, orphans
 from tidegate.demo.host.leftovers import Run
 from tidegate.demo.plan import Plan, Workload
 from tidegate.errors import TidegateError
@@ -41,6 +41,7 @@ class Mesh:
         self.logs = run.directory / "logs"
         self._say = say
         self._children: list[Child] = []
+        syscalls.adopt_orphans()
         prefixes = {sys.prefix, sys.base_prefix, str(Path(tidegate.__file__).parents[1]), sys.executable}
         if binary:
             prefixes.add(binary)
@@ -269,13 +270,17 @@ class Mesh:
     def tend(self) -> None:
         """Start again what died, as a kubelet would; give up on what keeps dying."""
         for child in self._children:
+            if child.process is None and time.monotonic() >= child.restart_at:
+                child.start()
+                self.run.note_child(child.pid)
             code = child.exit_code()
             if code is None:
                 continue
             self._say(f"{child.name} ended with code {code}; starting it again")
-            if not child.restart():
+            if not child.plan_restart():
                 raise MeshError(f"{child.name} keeps dying:\n{child.tail()}")
-            self.run.note_child(child.pid)
+            # A proxy outlives an agent that was killed, and would stand in the way of the next one.
+            end(orphans(child.pid for child in self._children))
 
     def down(self) -> None:
         """Everything, however far it came."""
@@ -284,7 +289,7 @@ class Mesh:
             identity = identify(child.pid)
             if identity is not None:
                 roots.append(identity)
-        end(roots)
+        end([*roots, *orphans(child.pid for child in self._children)])
         for child in self._children:
             child.exit_code()
         self.run.remove()

@@ -195,7 +195,7 @@ class Walk:
             bound = bool(listener) and listener.get("bind_to_port", True) is True
             how = "dials the address itself" if inbound else f"has {workload.ip}:{port} as its HTTP proxy"
             yield "No redirection on loopback: explicit listeners", [f"the caller {how}"], True
-            yield f"Envoy listens on {workload.ip}:{port} itself", [f"config_dump: {listener_name} is bound"], bound
+            yield f"The proxy has bound {workload.ip}:{port} itself", [f"config_dump: {listener_name} is bound"], bound
             yield (
                 f"The request comes in through {listener_name}",
                 [f"stats: http.{listener_name}.downstream_rq_total +{requests}"],
@@ -283,7 +283,7 @@ class Walk:
         ]
         line = self._entries.get(CALLED, "")
         yield (
-            f"The cluster's host is {loopback}, which redirection leaves alone",
+            f"The cluster's host is {loopback}" + (", which redirection leaves alone" if isolated else ""),
             [f"config_dump: {_INBOUND}: {', '.join(addresses)}", f"details' access log: {line}"],
             addresses == [loopback] and f'"{loopback}"' in line,
         )

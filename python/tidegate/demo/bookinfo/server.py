@@ -98,7 +98,8 @@ class _Server(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         # Not the base class's: it looks the host's name up, which a workload without DNS waits for.
-        socket.socket.bind(self.socket, self.server_address)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
 

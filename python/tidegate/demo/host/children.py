@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-_RESTARTS: Final = 5
+#: Restarts in a row after which a child is given up, and how long it must live to start counting anew.
+_RESTARTS: Final = 6
+_HEALTHY_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ class Child:
     death_signal: int = signal.SIGTERM
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
+    started: float = 0.0
+    restart_at: float = 0.0
 
     def start(self) -> None:
+        self.started = time.monotonic()
         with self._open_log() as output:
             self.process = subprocess.Popen(
                 self.walls.around(self.command, self.death_signal),
@@ -73,13 +78,13 @@ class Child:
         """`None` while it runs."""
         return None if self.process is None else self.process.poll()
 
-    def restart(self) -> bool:
-        """Start it again, as a node's kubelet would; `False` when that happened too often."""
-        self.restarts += 1
-        if self.restarts > _RESTARTS:
-            return False
-        self.start()
-        return True
+    def plan_restart(self) -> bool:
+        """Have it started again soon, the later the oftener it died; `False` when that happened too often."""
+        now = time.monotonic()
+        self.restarts = 1 if now - self.started > _HEALTHY_SECONDS else self.restarts + 1
+        self.restart_at = now + 0.1 * 2**self.restarts
+        self.process = None
+        return self.restarts <= _RESTARTS
 
     def tail(self, lines: int = 5) -> str:
         """The end of its output, for whoever has to find out why it died."""
@@ -105,15 +110,36 @@ def identify(pid: int) -> Identity | None:
     return None
 
 
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
 def descendants(pid: int) -> list[Identity]:
     """All children of a process and theirs, outermost first."""
     found: list[Identity] = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in map(int, (task / "children").read_text().split()):
-                identity = identify(child)
-                if identity is not None:
-                    found += [identity, *descendants(child)]
+    for child in _children(pid):
+        identity = identify(child)
+        if identity is not None:
+            found += [identity, *descendants(child)]
+    return found
+
+
+def orphans(known: Iterable[int]) -> list[Identity]:
+    """Children that we did not start ourselves: what a dead child of ours had started. Dead ones are buried here."""
+    ours = set(known)
+    found = []
+    for child in _children(os.getpid()):
+        if child in ours:
+            continue
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, os.WNOHANG)
+        identity = identify(child)
+        if identity is not None:
+            found.append(identity)
     return found
 
 

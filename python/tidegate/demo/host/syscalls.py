@@ -14,6 +14,7 @@ _MS_REC: Final = 16384
 _MS_PRIVATE: Final = 1 << 18
 _MS_NOSUID_NODEV: Final = 2 | 4
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def _libc() -> ctypes.CDLL:
@@ -59,3 +60,8 @@ def mount_tmpfs(target: Path) -> None:
 def die_with_parent(signal: int) -> None:
     """Have `signal` sent to this process when its parent's thread ends. Forgotten when credentials change."""
     _check(_libc().prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever our descendants leave behind when they die, so that it can be ended."""
+    _check(_libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")

@@ -81,6 +81,9 @@ lock:  ## pin the Python environments
 	$(BIN)/uv pip compile -q --generate-hashes --no-annotate --no-header requirements/dev.in -o requirements/dev.txt
 	$(BIN)/uv pip compile -q --generate-hashes --no-annotate --no-header requirements/peers.in -o requirements/peers.txt
 
+descriptors: $(VENV)/.ready  ## the xDS descriptor set, from the published Envoy API
+	$(BIN)/python tools/xds_descriptors.py
+
 fmt:
 	cargo fmt --all
 	$(BIN)/ruff format python tests tools bench

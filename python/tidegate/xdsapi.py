@@ -154,10 +154,10 @@ class _Database(DescriptorDatabase):
             for symbol in _symbols(file):
                 self._by_symbol[symbol] = file
 
-    def FindFileByName(self, name: str) -> FileDescriptorProto:  # noqa: N802 - the pool calls it by this name
+    def FindFileByName(self, name: str) -> FileDescriptorProto:
         return self._by_name[name]
 
-    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptorProto:  # noqa: N802 - likewise
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptorProto:
         return self._by_symbol[symbol]
 
 

@@ -96,13 +96,13 @@ pub(crate) fn to_json(context: &Context, full_name: &str, bytes: &[u8]) -> Resul
         for name in known.iter().chain([&EMPTY.to_owned()]) {
             context.descriptor(name)?;
         }
-        load_payload_types(context, &message, &mut known);
+        load_payload_types(context, &message, &mut known, 0);
         if known.len() == before {
             break;
         }
     }
     message = context.decode(full_name, bytes)?;
-    replace_unknown(context, &mut message)?;
+    replace_unknown(context, &mut message, 0)?;
     let options = SerializeOptions::new()
         .use_proto_field_name(true)
         .stringify_64_bit_integers(true);
@@ -134,35 +134,44 @@ fn children(message: &DynamicMessage) -> impl Iterator<Item = &DynamicMessage> {
     })
 }
 
+/// Payloads inside payloads, in what nobody has checked yet.
+const MAX_DEPTH: usize = 32;
 const ANY: &str = "google.protobuf.Any";
 const EMPTY: &str = "google.protobuf.Empty";
 const TYPED_STRUCT: &str = "xds.type.v3.TypedStruct";
 
 /// Loads the types of all payloads below `message`, those inside payloads too.
-fn load_payload_types(context: &Context, message: &DynamicMessage, known: &mut HashSet<String>) {
+fn load_payload_types(
+    context: &Context,
+    message: &DynamicMessage,
+    known: &mut HashSet<String>,
+    depth: usize,
+) {
     if message.descriptor().full_name() == ANY {
         let (type_url, bytes) = any::parts(message);
         let name = type_name(&type_url);
-        if tidegate_proto::file_of_message(name).is_none() {
+        if depth > MAX_DEPTH || tidegate_proto::file_of_message(name).is_none() {
             // What will stand in its place.
             known.insert(TYPED_STRUCT.to_owned());
             return;
         }
         if let Ok(payload) = context.decode(name, &bytes) {
             known.insert(name.to_owned());
-            load_payload_types(context, &payload, known);
+            load_payload_types(context, &payload, known, depth + 1);
         }
         return;
     }
-    children(message).for_each(|inner| load_payload_types(context, inner, known));
+    children(message).for_each(|inner| load_payload_types(context, inner, known, depth));
 }
 
 /// Puts a `TypedStruct` where a payload's type is unknown or its bytes are broken, so that the rest can be shown.
-fn replace_unknown(context: &Context, message: &mut DynamicMessage) -> Result<()> {
+fn replace_unknown(context: &Context, message: &mut DynamicMessage, depth: usize) -> Result<()> {
     if message.descriptor().full_name() == ANY {
         let (type_url, bytes) = any::parts(message);
         let payload = if type_url.is_empty() && bytes.is_empty() {
             None
+        } else if depth > MAX_DEPTH {
+            Some(Err(Fault::whole("nested too deeply")))
         } else {
             Some(context.decode(type_name(&type_url), &bytes))
         };
@@ -170,7 +179,7 @@ fn replace_unknown(context: &Context, message: &mut DynamicMessage) -> Result<()
             // An `Any` of nothing cannot be printed as one.
             None => (format!("type.googleapis.com/{EMPTY}"), Vec::new()),
             Some(Ok(mut payload)) => {
-                replace_unknown(context, &mut payload)?;
+                replace_unknown(context, &mut payload, depth + 1)?;
                 (type_url, payload.encode_to_vec())
             }
             Some(Err(_)) => {
@@ -189,18 +198,18 @@ fn replace_unknown(context: &Context, message: &mut DynamicMessage) -> Result<()
     }
     for (_, value) in message.fields_mut() {
         match value {
-            Value::Message(inner) => replace_unknown(context, inner)?,
+            Value::Message(inner) => replace_unknown(context, inner, depth)?,
             Value::List(items) => {
                 items
                     .iter_mut()
                     .filter_map(Value::as_message_mut)
-                    .try_for_each(|inner| replace_unknown(context, inner))?;
+                    .try_for_each(|inner| replace_unknown(context, inner, depth))?;
             }
             Value::Map(items) => {
                 items
                     .values_mut()
                     .filter_map(Value::as_message_mut)
-                    .try_for_each(|inner| replace_unknown(context, inner))?;
+                    .try_for_each(|inner| replace_unknown(context, inner, depth))?;
             }
             _ => {}
         }

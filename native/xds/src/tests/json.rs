@@ -85,3 +85,21 @@ fn what_does_not_fit_is_told_with_its_path() {
         ("filter_chains[0].filters[0].nam", "no such field")
     );
 }
+
+#[test]
+fn payloads_in_payloads_end_somewhere() {
+    let mut any = WireAny {
+        type_url: String::new(),
+        value: Vec::new(),
+    };
+    for _ in 0..20_000 {
+        any = WireAny {
+            type_url: format!("{PREFIX}google.protobuf.Any"),
+            value: any.encode_to_vec(),
+        };
+    }
+    let shown = Decoder::new()
+        .to_json("google.protobuf.Any", &any.encode_to_vec())
+        .unwrap();
+    assert_eq!(shown["@type"], format!("{PREFIX}google.protobuf.Any"));
+}

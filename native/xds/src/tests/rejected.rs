@@ -114,3 +114,31 @@ fn a_rejection_names_its_resource_and_reads_as_a_line() {
         "backend: outlier_detection: is not supported"
     );
 }
+
+#[test]
+fn damaged_bytes_are_refused_or_read_but_never_a_panic() {
+    let good = super::encode(LISTENER, &listener());
+    let decoder = Decoder::new();
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % below as u64) as usize
+    };
+    let mut refused = 0;
+    for _ in 0..3000 {
+        let mut bytes = good.clone();
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            match next(3) {
+                0 => bytes[at] ^= 1 << next(8),
+                1 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, next(256) as u8),
+            }
+        }
+        refused += usize::from(decoder.listener(&bytes).is_err());
+        let _ = decoder.to_json(LISTENER, &bytes);
+    }
+    assert!(refused > 2000, "{refused}");
+}

@@ -29,3 +29,9 @@ pub use matcher::{Matcher, RouteMatch};
 pub use options::Options;
 pub use server_log::Level;
 pub use version::version;
+
+/// What [`Matcher::route`] is asked with.
+pub use tidegate_snapshot::PlainRequest;
+
+/// In [`AdsInfo`].
+pub use tidegate_model::cluster::TcpKeepalive;

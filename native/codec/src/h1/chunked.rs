@@ -17,6 +17,7 @@ use super::extension::Extension;
 use super::known::KnownHeader;
 use super::limits::Limits;
 use super::scan;
+use super::scratch::has_bare_line_feed;
 
 /// What becomes of trailers in the raw view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -259,6 +260,7 @@ impl ChunkedBody {
                             self.state = State::Done;
                         }
                         [] | [b'\r'] => break,
+                        [b'\r' | b'\n', ..] => return Err(ErrorKind::Trailer.into()),
                         _ => {
                             // All that is pending before the section goes out now: the section may have to wait.
                             sink.raw(buf.get(raw_from..at).unwrap_or_default());
@@ -307,6 +309,10 @@ impl ChunkedBody {
         else {
             if rest.len() > self.max_trailer_bytes as usize {
                 return Err(ErrorKind::TrailersTooLarge.into());
+            }
+            // Its end would never be found.
+            if has_bare_line_feed(rest.get(from..).unwrap_or_default()) {
+                return Err(ErrorKind::Trailer.into());
             }
             self.scanned = rest.len() as u32;
             return Ok(None);

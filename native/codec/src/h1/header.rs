@@ -26,4 +26,16 @@ impl Header {
             end: self.line_end,
         }
     }
+
+    /// Whether the line reads `name: value` or `name:value`, without more or other white space around the value. What
+    /// is not tidy is legal, but better written anew than passed on: not everybody strips a tab.
+    #[inline]
+    pub fn is_tidy(&self, buf: &[u8]) -> bool {
+        self.line_end == self.value.end + 2
+            && match self.value.start - self.name.end {
+                1 => true,
+                2 => buf.get(self.name.end as usize + 1) == Some(&b' '),
+                _ => false,
+            }
+    }
 }

@@ -280,8 +280,12 @@ fn split_target(
     match bytes.first() {
         Some(b'/') => {}
         Some(b'*') => {
-            if method != Method::Options || bytes.len() > 1 {
+            if method != Method::Options {
                 return Err(ErrorKind::Target.into());
+            }
+            // Anything longer is a path that begins badly, for the connection manager to turn away.
+            if bytes.len() > 1 {
+                return Ok(target);
             }
             target.form = TargetForm::Asterisk;
             return Ok(target);

@@ -1,5 +1,6 @@
 //! What a parsed head leaves behind: reused from message to message, one per worker rather than one per connection.
 
+use super::encode;
 use super::header::Header;
 use super::known::KnownHeader;
 use super::span::Span;
@@ -90,11 +91,18 @@ impl HeadScratch {
         })
     }
 
-    /// Appends the lines of the headers that `keep` wants, as received. Neighbours are copied in one go.
+    /// Appends the lines of the headers that `keep` wants, as received, but for superfluous white space. Neighbours
+    /// are copied in one go.
     pub fn copy_lines(&self, buf: &[u8], out: &mut Vec<u8>, mut keep: impl FnMut(&Header) -> bool) {
         let mut run = Span::EMPTY;
         for header in &self.headers {
             if !keep(header) {
+                continue;
+            }
+            if !header.is_tidy(buf) {
+                out.extend_from_slice(run.of(buf));
+                run = Span::EMPTY;
+                encode::header(out, header.name.of(buf), header.value.of(buf));
                 continue;
             }
             if header.name.start != run.end {
@@ -162,12 +170,19 @@ impl HeadResume {
     fn look_again(&mut self, buf: &[u8]) -> bool {
         let from = (self.scanned as usize).saturating_sub(3);
         self.scanned = buf.len() as u32;
-        let ended =
-            memchr::memmem::find(buf.get(from..).unwrap_or_default(), b"\r\n\r\n").is_some();
-        if ended || buf.len() >= 2 * self.attempted as usize {
+        let fresh = buf.get(from..).unwrap_or_default();
+        let ended = memchr::memmem::find(fresh, b"\r\n\r\n").is_some();
+        if ended || has_bare_line_feed(fresh) || buf.len() >= 2 * self.attempted as usize {
             self.attempted = buf.len() as u32;
             return true;
         }
         false
     }
+}
+
+/// Whether a line ends by LF alone, which no parser here accepts. A leading LF is not judged: what precedes it is not
+/// known.
+pub(super) fn has_bare_line_feed(bytes: &[u8]) -> bool {
+    let mut feeds = memchr::memchr_iter(b'\n', bytes);
+    feeds.any(|at| at > 0 && bytes.get(at - 1) != Some(&b'\r'))
 }

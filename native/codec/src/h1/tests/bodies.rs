@@ -119,6 +119,7 @@ fn malformed_chunks() {
         ("0\r\nX: y\n\r\n\r\n", ErrorKind::Trailer),
         ("0\r\nX: y\rz\r\n\r\n", ErrorKind::Trailer),
         ("0\r\nX: y\r\n z\r\n\r\n", ErrorKind::Trailer),
+        ("0\r\nX: y\n\r\n", ErrorKind::Trailer),
         ("0\r\n: z\r\n\r\n", ErrorKind::Trailer),
         ("0\r\nX: a\0\r\n\r\n", ErrorKind::InvalidCharacter),
         ("0\r\n\n\r\n\r\n", ErrorKind::Trailer),

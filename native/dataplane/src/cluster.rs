@@ -320,3 +320,6 @@ impl Clusters {
             .min()
     }
 }
+
+#[cfg(test)]
+mod tests;

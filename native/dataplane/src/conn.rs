@@ -20,8 +20,11 @@
 //!
 //! This module must not know any protocol.
 
+mod slab;
+
 use tidegate_rt::{Readiness, Token};
 
+pub use self::slab::Slab;
 use crate::accept::Acceptor;
 use crate::hcm::ServerConnection;
 use crate::network::tcp_proxy::TcpProxySession;
@@ -103,156 +106,5 @@ pub enum Conn {
     Upstream(Box<ClientConnection>),
 }
 
-struct Slot {
-    generation: u32,
-    state: State,
-}
-
-enum State {
-    Free {
-        next: u32,
-    },
-    /// Occupied, but a handler has the occupant in its hands.
-    Taken,
-    Here(Conn),
-}
-
-const NIL: u32 = u32::MAX;
-
 /// All connections of a worker.
-pub struct Conns {
-    slots: Vec<Slot>,
-    free: u32,
-    occupied: usize,
-}
-
-impl Conns {
-    pub(crate) const fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: NIL,
-            occupied: 0,
-        }
-    }
-
-    /// Occupied slots.
-    pub const fn len(&self) -> usize {
-        self.occupied
-    }
-
-    pub const fn is_empty(&self) -> bool {
-        self.occupied == 0
-    }
-
-    /// Occupies a slot whose occupant is still being made (it needs its key to register descriptors and timers).
-    /// Follow with [`Conns::put`] or [`Conns::remove`].
-    pub fn reserve(&mut self) -> Key {
-        self.occupied += 1;
-        if let Some(slot) = self.slots.get_mut(self.free as usize)
-            && let State::Free { next } = slot.state
-        {
-            let index = std::mem::replace(&mut self.free, next);
-            slot.state = State::Taken;
-            return Key {
-                index,
-                generation: slot.generation,
-            };
-        }
-        let index = self.slots.len() as u32;
-        self.slots.push(Slot {
-            generation: 1,
-            state: State::Taken,
-        });
-        Key {
-            index,
-            generation: 1,
-        }
-    }
-
-    pub fn insert(&mut self, conn: Conn) -> Key {
-        let key = self.reserve();
-        self.put(key, conn);
-        key
-    }
-
-    /// Takes the occupant out to work on it. `None`: it is gone, or already taken.
-    #[inline]
-    pub fn take(&mut self, key: Key) -> Option<Conn> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        if slot.generation != key.generation || !matches!(slot.state, State::Here(_)) {
-            return None;
-        }
-        match std::mem::replace(&mut slot.state, State::Taken) {
-            State::Here(conn) => Some(conn),
-            State::Taken | State::Free { .. } => None,
-        }
-    }
-
-    /// Puts a taken occupant back. If the slot was removed meanwhile, the connection is dropped, thus closed.
-    #[inline]
-    pub fn put(&mut self, key: Key, conn: Conn) {
-        if let Some(slot) = self.slots.get_mut(key.index as usize)
-            && slot.generation == key.generation
-            && matches!(slot.state, State::Taken)
-        {
-            slot.state = State::Here(conn);
-        }
-    }
-
-    /// Looks at an occupant that is not taken.
-    #[inline]
-    pub fn get(&self, key: Key) -> Option<&Conn> {
-        let slot = self.slots.get(key.index as usize)?;
-        match &slot.state {
-            State::Here(conn) if slot.generation == key.generation => Some(conn),
-            _ => None,
-        }
-    }
-
-    /// Changes an occupant in place, where the rest of the worker is not needed.
-    #[inline]
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut Conn> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        match &mut slot.state {
-            State::Here(conn) if slot.generation == key.generation => Some(conn),
-            _ => None,
-        }
-    }
-
-    /// Whether the occupant is alive, here or taken.
-    #[inline]
-    pub fn contains(&self, key: Key) -> bool {
-        self.slots.get(key.index as usize).is_some_and(|slot| {
-            slot.generation == key.generation && !matches!(slot.state, State::Free { .. })
-        })
-    }
-
-    /// Frees the slot; the occupant, if it was here, is returned. Its key is stale from now on.
-    pub fn remove(&mut self, key: Key) -> Option<Conn> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        if slot.generation != key.generation || matches!(slot.state, State::Free { .. }) {
-            return None;
-        }
-        slot.generation = (slot.generation + 1) & Token::GENERATION_MASK;
-        let state = std::mem::replace(&mut slot.state, State::Free { next: self.free });
-        self.free = key.index;
-        self.occupied -= 1;
-        match state {
-            State::Here(conn) => Some(conn),
-            State::Taken | State::Free { .. } => None,
-        }
-    }
-
-    /// The keys of all occupants: for drains, not for the path.
-    pub fn keys(&self) -> Vec<Key> {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| !matches!(slot.state, State::Free { .. }))
-            .map(|(index, slot)| Key {
-                index: index as u32,
-                generation: slot.generation,
-            })
-            .collect()
-    }
-}
+pub type Conns = Slab<Conn>;

@@ -63,7 +63,7 @@ pub(crate) fn format(py: Python<'_>, format: &str) -> PyResult<Format> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (*, type_url, version, nonce, names, node = b"", error_code = 0, error_message = ""),
+#[pyo3(signature = (*, type_url, version, nonce, names, node = &[], error_code = 0, error_message = ""),
        text_signature = "(*, type_url, version, nonce, names, node=b'', error_code=0, error_message='')")]
 pub(crate) fn encode_discovery_request<'py>(
     py: Python<'py>,

@@ -62,8 +62,11 @@ pub(crate) fn format(py: Python<'_>, format: &str) -> PyResult<Format> {
     }
 }
 
+/// In the first request of a stream only.
+const NO_NODE: &[u8] = &[];
+
 #[pyfunction]
-#[pyo3(signature = (*, type_url, version, nonce, names, node = &[], error_code = 0, error_message = ""),
+#[pyo3(signature = (*, type_url, version, nonce, names, node = NO_NODE, error_code = 0, error_message = ""),
        text_signature = "(*, type_url, version, nonce, names, node=b'', error_code=0, error_message='')")]
 pub(crate) fn encode_discovery_request<'py>(
     py: Python<'py>,

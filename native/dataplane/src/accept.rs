@@ -131,10 +131,16 @@ impl Acceptor {
     pub(crate) fn on_event(&mut self, worker: &mut Worker, key: Key, event: Event) -> After {
         match event {
             Event::Ready { .. } => match self.accept(worker, self.burst) {
-                Ok(accepted) if accepted == self.burst => {
-                    self.burst = (self.burst * 2).min(ACCEPTS_PER_EVENT);
+                Ok(accepted) => {
+                    self.listener
+                        .stats
+                        .record(stat::CONNECTIONS_ACCEPTED_PER_SOCKET_EVENT, accepted as u64);
+                    self.burst = if accepted == self.burst {
+                        (self.burst * 2).min(ACCEPTS_PER_EVENT)
+                    } else {
+                        1
+                    };
                 }
-                Ok(_) => self.burst = 1,
                 // Out of descriptors or memory. The connection stays queued and the socket stays ready: without a pause
                 // the loop would spin on it.
                 Err(_) => {

@@ -17,12 +17,17 @@ pub(crate) fn restore(config: &Listener, socket: &Socket, info: &mut ConnectionI
     if !(config.original_dst_filter || config.use_original_dst) {
         return;
     }
-    if let Ok(original) = socket.original_dst(info.direct_local) {
-        // A connection that was not redirected has its own address as original destination: nothing is restored.
-        if original != info.direct_local {
+    match socket.original_dst(info.direct_local) {
+        // A connection that was not redirected has its own address as original destination. Restoring that, as Envoy does,
+        // would let an ORIGINAL_DST cluster connect to its own listener, for ever.
+        Ok(original) if original == info.direct_local => {}
+        Ok(original) => {
             info.local = original;
             info.local_restored = true;
         }
+        // TPROXY changes no address: the socket's own is the original one.
+        Err(_) if config.transparent => info.local_restored = true,
+        Err(_) => {}
     }
 }
 

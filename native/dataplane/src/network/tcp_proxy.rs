@@ -158,6 +158,10 @@ impl TcpProxySession {
             Event::Ready { side, ready } => {
                 if side == DOWNSTREAM {
                     self.downstream.ready(ready);
+                    if ready.error() && self.up.eof {
+                        // Nothing more is read there, so only the poller tells that the half-open peer is gone.
+                        return self.finish(worker, Ending::DownstreamReset);
+                    }
                 } else if let Some(upstream) = &mut self.upstream {
                     upstream.end.ready(ready);
                     if !upstream.is_connected() {
@@ -169,8 +173,11 @@ impl TcpProxySession {
                             return After::Keep;
                         }
                         if self.connected(worker, key).is_err() {
+                            // The poller takes no more descriptors.
                             return self.finish(worker, Ending::Local);
                         }
+                    } else if ready.error() && self.down.eof {
+                        return self.finish(worker, Ending::UpstreamReset);
                     }
                 }
                 self.pump(worker, key)

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tidegate_buf::SegmentPool;
 use tidegate_model::Name;
-use tidegate_model::cluster::Discovery;
 use tidegate_rt::{Clock, Errno, Moment, PipePool, Poller, Rng, TimerId, TimerWheel, Token};
 use tidegate_snapshot::{ClusterId, Snapshot};
 use tidegate_stats::{Def, Group};
@@ -65,6 +64,7 @@ pub struct Core {
     read_buf: Option<ReadBuf>,
     nudges: VecDeque<(Key, u8)>,
     connections: u64,
+    pub(crate) original_dst_timer: bool,
 }
 
 impl Core {
@@ -96,6 +96,7 @@ impl Core {
             read_buf: None,
             nudges: VecDeque::new(),
             connections: 0,
+            original_dst_timer: false,
             shared,
         })
     }
@@ -115,10 +116,18 @@ impl Core {
         let cluster = self
             .clusters
             .make(id, &self.generation.clusters, self.id, &mut self.rng)?;
-        if let Discovery::OriginalDst(original_dst) = &cluster.config.discovery {
-            self.arm_own(original_dst.cleanup_interval, own_timer::CLEAN_ORIGINAL_DST);
-        }
+        self.arm_original_dst_timer();
         Some(cluster)
+    }
+
+    /// While there are ORIGINAL_DST clusters, their unused hosts are looked for once per cleanup interval.
+    pub(crate) fn arm_original_dst_timer(&mut self) {
+        if !self.original_dst_timer
+            && let Some(interval) = self.clusters.cleanup_interval()
+        {
+            self.original_dst_timer = true;
+            self.arm_own(interval, own_timer::CLEAN_ORIGINAL_DST);
+        }
     }
 
     /// Arms one of the worker's own timers.

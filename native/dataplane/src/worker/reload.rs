@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_model::listener::TrafficDirection;
-use tidegate_snapshot::{Chain, CompiledListener};
+use tidegate_snapshot::Chain;
 
 use super::{Worker, own_timer};
 use crate::accept::Acceptor;
@@ -44,9 +44,8 @@ impl Worker {
         let now = self.core.now();
         let gone = self.core.clusters.clean_original_dst(now);
         self.hosts_gone(gone);
-        if let Some(interval) = self.core.clusters.cleanup_interval() {
-            self.core.arm_own(interval, own_timer::CLEAN_ORIGINAL_DST);
-        }
+        self.core.original_dst_timer = false;
+        self.core.arm_original_dst_timer();
     }
 
     fn reload_listeners(&mut self, listeners: &[Option<Arc<ListenerShared>>]) {
@@ -64,8 +63,7 @@ impl Worker {
         for id in removed {
             if let Some(entry) = self.core.listeners.entries.remove(&id) {
                 self.close_acceptors(entry.acceptors.into_iter().map(|(_, key)| key));
-                entry.runtime.start_drain(self.core.now());
-                self.drain_connections(|listener, _| Rc::ptr_eq(listener, &entry.runtime));
+                self.drain_listener(&entry.runtime);
             }
         }
         for shared in current {
@@ -76,13 +74,13 @@ impl Worker {
     fn reload_listener(&mut self, shared: &ListenerShared) {
         let id = shared.compiled.id();
         let old = self.core.listeners.entries.remove(&id);
-        let mut replaced: Option<Arc<CompiledListener>> = None;
+        let mut is_replaced = false;
         let (runtime, mut before) = match old {
             Some(entry) if Arc::ptr_eq(&entry.runtime.compiled, &shared.compiled) => {
                 (entry.runtime, entry.acceptors)
             }
             Some(entry) => {
-                replaced = Some(Arc::clone(&entry.runtime.compiled));
+                is_replaced = true;
                 (
                     Rc::new(ListenerRuntime::new(shared, self.core.id)),
                     entry.acceptors,
@@ -113,8 +111,8 @@ impl Worker {
                 acceptors,
             },
         );
-        if let Some(old) = replaced {
-            // Only connections whose filter chain is gone leave.
+        if is_replaced {
+            // Only connections whose filter chain is gone leave, whichever version of the listener they came by.
             let new = &shared.compiled.filter_chains;
             let lives = |chain: &Arc<Chain>| {
                 new.chains()
@@ -122,10 +120,22 @@ impl Worker {
                     .chain(new.default_chain())
                     .any(|other| Arc::ptr_eq(other, chain))
             };
-            self.drain_connections(|listener, chain| {
-                Arc::ptr_eq(&listener.compiled, &old) && !lives(chain)
-            });
+            self.drain_connections(|listener, chain| listener.compiled.id() == id && !lives(chain));
         }
+    }
+
+    /// Drains a listener with all its connections, those accepted under earlier versions included.
+    fn drain_listener(&mut self, runtime: &Rc<ListenerRuntime>) {
+        let now = self.core.now();
+        let id = runtime.compiled.id();
+        runtime.start_drain(now);
+        self.drain_connections(|listener, _| {
+            let concerned = listener.compiled.id() == id;
+            if concerned {
+                listener.start_drain(now);
+            }
+            concerned
+        });
     }
 
     /// What is queued in a listening socket is accepted before the socket goes: the kernel would reset it.
@@ -185,7 +195,6 @@ impl Worker {
         if scope == DrainScope::None {
             return;
         }
-        let now = self.core.now();
         let concerned: Vec<_> = self
             .core
             .listeners
@@ -198,8 +207,7 @@ impl Worker {
             .collect();
         for runtime in concerned {
             if runtime.draining_since().is_none() {
-                runtime.start_drain(now);
-                self.drain_connections(|listener, _| Rc::ptr_eq(listener, &runtime));
+                self.drain_listener(&runtime);
             }
         }
     }

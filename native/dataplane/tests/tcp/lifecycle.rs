@@ -246,3 +246,24 @@ fn exact_balance_gives_every_worker_the_same_number() {
     let mut again = connect(address);
     ping(&mut again, b"and again");
 }
+
+#[test]
+fn connections_of_an_older_version_drain_with_their_listener() {
+    let mut running = Running::with(quick_drain());
+    let mut config = simple_listener();
+    let address = running.serve(config.clone(), cluster("c", &[echo_backend()]));
+    let mut client = connect(address);
+    ping(&mut client, b"first version");
+    for limit in [1000, 2000, 3000] {
+        config.per_connection_buffer_limit_bytes = limit;
+        running.update(|builder| {
+            builder.set_listener(Arc::new(config.clone())).unwrap();
+        });
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ping(&mut client, b"fourth version");
+    running.update(|builder| {
+        builder.remove_listener("l");
+    });
+    expect_eof(&mut client);
+}

@@ -161,6 +161,27 @@ fn messages_after_bulk_go_on_as_messages() {
     }
 }
 
+#[test]
+fn a_reset_is_noticed_from_a_side_that_has_ended() {
+    let mut running = Running::start();
+    let (server, backend) = backend();
+    let address = running.serve(simple_listener(), cluster("c", &[backend]));
+    let client = connect(address);
+    let mut upstream = accept(&server);
+    client.shutdown(Shutdown::Write).unwrap();
+    expect_eof(&mut upstream);
+    reset(client);
+    // Nothing is being sent; still the host learns of it.
+    running.wait_stat("cluster.c.upstream_cx_active", 0);
+    upstream.write_all(b"x").ok();
+    let mut client = connect(address);
+    let upstream = accept(&server);
+    upstream.shutdown(Shutdown::Write).unwrap();
+    expect_eof(&mut client);
+    reset(upstream);
+    running.wait_stat("cluster.c.upstream_cx_active", 0);
+}
+
 /// Writes until nothing has been taken for half a second; returns the bytes taken.
 fn fill(stream: &mut std::net::TcpStream) -> usize {
     stream

@@ -53,7 +53,9 @@ enum Phase {
     /// Requests are taken.
     Open,
     /// What is queued goes out, then the connection lingers (`true`) or closes.
-    Flushing { linger: bool },
+    Flushing {
+        linger: bool,
+    },
     /// Our end is closed; the client may take this long to close its own.
     Lingering,
     Closed,
@@ -94,11 +96,18 @@ pub struct ServerConnection {
 impl ServerConnection {
     /// Occupies a slot with an accepted connection.
     pub fn open(worker: &mut Worker, downstream: Downstream) {
-        let Some(hcm) = HttpState::manager(&mut worker.core, &downstream.chain, &downstream.listener) else {
+        let Some(hcm) =
+            HttpState::manager(&mut worker.core, &downstream.chain, &downstream.listener)
+        else {
             return;
         };
         let key = worker.conns.reserve();
-        if worker.core.poller.add(&downstream.socket, key.token(0)).is_err() {
+        if worker
+            .core
+            .poller
+            .add(&downstream.socket, key.token(0))
+            .is_err()
+        {
             worker.conns.remove(key);
             return;
         }
@@ -111,7 +120,10 @@ impl ServerConnection {
         let mut connection = Box::new(Self {
             key,
             mark: Watermark::new(downstream.listener.buffer_limit()),
-            max_duration: hcm.config.max_connection_duration.map(|duration| now + duration),
+            max_duration: hcm
+                .config
+                .max_connection_duration
+                .map(|duration| now + duration),
             draining: false,
             downstream,
             hcm,
@@ -175,7 +187,11 @@ impl ServerConnection {
     /// What is left to do when an event has been handled, by whichever way it came.
     fn after(&mut self, worker: &mut Worker) -> After {
         if self.broken && self.phase != Phase::Closed {
-            self.abort(worker, ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, "downstream_remote_disconnect");
+            self.abort(
+                worker,
+                ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
+                "downstream_remote_disconnect",
+            );
             self.phase = Phase::Closed;
         }
         if let Phase::Flushing { linger } = self.phase

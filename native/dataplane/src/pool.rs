@@ -17,7 +17,9 @@ use tidegate_stats::defs::cluster as stat;
 
 pub use self::connection::ClientConnection;
 pub(crate) use self::connection::{NUDGE_READ, Reading};
-use crate::cluster::{ActiveConnection, ClusterRuntime, GoneHost, HostRuntime, Permit, ResourceKind};
+use crate::cluster::{
+    ActiveConnection, ClusterRuntime, GoneHost, HostRuntime, Permit, ResourceKind,
+};
 use crate::conn::{After, Conn, Key};
 use crate::worker::Worker;
 
@@ -28,8 +30,10 @@ pub(crate) struct PoolId(usize);
 /// Why a pool cannot serve a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PoolFailure {
-    /// A circuit breaker is open.
+    /// Too many requests wait already.
     Overflow,
+    /// Too many requests are active already; a connection would have been there.
+    RequestOverflow,
     /// Connecting failed at once, or was refused or reset later; the text is the system's.
     Local(&'static str),
     Remote(&'static str),
@@ -75,17 +79,22 @@ struct Pool {
 #[derive(Default)]
 pub struct Pools {
     by_host: FxHashMap<(u64, bool), usize>,
-    pools: Slab<Pool>,
+    slots: Slab<Pool>,
     next_connection_id: u64,
 }
 
 impl Pools {
-    fn find(&mut self, cluster: &Rc<ClusterRuntime>, host: &Rc<HostRuntime>, priority: RoutingPriority) -> PoolId {
+    fn find(
+        &mut self,
+        cluster: &Rc<ClusterRuntime>,
+        host: &Rc<HostRuntime>,
+        priority: RoutingPriority,
+    ) -> PoolId {
         let key = (host.state.uid(), priority == RoutingPriority::High);
         if let Some(index) = self.by_host.get(&key) {
             return PoolId(*index);
         }
-        let index = self.pools.insert(Pool {
+        let index = self.slots.insert(Pool {
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
             priority,
@@ -100,15 +109,20 @@ impl Pools {
 
     /// Forgets a pool in which nothing is left.
     fn tidy(&mut self, id: PoolId) {
-        let Some(pool) = self.pools.get(id.0) else { return };
+        let Some(pool) = self.slots.get(id.0) else {
+            return;
+        };
         if pool.connections == 0 && pool.waiting.is_empty() {
-            self.by_host.remove(&(pool.host.state.uid(), pool.priority == RoutingPriority::High));
-            self.pools.remove(id.0);
+            self.by_host.remove(&(
+                pool.host.state.uid(),
+                pool.priority == RoutingPriority::High,
+            ));
+            self.slots.remove(id.0);
         }
     }
 
     fn forget_idle(&mut self, id: PoolId, key: Key) {
-        if let Some(pool) = self.pools.get_mut(id.0) {
+        if let Some(pool) = self.slots.get_mut(id.0) {
             pool.idle.retain(|idle| *idle != key);
         }
     }
@@ -123,15 +137,19 @@ pub(crate) fn acquire(
     downstream: Key,
 ) -> Acquired {
     let id = worker.core.pools.find(cluster, host, priority);
-    let Some(pool) = worker.core.pools.pools.get_mut(id.0) else {
+    let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
         return Acquired::Failed(PoolFailure::Overflow);
     };
     if let Some(key) = pool.idle.pop() {
-        if !cluster.breakers.resource(priority, ResourceKind::Requests).can_create() {
+        if !cluster
+            .breakers
+            .resource(priority, ResourceKind::Requests)
+            .can_create()
+        {
             pool.idle.push(key);
             cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_OVERFLOW);
             cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
-            return Acquired::Failed(PoolFailure::Overflow);
+            return Acquired::Failed(PoolFailure::RequestOverflow);
         }
         return Acquired::Ready(key);
     }
@@ -142,7 +160,11 @@ pub(crate) fn acquire(
     };
     cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_TOTAL);
     cluster.stats.gauge_inc(stat::UPSTREAM_RQ_PENDING_ACTIVE);
-    pool.waiting.push_back(Waiting { downstream, _permit: permit, stats: Rc::clone(cluster) });
+    pool.waiting.push_back(Waiting {
+        downstream,
+        _permit: permit,
+        stats: Rc::clone(cluster),
+    });
     if let Err(failure) = open_connections(worker, id) {
         // The request that asked is told by the return value; any others are told one by one.
         cancel(worker, id, downstream);
@@ -156,11 +178,17 @@ pub(crate) fn acquire(
 /// without any connection gets one whatever the breaker says.
 fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> {
     loop {
-        let Some(pool) = worker.core.pools.pools.get_mut(id.0) else { return Ok(()) };
+        let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
+            return Ok(());
+        };
         if pool.connecting >= pool.waiting.len() {
             return Ok(());
         }
-        let (cluster, host, priority) = (Rc::clone(&pool.cluster), Rc::clone(&pool.host), pool.priority);
+        let (cluster, host, priority) = (
+            Rc::clone(&pool.cluster),
+            Rc::clone(&pool.host),
+            pool.priority,
+        );
         let permit = match Permit::try_take(&cluster, priority, ResourceKind::Connections) {
             Some(permit) => permit,
             None => {
@@ -178,15 +206,17 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
             Ok((socket, _)) => {
                 worker.core.pools.next_connection_id += 1;
                 let number = worker.core.pools.next_connection_id;
-                let connection_id = number * worker.core.shared.config.workers.max(1) as u64 + worker.core.id as u64;
+                let connection_id = number * worker.core.shared.config.workers.max(1) as u64
+                    + worker.core.id as u64;
                 let key = worker.conns.reserve();
                 if worker.core.poller.add(&socket, key.token(0)).is_err() {
                     worker.conns.remove(key);
                     return Err(PoolFailure::Local("Too many open files"));
                 }
-                let connection = ClientConnection::new(key, socket, guard, id, connection_id, &mut worker.core);
+                let connection =
+                    ClientConnection::new(key, socket, guard, id, connection_id, &mut worker.core);
                 worker.conns.put(key, Conn::Upstream(Box::new(connection)));
-                if let Some(pool) = worker.core.pools.pools.get_mut(id.0) {
+                if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
                     pool.connecting += 1;
                     pool.connections += 1;
                 }
@@ -202,8 +232,9 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
 
 /// A waiting request is gone.
 pub(crate) fn cancel(worker: &mut Worker, id: PoolId, downstream: Key) {
-    if let Some(pool) = worker.core.pools.pools.get_mut(id.0) {
-        pool.waiting.retain(|waiting| waiting.downstream != downstream);
+    if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
+        pool.waiting
+            .retain(|waiting| waiting.downstream != downstream);
     }
     worker.core.pools.tidy(id);
 }
@@ -212,7 +243,9 @@ pub(crate) fn cancel(worker: &mut Worker, id: PoolId, downstream: Key) {
 fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> After {
     loop {
         let id = connection.pool();
-        let Some(pool) = worker.core.pools.pools.get_mut(id.0) else { return After::Close };
+        let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
+            return After::Close;
+        };
         let gone = pool.host.state.is_gone();
         let Some(waiting) = pool.waiting.pop_front() else {
             if gone {
@@ -223,8 +256,25 @@ fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> After {
         };
         let downstream = waiting.downstream;
         drop(waiting);
-        let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else { continue };
-        let sent = down.on_connection_ready(worker, connection);
+        let admitted = pool
+            .cluster
+            .breakers
+            .resource(pool.priority, ResourceKind::Requests)
+            .can_create();
+        let host = Rc::clone(&pool.host);
+        if !admitted {
+            pool.cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_OVERFLOW);
+            pool.cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
+        }
+        let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else {
+            continue;
+        };
+        let sent = if admitted {
+            down.on_connection_ready(worker, connection)
+        } else {
+            down.on_pool_failure(worker, &host, PoolFailure::RequestOverflow);
+            false
+        };
         crate::hcm::put_back(worker, down);
         if sent {
             return After::Keep;
@@ -234,14 +284,16 @@ fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> After {
 
 /// A connect has succeeded.
 fn connected(worker: &mut Worker, id: PoolId) {
-    if let Some(pool) = worker.core.pools.pools.get_mut(id.0) {
+    if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
         pool.connecting = pool.connecting.saturating_sub(1);
     }
 }
 
 /// Tells all that wait that their connection did not come about.
 fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
-    let Some(pool) = worker.core.pools.pools.get_mut(id.0) else { return };
+    let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
+        return;
+    };
     let waiting = std::mem::take(&mut pool.waiting);
     let host = Rc::clone(&pool.host);
     for entry in waiting {
@@ -256,10 +308,15 @@ fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
 }
 
 /// The connection is being closed by its own handler: the pool forgets it.
-fn closed(worker: &mut Worker, connection: &mut ClientConnection, was_connecting: bool, failure: Option<PoolFailure>) {
+fn closed(
+    worker: &mut Worker,
+    connection: &mut ClientConnection,
+    was_connecting: bool,
+    failure: Option<PoolFailure>,
+) {
     let id = connection.pool();
     worker.core.pools.forget_idle(id, connection.key());
-    if let Some(pool) = worker.core.pools.pools.get_mut(id.0) {
+    if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
         pool.connections = pool.connections.saturating_sub(1);
         if was_connecting {
             pool.connecting = pool.connecting.saturating_sub(1);
@@ -286,8 +343,21 @@ pub(crate) fn discard(worker: &mut Worker, key: Key) {
 /// when their request is done. Requests that wait are served by connections on their way.
 pub fn host_gone(worker: &mut Worker, gone: &GoneHost) {
     for high in [false, true] {
-        let Some(index) = worker.core.pools.by_host.get(&(gone.host.state.uid(), high)).copied() else { continue };
-        let idle = worker.core.pools.pools.get_mut(index).map(|pool| std::mem::take(&mut pool.idle));
+        let Some(index) = worker
+            .core
+            .pools
+            .by_host
+            .get(&(gone.host.state.uid(), high))
+            .copied()
+        else {
+            continue;
+        };
+        let idle = worker
+            .core
+            .pools
+            .slots
+            .get_mut(index)
+            .map(|pool| std::mem::take(&mut pool.idle));
         for key in idle.unwrap_or_default() {
             discard(worker, key);
         }

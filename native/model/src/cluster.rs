@@ -134,7 +134,7 @@ pub struct UpstreamHttpOptions {
     pub max_stream_duration: Option<Duration>,
     /// Default 100.
     pub max_headers_count: u32,
-    /// Default 60 KiB, in bytes.
+    /// Default 80 KiB (HTTP/1), in bytes.
     pub max_response_headers_bytes: u32,
     pub enable_trailers: bool,
 }
@@ -147,7 +147,7 @@ impl Default for UpstreamHttpOptions {
             max_connection_duration: None,
             max_stream_duration: None,
             max_headers_count: 100,
-            max_response_headers_bytes: 60 * 1024,
+            max_response_headers_bytes: 80 * 1024,
             enable_trailers: false,
         }
     }

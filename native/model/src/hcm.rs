@@ -137,21 +137,14 @@ pub enum ForwardClientCertDetails {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InternalAddressConfig {
     pub unix_sockets: bool,
-    /// Empty: RFC 1918 and loopback as Envoy's default for its version.
+    /// Empty: no address is internal, as in Envoy since 1.33.
     pub cidr_ranges: Vec<ipnet::IpNet>,
 }
 
 impl InternalAddressConfig {
-    /// Whether a trusted client address counts as internal. With no ranges configured, RFC 1918, RFC 4193
-    /// and loopback do.
+    /// Whether a trusted client address counts as internal.
     pub fn is_internal(&self, address: IpAddr) -> bool {
-        if !self.cidr_ranges.is_empty() {
-            return self.cidr_ranges.iter().any(|net| net.contains(&address));
-        }
-        match address {
-            IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
-            IpAddr::V6(v6) => v6.is_loopback() || (v6.segments()[0] & 0xfe00) == 0xfc00,
-        }
+        self.cidr_ranges.iter().any(|net| net.contains(&address))
     }
 }
 

@@ -4,13 +4,15 @@ use std::io::IoSlice;
 use std::rc::Rc;
 
 use tidegate_buf::Crossing;
-use tidegate_codec::h1::{BodyTracker, Fed, KnownHeader, ParseError, encode, parse_request};
+use tidegate_codec::h1::{
+    BodyTracker, Fed, KnownHeader, ParseError, Refusal, RequestHead, Version, encode, parse_request,
+};
 use tidegate_rt::{Received, Sent, ShutdownSide};
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::http as stat;
 use tidegate_stats::defs::http1;
 
-use super::stream::{Stream, Upstream};
+use super::stream::{Attached, Stream, Upstream};
 use super::{NUDGE_READ, Phase, ServerConnection, request};
 use crate::conn::Conn;
 use crate::worker::{Core, Worker};
@@ -41,7 +43,9 @@ impl ServerConnection {
     fn wants_input(&self) -> bool {
         match (&self.phase, &self.stream) {
             (Phase::Open, None) => true,
-            (Phase::Open, Some(stream)) => (!stream.request.complete) && !self.is_request_held(stream),
+            (Phase::Open, Some(stream)) => {
+                (!stream.request.complete) && !self.is_request_held(stream)
+            }
             (Phase::Flushing { linger: true } | Phase::Lingering, _) => true,
             _ => false,
         }
@@ -63,7 +67,9 @@ impl ServerConnection {
             match self.downstream.socket.recv(&mut buf) {
                 Received::Data(count) => {
                     self.readable = self.closing || count == buf.len();
-                    self.hcm.stats.add(stat::DOWNSTREAM_CX_RX_BYTES_TOTAL, count as u64);
+                    self.hcm
+                        .stats
+                        .add(stat::DOWNSTREAM_CX_RX_BYTES_TOTAL, count as u64);
                     self.on_input(worker, buf.get(..count).unwrap_or_default());
                 }
                 Received::WouldBlock => self.readable = false,
@@ -85,7 +91,8 @@ impl ServerConnection {
         if self.input.is_empty() {
             let used = self.process(worker, bytes);
             if used < bytes.len() && self.phase == Phase::Open {
-                self.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
+                self.input
+                    .extend_from_slice(bytes.get(used..).unwrap_or_default());
             }
         } else {
             self.input.extend_from_slice(bytes);
@@ -155,26 +162,38 @@ impl ServerConnection {
         self.resume = tidegate_codec::h1::HeadResume::default();
         let dropped = worker.core.http.scratch.dropped();
         if dropped > 0 {
-            hcm.http1_stats.add(http1::DROPPED_HEADERS_WITH_UNDERSCORES, u64::from(dropped));
+            hcm.http1_stats
+                .add(http1::DROPPED_HEADERS_WITH_UNDERSCORES, u64::from(dropped));
         }
         let mut stream = self.open_stream(&mut worker.core);
         stream.times.start = self.head_since.take().unwrap_or(now);
-        if let Some(refusal) = head.refusal {
+        if let Some(refusal) = head.refusal
+            && (refusal != Refusal::MissingHost || !self.has_default_host(&head))
+        {
             self.refuse_head(stream, worker, refusal, &head, bytes);
             return bytes.len();
         }
-        request::receive(&mut stream.request, &head, bytes, &worker.core.http.scratch, &hcm);
+        self.receive(&mut stream, &head, bytes, &worker.core);
+        if head.refusal.is_some()
+            && let Some(host) = &hcm.config.http1.default_host_for_http_10
+        {
+            stream
+                .request
+                .headers
+                .set_known(KnownHeader::Host, host.as_bytes());
+        }
         if head.expect_continue && !hcm.config.proxy_100_continue {
             stream.request.headers.remove_known(KnownHeader::Expect);
             self.write(&mut worker.core, &[encode::CONTINUE]);
+            stream.response.status = 100;
         }
         let head_len = head.len as usize;
         let rest = bytes.get(head_len..).unwrap_or_default();
-        if stream.request.complete || stream.request.upgrade {
+        if stream.request.body.is_finished() {
             if stream.request.complete {
                 stream.times.request_end = Some(now);
             }
-            self.start(stream, worker, &[]);
+            self.start(stream, worker, Attached::default());
             return head_len;
         }
         let mut several = std::mem::take(&mut worker.core.http.body);
@@ -182,12 +201,12 @@ impl ServerConnection {
         match feed(&mut stream.request.body, rest, &mut several) {
             Ok((body, fed)) => {
                 consumed += fed.consumed;
-                stream.request.bytes += fed.payload;
-                if fed.finished {
-                    stream.request.complete = true;
-                    stream.times.request_end = Some(now);
-                }
-                self.start(stream, worker, body);
+                let attached = Attached {
+                    bytes: body,
+                    payload: fed.payload,
+                    last: fed.finished,
+                };
+                self.start(stream, worker, attached);
             }
             Err(error) => {
                 self.refuse_body(stream, worker, error);
@@ -198,6 +217,27 @@ impl ServerConnection {
         consumed
     }
 
+    pub(super) fn receive(
+        &self,
+        stream: &mut Stream,
+        head: &RequestHead,
+        bytes: &[u8],
+        core: &Core,
+    ) {
+        request::receive(
+            &mut stream.request,
+            head,
+            bytes,
+            &core.http.scratch,
+            &self.hcm,
+        );
+    }
+
+    /// `default_host_for_http_10` stands in for a host that is not there.
+    fn has_default_host(&self, head: &RequestHead) -> bool {
+        head.version == Version::Http10 && self.hcm.config.http1.default_host_for_http_10.is_some()
+    }
+
     pub(super) fn open_stream(&mut self, core: &mut Core) -> Box<Stream> {
         let mut stream = core.http.take_stream();
         let hcm = &self.hcm;
@@ -206,7 +246,11 @@ impl ServerConnection {
         hcm.stats.inc(stat::DOWNSTREAM_RQ_HTTP1_TOTAL);
         hcm.stats.gauge_inc(stat::DOWNSTREAM_RQ_ACTIVE);
         self.requests += 1;
-        if hcm.config.max_requests_per_connection.is_some_and(|max| self.requests >= max) {
+        if hcm
+            .config
+            .max_requests_per_connection
+            .is_some_and(|max| self.requests >= max)
+        {
             hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
             self.draining = true;
         }
@@ -215,7 +259,10 @@ impl ServerConnection {
         stream.deadlines.active_at = now;
         stream.deadlines.idle_timeout = hcm.config.stream_idle_timeout;
         stream.deadlines.request = hcm.config.request_timeout.map(|timeout| now + timeout);
-        stream.deadlines.max_duration = hcm.config.max_stream_duration.map(|duration| now + duration);
+        stream.deadlines.max_duration = hcm
+            .config
+            .max_stream_duration
+            .map(|duration| now + duration);
         stream.client = Some(self.downstream.info.remote);
         stream
     }
@@ -281,11 +328,16 @@ impl ServerConnection {
         if total == 0 || self.broken {
             return;
         }
-        self.hcm.stats.add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, total as u64);
+        self.hcm
+            .stats
+            .add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, total as u64);
         if self.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); 4];
             let mut used = 0;
-            for (slice, piece) in slices.iter_mut().zip(pieces.iter().filter(|piece| !piece.is_empty())) {
+            for (slice, piece) in slices
+                .iter_mut()
+                .zip(pieces.iter().filter(|piece| !piece.is_empty()))
+            {
                 *slice = IoSlice::new(piece);
                 used += 1;
             }
@@ -307,7 +359,9 @@ impl ServerConnection {
             self.out.push_rest(&mut core.segments, pieces, 0);
         }
         if self.mark.update(self.out.len()) == Some(Crossing::High) {
-            self.hcm.stats.inc(stat::DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
+            self.hcm
+                .stats
+                .inc(stat::DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
         }
     }
 
@@ -321,7 +375,11 @@ impl ServerConnection {
         while !self.out.is_empty() && !self.broken {
             let mut slices = [IoSlice::new(&[]); 16];
             let used = self.out.slices(&mut slices);
-            match self.downstream.socket.send_vectored(slices.get(..used).unwrap_or_default()) {
+            match self
+                .downstream
+                .socket
+                .send_vectored(slices.get(..used).unwrap_or_default())
+            {
                 Sent::Bytes(count) => {
                     self.out.consume(&mut worker.core.segments, count);
                     if let Some(stream) = &mut self.stream {
@@ -333,7 +391,9 @@ impl ServerConnection {
             }
         }
         if self.mark.update(self.out.len()) == Some(Crossing::Low) {
-            self.hcm.stats.inc(stat::DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+            self.hcm
+                .stats
+                .inc(stat::DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
             if let Some(stream) = &self.stream
                 && let Upstream::Active(key) = stream.upstream
                 && let Some(Conn::Upstream(up)) = worker.conns.get_mut(key)
@@ -367,8 +427,21 @@ impl ServerConnection {
                 self.phase = Phase::Closed;
             }
             (Phase::Open, None) if !reset && (self.readable || !self.peer_closed) => {}
+            (Phase::Open, None) if self.head_since.is_some() => {
+                let mut stream = self.open_stream(&mut worker.core);
+                stream.times.start = self.head_since.take().unwrap_or(worker.core.now());
+                self.stream = Some(stream);
+                self.abort(
+                    worker,
+                    ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
+                    "downstream_remote_disconnect",
+                );
+                self.phase = Phase::Closed;
+            }
             (Phase::Flushing { linger: false }, _) if !reset => {}
-            (Phase::Flushing { .. }, _) if !reset && !self.out.is_empty() => self.peer_closed = true,
+            (Phase::Flushing { .. }, _) if !reset && !self.out.is_empty() => {
+                self.peer_closed = true;
+            }
             _ => {
                 self.peer_closed = true;
                 self.phase = Phase::Closed;

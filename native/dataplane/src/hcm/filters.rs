@@ -10,7 +10,7 @@ use tidegate_stats::defs::{cors, fault as fault_stat};
 use super::ServerConnection;
 use super::local_reply::Reply;
 use super::runtime::Filter;
-use super::stream::{Stream, StreamRoute};
+use super::stream::{Attached, Stream, StreamRoute};
 use crate::worker::Worker;
 
 /// What a filter decides about the request.
@@ -25,7 +25,9 @@ pub(super) enum Verdict {
 
 impl ServerConnection {
     pub(super) fn is_disabled(&self, stream: &Stream, filter: Filter) -> bool {
-        let Some(config) = self.hcm.config.http_filters.get(filter.index) else { return false };
+        let Some(config) = self.hcm.config.http_filters.get(filter.index) else {
+            return false;
+        };
         match &stream.route {
             Some(route) => route.per_filter().disabled(&config.name, config.disabled),
             None => config.disabled,
@@ -36,13 +38,22 @@ impl ServerConnection {
     pub(super) fn cors(&mut self, stream: &mut Stream, worker: &mut Worker) -> Verdict {
         // Envoy's filter does nothing for redirects and direct responses.
         let forwards = |route: &&StreamRoute| route.forward().is_some();
-        let Some(policy) = stream.route.as_ref().filter(forwards).and_then(|route| route.per_filter().cors()) else {
+        let Some(policy) = stream
+            .route
+            .as_ref()
+            .filter(forwards)
+            .and_then(|route| route.per_filter().cors())
+        else {
             return Verdict::Continue;
         };
         let request = &stream.request;
         let runtime = std::sync::Arc::clone(worker.core.snapshot.runtime());
         if let Some(valid) = policy.verdict_to_count(request, stream.random, &runtime) {
-            self.hcm.cors_stats.inc(if valid { cors::ORIGIN_VALID } else { cors::ORIGIN_INVALID });
+            self.hcm.cors_stats.inc(if valid {
+                cors::ORIGIN_VALID
+            } else {
+                cors::ORIGIN_INVALID
+            });
         }
         match policy.decide(request, stream.random, &runtime) {
             CorsDecision::Ignore => Verdict::Continue,
@@ -53,7 +64,8 @@ impl ServerConnection {
             CorsDecision::Preflight => {
                 stream.response.headers.clear();
                 let headers = &mut stream.response.headers;
-                policy.preflight_headers(request, |name, value| headers.add(name.as_bytes(), value));
+                policy
+                    .preflight_headers(request, |name, value| headers.add(name.as_bytes(), value));
                 stream.cors = true;
                 stream.response.status = 200;
                 stream.details = std::borrow::Cow::Borrowed("cors_response");
@@ -66,19 +78,41 @@ impl ServerConnection {
 
     /// The CORS filter's response side.
     pub(super) fn annotate_cors(&self, stream: &mut Stream) {
-        let Some(policy) = stream.route.as_ref().and_then(|route| route.per_filter().cors()) else { return };
-        let Some(origin) = policy.origin(&stream.request) else { return };
+        let Some(policy) = stream
+            .route
+            .as_ref()
+            .and_then(|route| route.per_filter().cors())
+        else {
+            return;
+        };
+        let Some(origin) = policy.origin(&stream.request) else {
+            return;
+        };
         let headers = &mut stream.response.headers;
         policy.response_headers(origin, |name, value| headers.set(name.as_bytes(), value));
     }
 
     /// The fault filter: holds the request, aborts it, or lets it pass.
-    pub(super) fn fault(&mut self, stream: &mut Stream, worker: &mut Worker, index: usize) -> Verdict {
+    pub(super) fn fault(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        index: usize,
+    ) -> Verdict {
         self.choose_cluster(stream, &mut worker.core);
         let hcm = Rc::clone(&self.hcm);
-        let of_route = stream.route.as_ref().and_then(|route| route.per_filter().fault());
-        let of_filter = || hcm.compiled().and_then(|compiled| compiled.filters.get(index)).and_then(|f| f.fault.as_ref());
-        let Some(fault) = of_route.or_else(of_filter) else { return Verdict::Continue };
+        let of_route = stream
+            .route
+            .as_ref()
+            .and_then(|route| route.per_filter().fault());
+        let of_filter = || {
+            hcm.compiled()
+                .and_then(|compiled| compiled.filters.get(index))
+                .and_then(|f| f.fault.as_ref())
+        };
+        let Some(fault) = of_route.or_else(of_filter) else {
+            return Verdict::Continue;
+        };
         let cluster = stream.cluster.as_ref().map(|cluster| &*cluster.config.name);
         if !fault.applies(&stream.request, cluster) {
             return Verdict::Continue;
@@ -119,7 +153,10 @@ impl ServerConnection {
             Abort::HttpStatus(status) => (status, None),
             Abort::GrpcStatus(status) => (200, Some(status)),
         };
-        let reply = Reply { grpc_status, ..Reply::new(status, b"fault filter abort", "fault_filter_abort") };
+        let reply = Reply {
+            grpc_status,
+            ..Reply::new(status, b"fault filter abort", "fault_filter_abort")
+        };
         self.reply(stream, worker, reply);
     }
 
@@ -128,7 +165,7 @@ impl ServerConnection {
         self.end_fault(stream);
         match stream.abort.take() {
             Some(abort) => self.abort_request(stream, worker, abort),
-            None => self.run_filters(stream, worker, &[]),
+            None => self.run_filters(stream, worker, Attached::default()),
         }
     }
 
@@ -143,7 +180,9 @@ impl ServerConnection {
 /// The timeouts that a route sets apart from its connection manager.
 impl ServerConnection {
     pub(super) fn set_route_timeouts(&self, stream: &mut Stream) {
-        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else { return };
+        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
+            return;
+        };
         if let Some(timeout) = forward.config.idle_timeout {
             stream.deadlines.idle_timeout = timeout;
         }

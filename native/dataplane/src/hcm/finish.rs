@@ -35,8 +35,15 @@ impl ServerConnection {
     }
 
     /// Ends the present stream, if there is one, without an answer.
-    pub(super) fn abort(&mut self, worker: &mut Worker, flag: ResponseFlags, details: &'static str) {
-        let Some(mut stream) = self.stream.take() else { return };
+    pub(super) fn abort(
+        &mut self,
+        worker: &mut Worker,
+        flag: ResponseFlags,
+        details: &'static str,
+    ) {
+        let Some(mut stream) = self.stream.take() else {
+            return;
+        };
         let stats = &self.hcm.stats;
         stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
         stats.inc(stat::DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
@@ -58,13 +65,19 @@ impl ServerConnection {
         self.write_logs(&stream, core);
         let (tunnel, complete) = (stream.response.tunnel, stream.request.complete);
         if tunnel {
-            self.hcm.stats.gauge_dec(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
+            self.hcm
+                .stats
+                .gauge_dec(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
         }
         core.http.give_stream(stream);
         self.idle_since = now;
         if self.phase == Phase::Open && (self.draining || !complete || tunnel) {
             self.phase = Phase::Flushing { linger: !complete };
-            self.linger_until = self.hcm.config.delayed_close_timeout.map(|timeout| now + timeout);
+            self.linger_until = self
+                .hcm
+                .config
+                .delayed_close_timeout
+                .map(|timeout| now + timeout);
         }
         self.next_request(core);
     }
@@ -72,7 +85,10 @@ impl ServerConnection {
     fn count(&self, stream: &Stream, core: &Core) {
         let (stats, listener) = (&self.hcm.stats, &self.hcm.listener_stats);
         stats.gauge_dec(stat::DOWNSTREAM_RQ_ACTIVE);
-        stats.record(stat::DOWNSTREAM_RQ_TIME, core.now().since(stream.times.start).as_millis() as u64);
+        stats.record(
+            stat::DOWNSTREAM_RQ_TIME,
+            core.now().since(stream.times.start).as_millis() as u64,
+        );
         let (class, of_listener) = match stream.response.status / 100 {
             1 => (stat::DOWNSTREAM_RQ_1XX, listener_http::DOWNSTREAM_RQ_1XX),
             2 => (stat::DOWNSTREAM_RQ_2XX, listener_http::DOWNSTREAM_RQ_2XX),

@@ -22,6 +22,47 @@ const fn bit(known: KnownHeader) -> u128 {
     1 << known as u8
 }
 
+/// Headers that Envoy keeps in one line each, joining what comes in several.
+const SINGLE_LINE_HEADERS: &[KnownHeader] = &[
+    KnownHeader::Accept,
+    KnownHeader::AcceptEncoding,
+    KnownHeader::AccessControlAllowOrigin,
+    KnownHeader::AccessControlExposeHeaders,
+    KnownHeader::AccessControlRequestHeaders,
+    KnownHeader::AccessControlRequestMethod,
+    KnownHeader::Authorization,
+    KnownHeader::CacheControl,
+    KnownHeader::ContentEncoding,
+    KnownHeader::ContentType,
+    KnownHeader::Date,
+    KnownHeader::Etag,
+    KnownHeader::Expect,
+    KnownHeader::GrpcTimeout,
+    KnownHeader::Location,
+    KnownHeader::Origin,
+    KnownHeader::Server,
+    KnownHeader::Te,
+    KnownHeader::UserAgent,
+    KnownHeader::Vary,
+    KnownHeader::Via,
+    KnownHeader::XForwardedClientCert,
+    KnownHeader::XForwardedFor,
+    KnownHeader::XForwardedHost,
+    KnownHeader::XForwardedPort,
+    KnownHeader::XForwardedProto,
+    KnownHeader::XRequestId,
+];
+
+const SINGLE_LINE: u128 = {
+    let mut bits = 0;
+    let mut rest = SINGLE_LINE_HEADERS;
+    while let [first, tail @ ..] = rest {
+        bits |= bit(*first);
+        rest = tail;
+    }
+    bits
+};
+
 impl HeaderList {
     pub(crate) fn clear(&mut self) {
         self.lines.clear();
@@ -37,8 +78,17 @@ impl HeaderList {
         self.clear();
         self.store.extend_from_slice(head);
         self.lines.extend_from_slice(scratch.headers());
+        let mut repeated = 0;
         for line in &self.lines {
+            repeated |= self.present & bit(line.known);
             self.present |= bit(line.known);
+        }
+        if repeated & SINGLE_LINE != 0 {
+            for known in SINGLE_LINE_HEADERS {
+                if repeated & bit(*known) != 0 {
+                    self.join_known(*known);
+                }
+            }
         }
     }
 
@@ -54,17 +104,12 @@ impl HeaderList {
         span.of(&self.store)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.lines.len()
-    }
-
     /// Bytes of names and values, as Envoy counts them for `%REQUEST_HEADERS_BYTES%`.
     pub(crate) fn byte_size(&self) -> u64 {
-        self.lines.iter().map(|line| (line.name.len() + line.value.len()) as u64).sum()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.lines.iter().map(|line| (line.name.of(&self.store), line.value.of(&self.store)))
+        self.lines
+            .iter()
+            .map(|line| (line.name.len() + line.value.len()) as u64)
+            .sum()
     }
 
     #[inline]
@@ -78,7 +123,10 @@ impl HeaderList {
         if self.present & bit(known) == 0 {
             return None;
         }
-        self.lines.iter().find(|line| line.known == known).map(|line| line.value.of(&self.store))
+        self.lines
+            .iter()
+            .find(|line| line.known == known)
+            .map(|line| line.value.of(&self.store))
     }
 
     /// Where the first value of a known header lies.
@@ -87,7 +135,10 @@ impl HeaderList {
         if self.present & bit(known) == 0 {
             return None;
         }
-        self.lines.iter().find(|line| line.known == known).map(|line| line.value)
+        self.lines
+            .iter()
+            .find(|line| line.known == known)
+            .map(|line| line.value)
     }
 
     #[inline]
@@ -97,19 +148,27 @@ impl HeaderList {
 
     /// The first value.
     pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.lines.iter().find(|line| self.is_named(line, name)).map(|line| line.value.of(&self.store))
+        self.lines
+            .iter()
+            .find(|line| self.is_named(line, name))
+            .map(|line| line.value.of(&self.store))
     }
 
     /// All values in order.
     pub(crate) fn get_all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.lines.iter().filter(move |line| self.is_named(line, name)).map(|line| line.value.of(&self.store))
+        self.lines
+            .iter()
+            .filter(move |line| self.is_named(line, name))
+            .map(|line| line.value.of(&self.store))
     }
 
     /// Removes every header of that name; says whether there was one.
     pub(crate) fn remove(&mut self, name: &[u8]) -> bool {
         let before = self.lines.len();
         let store = &self.store;
-        self.lines.retain(|line| line.name.len() != name.len() || !line.name.of(store).eq_ignore_ascii_case(name));
+        self.lines.retain(|line| {
+            line.name.len() != name.len() || !line.name.of(store).eq_ignore_ascii_case(name)
+        });
         self.lines.len() != before
     }
 
@@ -163,7 +222,9 @@ impl HeaderList {
     pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) {
         let line = self.write_line(KnownHeader::from_name(name), name, value);
         let store = &self.store;
-        Self::replace_in(&mut self.lines, line, |other| other.name.len() == name.len() && other.name.of(store).eq_ignore_ascii_case(name));
+        Self::replace_in(&mut self.lines, line, |other| {
+            other.name.len() == name.len() && other.name.of(store).eq_ignore_ascii_case(name)
+        });
     }
 
     /// As [`Self::set`] for a known name.
@@ -194,20 +255,22 @@ impl HeaderList {
         }
     }
 
-    /// Joins all values of `name` and one more with commas into one header, or adds it.
-    pub(crate) fn append(&mut self, name: &[u8], value: &[u8]) {
+    /// Joins all values of `name` and one more into one header, or adds it.
+    pub(crate) fn append(&mut self, name: &[u8], separator: &[u8], value: &[u8]) {
         let mut joined = Vec::new();
         for old in self.get_all(name) {
             joined.extend_from_slice(old);
-            joined.push(b',');
+            joined.extend_from_slice(separator);
         }
         joined.extend_from_slice(value);
         self.set(name, &joined);
     }
 
     /// Makes one line of several of the same known name, joined with commas, as Envoy's inline headers are.
-    pub(crate) fn join_known(&mut self, known: KnownHeader) {
-        if self.present & bit(known) == 0 || self.lines.iter().filter(|line| line.known == known).count() < 2 {
+    fn join_known(&mut self, known: KnownHeader) {
+        if self.present & bit(known) == 0
+            || self.lines.iter().filter(|line| line.known == known).count() < 2
+        {
             return;
         }
         let mut joined = Vec::new();
@@ -242,7 +305,9 @@ mod tests {
 
     fn parse(head: &[u8]) -> HeaderList {
         let mut scratch = HeadScratch::new();
-        parse_request(head, &mut scratch, &Limits::default()).unwrap().unwrap();
+        parse_request(head, &mut scratch, &Limits::default())
+            .unwrap()
+            .unwrap();
         let mut list = HeaderList::default();
         list.receive(head, &scratch);
         list
@@ -263,24 +328,29 @@ mod tests {
 
     #[test]
     fn edits() {
-        let mut list = parse(b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nB: c\r\nx-a: 3\r\n\r\n");
+        let mut list =
+            parse(b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nB: c\r\nx-a: 3\r\n\r\n");
         assert_eq!(list.get(b"x-a"), Some(&b"1"[..]));
-        list.append(b"x-a", b"4");
+        list.append(b"x-a", b",", b"4");
         assert_eq!(written(&list), "Host: a\r\nx-a: 1,2,3,4\r\nB: c\r\n");
         list.set(b"b", b"d");
         list.set(b"new", b"e");
         list.add_known(KnownHeader::XEnvoyInternal, b"1");
         list.remove(b"X-A");
-        assert_eq!(written(&list), "Host: a\r\nb: d\r\nnew: e\r\nx-envoy-internal: 1\r\n");
+        assert_eq!(
+            written(&list),
+            "Host: a\r\nb: d\r\nnew: e\r\nx-envoy-internal: 1\r\n"
+        );
         assert!(list.remove_known(KnownHeader::Host));
         assert_eq!(list.known(KnownHeader::Host), None);
-        assert_eq!(list.len(), 3);
     }
 
     #[test]
     fn known_names_join() {
-        let mut list = parse(b"GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 1\r\nb: c\r\nX-Forwarded-For: 2\r\n\r\n");
-        list.join_known(KnownHeader::XForwardedFor);
-        assert_eq!(written(&list), "host: a\r\nx-forwarded-for: 1,2\r\nb: c\r\n");
+        let list = parse(b"GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 1\r\nb: c\r\nX-Forwarded-For: 2\r\n\r\n");
+        assert_eq!(
+            written(&list),
+            "host: a\r\nx-forwarded-for: 1,2\r\nb: c\r\n"
+        );
     }
 }

@@ -10,7 +10,7 @@ use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
 
 use super::stream::Stream;
-use super::{Phase, ServerConnection, request, response};
+use super::{Phase, ServerConnection, response};
 use crate::pool::PoolFailure;
 use crate::worker::Worker;
 
@@ -53,7 +53,12 @@ const fn grpc_status(http: u16) -> u32 {
 
 impl ServerConnection {
     /// As [`Self::reply`] for what went wrong with a cluster's host or connection, which the cluster counts.
-    pub(super) fn reply_upstream(&mut self, stream: &mut Stream, worker: &mut Worker, reply: Reply<'_>) {
+    pub(super) fn reply_upstream(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        reply: Reply<'_>,
+    ) {
         if let Some(cluster) = &stream.cluster
             && self.hcm.dynamic_stats
             && !stream.response.started
@@ -78,7 +83,10 @@ impl ServerConnection {
         stream.details = reply.details;
         stream.response.headers.clear();
         if let Some(location) = &reply.location {
-            stream.response.headers.add_known(KnownHeader::Location, location);
+            stream
+                .response
+                .headers
+                .add_known(KnownHeader::Location, location);
         }
         self.mutate_response(stream, &mut worker.core);
         let headers = &mut stream.response.headers;
@@ -91,14 +99,19 @@ impl ServerConnection {
         if stream.request.grpc {
             stream.response.status = 200;
             headers.set_known(KnownHeader::ContentType, b"application/grpc");
-            let status = reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status));
+            let status = reply
+                .grpc_status
+                .unwrap_or_else(|| grpc_status(reply.status));
             headers.set_known(KnownHeader::GrpcStatus, buffer.format(status).as_bytes());
             if !body.is_empty() {
                 headers.set_known(KnownHeader::GrpcMessage, &percent_encode(body));
             }
             body = &[];
         } else if !body.is_empty() {
-            headers.set_known(KnownHeader::ContentLength, buffer.format(body.len()).as_bytes());
+            headers.set_known(
+                KnownHeader::ContentLength,
+                buffer.format(body.len()).as_bytes(),
+            );
             if !headers.has(KnownHeader::ContentType) {
                 headers.add_known(KnownHeader::ContentType, b"text/plain");
             }
@@ -112,9 +125,18 @@ impl ServerConnection {
 
     /// Encodes and sends a whole response of our own.
     pub(super) fn send_reply(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
-        let body = if stream.request.method == Method::Head { &[][..] } else { body };
+        let body = if stream.request.method == Method::Head {
+            &[][..]
+        } else {
+            body
+        };
         let ends = body.is_empty();
-        self.encode_head(stream, worker, ResponseFraming::Length(body.len() as u64), ends);
+        self.encode_head(
+            stream,
+            worker,
+            ResponseFraming::Length(body.len() as u64),
+            ends,
+        );
         let head = std::mem::take(&mut worker.core.http.head);
         self.write(&mut worker.core, &[&head, body]);
         worker.core.http.head = head;
@@ -156,44 +178,84 @@ impl ServerConnection {
         head: &RequestHead,
         bytes: &[u8],
     ) {
-        let hcm = std::rc::Rc::clone(&self.hcm);
-        request::receive(&mut stream.request, head, bytes, &worker.core.http.scratch, &hcm);
-        self.reply(&mut stream, worker, Reply::new(refusal.status(), b"", refusal.details()));
+        self.receive(&mut stream, head, bytes, &worker.core);
+        self.reply(
+            &mut stream,
+            worker,
+            Reply::new(refusal.status(), b"", refusal.details()),
+        );
         self.settle(stream, worker);
     }
 
     /// The body's framing is broken.
-    pub(super) fn refuse_body(&mut self, mut stream: Box<Stream>, worker: &mut Worker, error: ParseError) {
+    pub(super) fn refuse_body(
+        &mut self,
+        mut stream: Box<Stream>,
+        worker: &mut Worker,
+        error: ParseError,
+    ) {
         self.refuse_protocol(&mut stream, worker, error.status(), error.details());
         self.settle(stream, worker);
     }
 
-    fn refuse_protocol(&mut self, stream: &mut Stream, worker: &mut Worker, status: u16, details: &'static str) {
+    fn refuse_protocol(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        status: u16,
+        details: &'static str,
+    ) {
         self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
-        stream.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        stream
+            .flags
+            .insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
         stream.request.close = true;
         stream.request.grpc = false;
-        self.reply(stream, worker, Reply::new(status, reason_phrase(status).as_bytes(), details));
+        self.reply(
+            stream,
+            worker,
+            Reply::new(status, reason_phrase(status).as_bytes(), details),
+        );
     }
 
     /// No connection could be had.
-    pub(super) fn reply_pool_failure(&mut self, stream: &mut Stream, worker: &mut Worker, failure: PoolFailure) {
-        const BEFORE: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
+    pub(super) fn reply_pool_failure(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        failure: PoolFailure,
+    ) {
+        const BEFORE: &str =
+            "upstream connect error or disconnect/reset before headers. reset reason: ";
         let (reason, code, detail) = match failure {
-            PoolFailure::Overflow => {
+            PoolFailure::Overflow | PoolFailure::RequestOverflow => {
                 stream.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 ("overflow", "overflow", None)
             }
             PoolFailure::Local(text) => {
-                stream.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-                ("local connection failure", "local_connection_failure", Some(("immediate connect error", text)))
+                stream
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                (
+                    "local connection failure",
+                    "local_connection_failure",
+                    Some(("immediate connect error", text)),
+                )
             }
             PoolFailure::Remote(text) => {
-                stream.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-                ("remote connection failure", "remote_connection_failure", Some(("delayed connect error", text)))
+                stream
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                (
+                    "remote connection failure",
+                    "remote_connection_failure",
+                    Some(("delayed connect error", text)),
+                )
             }
             PoolFailure::Timeout => {
-                stream.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                stream
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                 ("connection timeout", "connection_timeout", None)
             }
         };
@@ -208,7 +270,10 @@ impl ServerConnection {
         let body = format!("{BEFORE}{reason}");
         let reply = Reply {
             details: Cow::Owned(details),
-            overloaded: failure == PoolFailure::Overflow,
+            overloaded: matches!(
+                failure,
+                PoolFailure::Overflow | PoolFailure::RequestOverflow
+            ),
             ..Reply::new(503, body.as_bytes(), "")
         };
         self.reply_upstream(stream, worker, reply);

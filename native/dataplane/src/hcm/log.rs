@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use tidegate_codec::h1::KnownHeader;
 use tidegate_rt::{Clock, Moment};
-use tidegate_snapshot::log_context::{AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint};
+use tidegate_snapshot::log_context::{
+    AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint,
+};
 use tidegate_snapshot::{HeaderEdit, HeaderName, HostAddress, ResponseFlags, WellKnown};
 
 use super::ServerConnection;
@@ -66,8 +68,12 @@ impl LogContext for View<'_> {
             NumberField::UpstreamHeaderBytesSent => stream.upstream_header_bytes_sent,
             NumberField::DownstreamHeaderBytesReceived => stream.request.head_bytes,
             NumberField::DownstreamHeaderBytesSent => stream.response.head_bytes,
-            NumberField::DownstreamWireBytesReceived => stream.request.head_bytes + stream.request.bytes,
-            NumberField::DownstreamWireBytesSent => stream.response.head_bytes + stream.response.bytes,
+            NumberField::DownstreamWireBytesReceived => {
+                stream.request.head_bytes + stream.request.bytes
+            }
+            NumberField::DownstreamWireBytesSent => {
+                stream.response.head_bytes + stream.response.bytes
+            }
             NumberField::RequestHeadersBytes => stream.request.headers.byte_size(),
             NumberField::ResponseHeadersBytes => stream.response.headers.byte_size(),
             _ => return None,
@@ -131,7 +137,11 @@ impl LogContext for View<'_> {
 }
 
 /// The texts that a format may ask for.
-fn text_of<'a>(connection: &'a ServerConnection, stream: &'a Stream, field: TextField) -> Option<&'a [u8]> {
+fn text_of<'a>(
+    connection: &'a ServerConnection,
+    stream: &'a Stream,
+    field: TextField,
+) -> Option<&'a [u8]> {
     let text: &str = match field {
         TextField::Protocol => stream.request.version.as_str(),
         TextField::UpstreamProtocol => stream.upstream_connection_id.map(|_| "HTTP/1.1")?,
@@ -139,7 +149,11 @@ fn text_of<'a>(connection: &'a ServerConnection, stream: &'a Stream, field: Text
         TextField::UpstreamTransportFailureReason => stream.failure_reason.as_deref()?,
         TextField::UpstreamHostName => {
             let host = &stream.host.as_ref()?.host;
-            if host.hostname.is_empty() { &host.address_text } else { &host.hostname }
+            if host.hostname.is_empty() {
+                &host.address_text
+            } else {
+                &host.hostname
+            }
         }
         TextField::UpstreamHostNameWithoutPort => &stream.host.as_ref()?.host.hostname,
         TextField::UpstreamCluster => &stream.cluster.as_ref()?.config.alt_stat_name,
@@ -166,11 +180,21 @@ macro_rules! editable {
                 clock: &Clock,
             ) -> Self {
                 let (start, now) = (clock.wall_of(stream.times.start), clock.wall());
-                Self { connection, stream, start, now }
+                Self {
+                    connection,
+                    stream,
+                    start,
+                    now,
+                }
             }
 
             const fn view(&self) -> View<'_> {
-                View { connection: self.connection, stream: self.stream, start: self.start, now: self.now }
+                View {
+                    connection: self.connection,
+                    stream: self.stream,
+                    start: self.start,
+                    now: self.now,
+                }
             }
         }
 
@@ -244,14 +268,21 @@ impl ServerConnection {
     /// Writes the access logs of a stream that is over.
     pub(super) fn write_logs(&self, stream: &Stream, core: &mut Core) {
         let hcm = Rc::clone(&self.hcm);
-        let Some(compiled) = hcm.compiled() else { return };
+        let Some(compiled) = hcm.compiled() else {
+            return;
+        };
         if compiled.access_log.is_empty() {
             return;
         }
         let snapshot = std::sync::Arc::clone(&core.snapshot);
         let random = core.rng.next_u64();
         let (start, now) = (core.clock.wall_of(stream.times.start), core.clock.wall());
-        let view = View { connection: self, stream, start, now };
+        let view = View {
+            connection: self,
+            stream,
+            start,
+            now,
+        };
         for log in compiled.access_log.iter() {
             core.log(log.path(), |out| {
                 log.write(&view, snapshot.runtime(), random, out);

@@ -15,10 +15,16 @@ pub(crate) enum Normalized {
     Redirect,
     /// 400.
     Refused,
+    /// 400 for an escaped slash; `out` has the path without the escapes.
+    Rejected,
 }
 
 /// Normalises path and query as the connection manager is told to.
-pub(crate) fn normalize(config: &HttpConnectionManager, path: &[u8], out: &mut Vec<u8>) -> Normalized {
+pub(crate) fn normalize(
+    config: &HttpConnectionManager,
+    path: &[u8],
+    out: &mut Vec<u8>,
+) -> Normalized {
     // A fragment has no business in a request.
     if memchr::memchr(b'#', path).is_some() {
         return Normalized::Refused;
@@ -30,12 +36,20 @@ pub(crate) fn normalize(config: &HttpConnectionManager, path: &[u8], out: &mut V
         return Normalized::Unchanged;
     }
     let end = memchr::memchr(b'?', path).unwrap_or(path.len());
-    let (mut current, query) = (path.get(..end).unwrap_or(path).to_vec(), path.get(end..).unwrap_or_default());
+    let (mut current, query) = (
+        path.get(..end).unwrap_or(path).to_vec(),
+        path.get(end..).unwrap_or_default(),
+    );
     let mut redirect = false;
     if has_escaped_slash(&current) {
         match config.path_with_escaped_slashes_action {
             PathWithEscapedSlashesAction::KeepUnchanged => {}
-            PathWithEscapedSlashesAction::RejectRequest => return Normalized::Refused,
+            PathWithEscapedSlashesAction::RejectRequest => {
+                out.clear();
+                out.extend_from_slice(&unescape_slashes(&current));
+                out.extend_from_slice(query);
+                return Normalized::Rejected;
+            }
             action => {
                 current = unescape_slashes(&current);
                 redirect = action == PathWithEscapedSlashesAction::UnescapeAndRedirect;
@@ -57,7 +71,11 @@ pub(crate) fn normalize(config: &HttpConnectionManager, path: &[u8], out: &mut V
     out.clear();
     out.extend_from_slice(&current);
     out.extend_from_slice(query);
-    if redirect { Normalized::Redirect } else { Normalized::Changed }
+    if redirect {
+        Normalized::Redirect
+    } else {
+        Normalized::Changed
+    }
 }
 
 fn has_escaped_slash(path: &[u8]) -> bool {
@@ -65,7 +83,10 @@ fn has_escaped_slash(path: &[u8]) -> bool {
 }
 
 const fn is_escaped_slash(window: &[u8]) -> bool {
-    matches!(window, [b'%', b'2', b'f' | b'F'] | [b'%', b'5', b'c' | b'C'])
+    matches!(
+        window,
+        [b'%', b'2', b'f' | b'F'] | [b'%', b'5', b'c' | b'C']
+    )
 }
 
 fn unescape_slashes(path: &[u8]) -> Vec<u8> {
@@ -164,7 +185,10 @@ pub(crate) fn strip_authority<'a>(
     authority: &'a [u8],
     local_port: u16,
 ) -> Option<&'a [u8]> {
-    if !config.strip_any_host_port && !config.strip_matching_host_port && !config.strip_trailing_host_dot {
+    if !config.strip_any_host_port
+        && !config.strip_matching_host_port
+        && !config.strip_trailing_host_dot
+    {
         return None;
     }
     let mut host = authority;
@@ -173,7 +197,9 @@ pub(crate) fn strip_authority<'a>(
             .get(start + 1..)
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| digits.parse::<u16>().ok());
-        if config.strip_any_host_port || (config.strip_matching_host_port && port == Some(local_port)) {
+        if config.strip_any_host_port
+            || (config.strip_matching_host_port && port == Some(local_port))
+        {
             host = host.get(..start).unwrap_or(host);
         }
     }
@@ -202,7 +228,11 @@ mod tests {
             ("/a//b", "/a//b"),
             ("/", "/"),
         ] {
-            assert_eq!(canonical(path.as_bytes()).unwrap(), expected.as_bytes(), "{path}");
+            assert_eq!(
+                canonical(path.as_bytes()).unwrap(),
+                expected.as_bytes(),
+                "{path}"
+            );
         }
         assert_eq!(canonical(b"/a%00b"), None);
     }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use tidegate_codec::h1::{
-    BodyTracker, HeadScratch, KnownHeader, Method, RequestFraming, RequestHead, TargetForm, TrailerPolicy,
-    is_hop_by_hop, tokens,
+    BodyTracker, HeadScratch, KnownHeader, Method, RequestFraming, RequestHead, TargetForm,
+    TrailerPolicy, is_hop_by_hop, tokens,
 };
 use tidegate_model::hcm::{ForwardClientCertDetails, HttpConnectionManager};
 
@@ -29,7 +29,11 @@ pub(crate) struct Refused {
 
 impl Refused {
     const fn new(status: u16, details: &'static str) -> Self {
-        Self { status, details, location: None }
+        Self {
+            status,
+            details,
+            location: None,
+        }
     }
 }
 
@@ -55,16 +59,27 @@ pub(crate) fn receive(
     request.close = !head.keep_alive;
     request.upgrade = head.upgrade;
     request.chunked = head.framing == RequestFraming::Chunked;
-    let trailers = if hcm.config.http1.enable_trailers { TrailerPolicy::Forward } else { TrailerPolicy::Drop };
+    let trailers = if hcm.config.http1.enable_trailers {
+        TrailerPolicy::Forward
+    } else {
+        TrailerPolicy::Drop
+    };
     request.body = BodyTracker::request(head.framing, trailers, &hcm.limits);
-    request.complete = request.body.is_finished() && !head.upgrade;
+    // What follows a CONNECT is no request: it never ends by itself.
+    request.complete =
+        request.body.is_finished() && !head.upgrade && head.method != Method::Connect;
     if head.target.form == TargetForm::Absolute || head.target.form == TargetForm::Authority {
         let authority = head.authority.of(bytes).to_vec();
         request.headers.set_known(KnownHeader::Host, &authority);
     }
-    request.grpc = request.headers.known(KnownHeader::ContentType).is_some_and(|value| {
-        value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
-    });
+    request.grpc = request
+        .headers
+        .known(KnownHeader::ContentType)
+        .is_some_and(|value| {
+            value
+                .strip_prefix(b"application/grpc")
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+        });
 }
 
 /// The checks and changes before routing. Returns the client's address as far as it can be trusted.
@@ -78,7 +93,9 @@ pub(crate) fn prepare(
     if request.method != Method::Connect {
         check_path(request, config, &mut core.http.value)?;
     }
-    if let Some(stripped) = path::strip_authority(config, request.authority_bytes(), info.local.port()) {
+    if let Some(stripped) =
+        path::strip_authority(config, request.authority_bytes(), info.local.port())
+    {
         let stripped = stripped.to_vec();
         request.headers.set_known(KnownHeader::Host, &stripped);
     }
@@ -86,7 +103,11 @@ pub(crate) fn prepare(
     Ok(mutate(request, hcm, info, core))
 }
 
-fn check_path(request: &mut Request, config: &HttpConnectionManager, out: &mut Vec<u8>) -> Result<(), Refused> {
+fn check_path(
+    request: &mut Request,
+    config: &HttpConnectionManager,
+    out: &mut Vec<u8>,
+) -> Result<(), Refused> {
     match request.path_bytes().first() {
         None => return Err(Refused::new(404, "missing_path_rejected")),
         Some(b'/') => {}
@@ -96,11 +117,22 @@ fn check_path(request: &mut Request, config: &HttpConnectionManager, out: &mut V
         Normalized::Unchanged => {}
         Normalized::Changed => request.path = request.headers.keep(out),
         Normalized::Refused => return Err(Refused::new(400, "path_normalization_failed")),
-        Normalized::Redirect if request.grpc => return Err(Refused::new(400, "path_normalization_failed")),
+        Normalized::Rejected => {
+            // The log has the path as it would have become.
+            request.path = request.headers.keep(out);
+            return Err(Refused::new(400, "path_normalization_failed"));
+        }
+        Normalized::Redirect if request.grpc => {
+            return Err(Refused::new(400, "path_normalization_failed"));
+        }
         Normalized::Redirect => {
             request.path = request.headers.keep(out);
             let location = Some(out.clone());
-            return Err(Refused { status: 307, details: "path_normalization_failed", location });
+            return Err(Refused {
+                status: 307,
+                details: "path_normalization_failed",
+                location,
+            });
         }
     }
     Ok(())
@@ -118,27 +150,40 @@ fn remove_hop_by_hop(request: &mut Request) {
         KnownHeader::Upgrade if upgrade => true,
         KnownHeader::Te => tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers")),
         KnownHeader::XEnvoyInternal => false,
+        // Gone already, unless the upstream is to answer it.
+        KnownHeader::Expect => true,
         known => !line.hop_by_hop && !is_hop_by_hop(known),
     });
     if connection_left {
-        request.headers.set_known(KnownHeader::Connection, b"upgrade");
+        request
+            .headers
+            .set_known(KnownHeader::Connection, b"upgrade");
     }
-    if request.headers.known(KnownHeader::Te).is_some_and(|value| value != b"trailers") {
+    if request
+        .headers
+        .known(KnownHeader::Te)
+        .is_some_and(|value| value != b"trailers")
+    {
         request.headers.set_known(KnownHeader::Te, b"trailers");
     }
 }
 
-fn mutate(request: &mut Request, hcm: &HcmRuntime, info: &ConnectionInfo, core: &mut Core) -> SocketAddr {
+fn mutate(
+    request: &mut Request,
+    hcm: &HcmRuntime,
+    info: &ConnectionInfo,
+    core: &mut Core,
+) -> SocketAddr {
     let config = &*hcm.config;
     let headers = &mut request.headers;
-    headers.join_known(KnownHeader::XForwardedFor);
     let hops = config.xff_num_trusted_hops as usize;
     let mut client = None;
     let trust_address;
     if config.use_remote_address {
         trust_address = !headers.has(KnownHeader::XForwardedFor);
         if hops > 0 {
-            client = forwarded_for(headers.known(KnownHeader::XForwardedFor), hops - 1).map(|(ip, _)| ip);
+            client = forwarded_for(headers.known(KnownHeader::XForwardedFor), hops - 1)
+                .map(|(ip, _)| ip);
         }
         if !config.skip_xff_append {
             append_forwarded_for(request, info.remote.ip(), core);
@@ -147,8 +192,14 @@ fn mutate(request: &mut Request, hcm: &HcmRuntime, info: &ConnectionInfo, core: 
         if hops == 0 || !headers.has(KnownHeader::XForwardedProto) {
             headers.set_known(KnownHeader::XForwardedProto, b"http");
         }
-        if config.append_x_forwarded_port && (hops == 0 || !headers.has(KnownHeader::XForwardedPort)) {
-            set_decimal(request, KnownHeader::XForwardedPort, u64::from(info.local.port()));
+        if config.append_x_forwarded_port
+            && (hops == 0 || !headers.has(KnownHeader::XForwardedPort))
+        {
+            set_decimal(
+                request,
+                KnownHeader::XForwardedPort,
+                u64::from(info.local.port()),
+            );
         }
     } else {
         let found = forwarded_for(headers.known(KnownHeader::XForwardedFor), hops);
@@ -157,7 +208,11 @@ fn mutate(request: &mut Request, hcm: &HcmRuntime, info: &ConnectionInfo, core: 
         if !headers.has(KnownHeader::XForwardedProto) {
             headers.add_known(KnownHeader::XForwardedProto, b"http");
             if config.append_x_forwarded_port && !headers.has(KnownHeader::XForwardedPort) {
-                set_decimal(request, KnownHeader::XForwardedPort, u64::from(info.local.port()));
+                set_decimal(
+                    request,
+                    KnownHeader::XForwardedPort,
+                    u64::from(info.local.port()),
+                );
             }
         }
     }
@@ -168,13 +223,15 @@ fn mutate(request: &mut Request, hcm: &HcmRuntime, info: &ConnectionInfo, core: 
     let edge = !internal && config.use_remote_address;
     request.internal = internal;
     if internal {
-        request.headers.set_known(KnownHeader::XEnvoyInternal, b"true");
+        request
+            .headers
+            .set_known(KnownHeader::XEnvoyInternal, b"true");
     } else {
         remove_internal(request, edge);
     }
     let headers = &mut request.headers;
     if let Some(via) = &config.via {
-        headers.append(b"via", via.as_bytes());
+        headers.append(b"via", b", ", via.as_bytes());
     }
     if edge {
         let text = client.ip().to_string();
@@ -204,13 +261,17 @@ fn set_scheme(request: &mut Request, config: &HttpConnectionManager) {
     if let Some(scheme) = &config.scheme_to_overwrite {
         let scheme = scheme.as_bytes();
         request.scheme = request.headers.keep(scheme);
-        request.headers.set_known(KnownHeader::XForwardedProto, scheme);
+        request
+            .headers
+            .set_known(KnownHeader::XForwardedProto, scheme);
         return;
     }
     let known = request
         .headers
         .known(KnownHeader::XForwardedProto)
-        .is_some_and(|value| value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https"));
+        .is_some_and(|value| {
+            value.eq_ignore_ascii_case(b"http") || value.eq_ignore_ascii_case(b"https")
+        });
     match request.headers.known_span(KnownHeader::XForwardedProto) {
         Some(span) if known => request.scheme = span,
         _ => request.scheme = request.headers.keep(b"http"),
@@ -224,7 +285,10 @@ fn forwarded_for(value: Option<&[u8]>, skip: usize) -> Option<(IpAddr, bool)> {
     let part = parts.nth(skip)?;
     let single = skip == 0 && parts.next().is_none();
     let text = std::str::from_utf8(part.trim_ascii()).ok()?;
-    let ip = text.parse().ok().or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
+    let ip = text
+        .parse()
+        .ok()
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
     Some((ip, single))
 }
 
@@ -234,12 +298,16 @@ fn append_forwarded_for(request: &mut Request, remote: IpAddr, core: &mut Core) 
     } else {
         Cow::Owned(remote.to_string())
     };
-    request.headers.append(b"x-forwarded-for", text.as_bytes());
+    request
+        .headers
+        .append(b"x-forwarded-for", b",", text.as_bytes());
 }
 
 fn set_decimal(request: &mut Request, known: KnownHeader, value: u64) {
     let mut buffer = itoa::Buffer::new();
-    request.headers.set_known(known, buffer.format(value).as_bytes());
+    request
+        .headers
+        .set_known(known, buffer.format(value).as_bytes());
 }
 
 /// What only trusted callers may say (Envoy's `cleanInternalHeaders`).
@@ -273,12 +341,24 @@ mod tests {
     #[test]
     fn forwarded_for_from_the_end() {
         let value = Some(&b"1.1.1.1, 2.2.2.2,3.3.3.3"[..]);
-        assert_eq!(forwarded_for(value, 0), Some(("3.3.3.3".parse().unwrap(), false)));
-        assert_eq!(forwarded_for(value, 2), Some(("1.1.1.1".parse().unwrap(), false)));
+        assert_eq!(
+            forwarded_for(value, 0),
+            Some(("3.3.3.3".parse().unwrap(), false))
+        );
+        assert_eq!(
+            forwarded_for(value, 2),
+            Some(("1.1.1.1".parse().unwrap(), false))
+        );
         assert_eq!(forwarded_for(value, 3), None);
-        assert_eq!(forwarded_for(Some(b"10.0.0.1"), 0), Some(("10.0.0.1".parse().unwrap(), true)));
+        assert_eq!(
+            forwarded_for(Some(b"10.0.0.1"), 0),
+            Some(("10.0.0.1".parse().unwrap(), true))
+        );
         assert_eq!(forwarded_for(Some(b"x"), 0), None);
-        assert_eq!(forwarded_for(Some(b"[::1]"), 0), Some(("::1".parse().unwrap(), true)));
+        assert_eq!(
+            forwarded_for(Some(b"[::1]"), 0),
+            Some(("::1".parse().unwrap(), true))
+        );
         assert_eq!(forwarded_for(None, 0), None);
     }
 }

@@ -6,10 +6,9 @@ use tidegate_rt::Rng;
 pub(crate) fn generate(rng: &mut Rng) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bytes = rng.next_u128().to_be_bytes();
-    if let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes {
-        *version = (*version & 0x0f) | 0x40;
-        *variant = (*variant & 0x3f) | 0x80;
-    }
+    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
+    *version = (*version & 0x0f) | 0x40;
+    *variant = (*variant & 0x3f) | 0x80;
     let mut text = [b'-'; 36];
     let mut at = 0;
     for (i, byte) in bytes.iter().enumerate() {

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use tidegate_codec::h1::{KnownHeader, Method, ResponseFraming, ResponseHead, Version, encode, is_hop_by_hop};
+use tidegate_codec::h1::{
+    KnownHeader, Method, ResponseFraming, ResponseHead, Version, encode, is_hop_by_hop,
+};
 use tidegate_model::hcm::ServerHeaderTransformation;
 use tidegate_snapshot::HeaderScratch;
 use tidegate_stats::defs::cluster as cluster_stat;
@@ -17,22 +19,40 @@ use crate::drain::drain_close;
 use crate::worker::{Core, Worker};
 
 /// Takes a parsed head over into the stream's response, without what concerns the upstream connection only.
-pub(super) fn receive(stream: &mut Stream, hcm: &HcmRuntime, head: &ResponseHead, bytes: &[u8], core: &Core) {
+pub(super) fn receive(
+    stream: &mut Stream,
+    hcm: &HcmRuntime,
+    head: &ResponseHead,
+    bytes: &[u8],
+    core: &Core,
+) {
     let response = &mut stream.response;
     response.status = head.status;
-    response.headers.receive(bytes.get(..head.len as usize).unwrap_or(bytes), &core.http.scratch);
-    response.headers.retain(|line, _| !line.hop_by_hop && !is_hop_by_hop(line.known));
+    response.headers.receive(
+        bytes.get(..head.len as usize).unwrap_or(bytes),
+        &core.http.scratch,
+    );
+    response
+        .headers
+        .retain(|line, _| !line.hop_by_hop && !is_hop_by_hop(line.known));
+    if stream.drop_length {
+        response.headers.remove_known(KnownHeader::ContentLength);
+    }
     if !hcm.suppress_envoy_headers
         && let Some(end) = stream.times.request_end
     {
         let mut buffer = itoa::Buffer::new();
         let millis = buffer.format(core.now().since(end).as_millis() as u64);
-        response.headers.set_known(KnownHeader::XEnvoyUpstreamServiceTime, millis.as_bytes());
+        response
+            .headers
+            .set_known(KnownHeader::XEnvoyUpstreamServiceTime, millis.as_bytes());
     }
     if let Some(route) = &stream.route
         && route.virtual_host.config.include_attempt_count_in_response
     {
-        response.headers.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
+        response
+            .headers
+            .set_known(KnownHeader::XEnvoyAttemptCount, b"1");
     }
 }
 
@@ -40,7 +60,14 @@ pub(super) fn receive(stream: &mut Stream, hcm: &HcmRuntime, head: &ResponseHead
 pub(super) fn count_code(cluster: &ClusterRuntime, internal: bool, status: u16) {
     let stats = &cluster.stats;
     stats.code(cluster_stat::UPSTREAM_RQ, status);
-    stats.code(if internal { cluster_stat::INTERNAL_UPSTREAM_RQ } else { cluster_stat::EXTERNAL_UPSTREAM_RQ }, status);
+    stats.code(
+        if internal {
+            cluster_stat::INTERNAL_UPSTREAM_RQ
+        } else {
+            cluster_stat::EXTERNAL_UPSTREAM_RQ
+        },
+        status,
+    );
 }
 
 impl ServerConnection {
@@ -49,13 +76,19 @@ impl ServerConnection {
         if std::mem::replace(&mut stream.response_mutated, true) {
             return;
         }
-        let Some(route) = stream.route.as_ref().filter(|route| route.header_levels().has_response_changes()) else {
+        let Some(route) = stream
+            .route
+            .as_ref()
+            .filter(|route| route.header_levels().has_response_changes())
+        else {
             return;
         };
         let route = StreamRoute::clone(route);
         let mut scratch = HeaderScratch::default();
         let mut side = ResponseSide::new(self, stream, &core.clock);
-        route.header_levels().apply_response(&mut side, &mut scratch);
+        route
+            .header_levels()
+            .apply_response(&mut side, &mut scratch);
     }
 
     /// Finishes an upstream's response head; it is left in the worker's head buffer.
@@ -86,7 +119,7 @@ impl ServerConnection {
         }
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
-            headers.append(b"via", via.as_bytes());
+            headers.append(b"via", b", ", via.as_bytes());
         }
         if !headers.has(KnownHeader::Date) {
             let date = core.http.date(&core.clock);
@@ -130,19 +163,32 @@ impl ServerConnection {
             self.draining = true;
         }
         if !stream.request.complete && !stream.response.tunnel {
-            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
+            self.hcm
+                .stats
+                .inc(stat::DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
             self.draining = true;
         }
     }
 
     /// Status line, headers and framing, as Envoy's HTTP/1 encoder decides about them.
-    fn write_head(&mut self, stream: &mut Stream, framing: ResponseFraming, ends: bool, out: &mut Vec<u8>) {
+    fn write_head(
+        &mut self,
+        stream: &mut Stream,
+        framing: ResponseFraming,
+        ends: bool,
+        out: &mut Vec<u8>,
+    ) {
         let response = &mut stream.response;
         let request = &stream.request;
         let old_client = request.version == Version::Http10 && self.hcm.limits.accept_http_10;
-        let version = if old_client { Version::Http10 } else { Version::Http11 };
+        let version = if old_client {
+            Version::Http10
+        } else {
+            Version::Http11
+        };
         let has_length = response.headers.has(KnownHeader::ContentLength);
         let bodiless_status = matches!(response.status, 100..=199 | 204);
+        let no_length = bodiless_status || response.status == 304;
         if bodiless_status && has_length {
             response.headers.remove_known(KnownHeader::ContentLength);
         }
@@ -150,15 +196,19 @@ impl ServerConnection {
         let mut framing_line: &[u8] = b"";
         response.mode = match framing {
             ResponseFraming::Chunked if has_length || old_client => BodyMode::Payload,
-            ResponseFraming::Length(_) | ResponseFraming::UntilClose if !has_length && !ends => BodyMode::Chunk,
+            ResponseFraming::Length(_) | ResponseFraming::UntilClose if !has_length && !ends => {
+                BodyMode::Chunk
+            }
             _ => BodyMode::Raw,
         };
-        if has_length || response.tunnel || bodiless_status {
+        if old_client && !has_length {
+            self.draining = true;
+        }
+        if has_length || response.tunnel || no_length {
         } else if ends && request.method != Method::Head {
             framing_line = b"content-length: 0\r\n";
         } else if old_client {
             response.mode = BodyMode::Payload;
-            self.draining = true;
         } else {
             framing_line = b"transfer-encoding: chunked\r\n";
         }

@@ -18,7 +18,7 @@ use super::local_reply::Reply;
 use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
-use super::stream::{Stream, StreamRoute, Upstream};
+use super::stream::{Attached, Stream, StreamRoute, Upstream};
 use super::{ServerConnection, upgrade};
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
 use crate::conn::Conn;
@@ -27,12 +27,25 @@ use crate::worker::{Core, Worker};
 
 impl ServerConnection {
     /// A request's head (and maybe some body) is here: prepares, routes and forwards or answers it.
-    pub(super) fn start(&mut self, mut stream: Box<Stream>, worker: &mut Worker, body: &[u8]) {
+    pub(super) fn start(
+        &mut self,
+        mut stream: Box<Stream>,
+        worker: &mut Worker,
+        body: Attached<'_>,
+    ) {
         let hcm = Rc::clone(&self.hcm);
-        match request::prepare(&mut stream.request, &hcm, &self.downstream.info, &mut worker.core) {
+        match request::prepare(
+            &mut stream.request,
+            &hcm,
+            &self.downstream.info,
+            &mut worker.core,
+        ) {
             Ok(client) => stream.client = Some(client),
             Err(refused) => {
-                let reply = Reply { location: refused.location, ..Reply::new(refused.status, b"", refused.details) };
+                let reply = Reply {
+                    location: refused.location,
+                    ..Reply::new(refused.status, b"", refused.details)
+                };
                 self.count_refusal(refused.details);
                 self.reply(&mut stream, worker, reply);
                 return self.settle(stream, worker);
@@ -61,14 +74,20 @@ impl ServerConnection {
 
     fn find_route(&self, stream: &mut Stream, core: &Core) {
         let snapshot = &core.snapshot;
-        let Some(routes) = self.hcm.routes(snapshot) else { return };
+        let Some(routes) = self.hcm.routes(snapshot) else {
+            return;
+        };
         if !stream.request.internal {
             for name in &routes.config.internal_only_headers {
                 stream.request.headers.remove(name.as_bytes());
             }
         }
         let random = stream.random;
-        let Some(Routed { virtual_host, route }) = routes.find(&stream.request, random, snapshot.runtime()) else {
+        let Some(Routed {
+            virtual_host,
+            route,
+        }) = routes.find(&stream.request, random, snapshot.runtime())
+        else {
             return;
         };
         stream.route = Some(StreamRoute {
@@ -81,7 +100,12 @@ impl ServerConnection {
     }
 
     /// Runs the filters from where the stream stands; the router comes last. `body`: what was received with the head.
-    pub(super) fn run_filters(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+    pub(super) fn run_filters(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        body: Attached<'_>,
+    ) {
         let hcm = Rc::clone(&self.hcm);
         while let Some(filter) = hcm.filters.get(stream.next_filter) {
             stream.next_filter += 1;
@@ -98,7 +122,11 @@ impl ServerConnection {
                 Verdict::Continue => {}
                 Verdict::Answered => return,
                 Verdict::Wait => {
-                    stream.request.pending.push(&mut worker.core.segments, body);
+                    stream.attach(body, worker.core.now());
+                    stream
+                        .request
+                        .pending
+                        .push(&mut worker.core.segments, body.bytes);
                     return;
                 }
             }
@@ -106,7 +134,7 @@ impl ServerConnection {
     }
 
     /// The router filter.
-    fn forward(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+    fn forward(&mut self, stream: &mut Stream, worker: &mut Worker, body: Attached<'_>) {
         self.hcm.stats.inc(stat::RQ_TOTAL);
         let Some(route) = &stream.route else {
             self.hcm.stats.inc(stat::NO_ROUTE);
@@ -127,7 +155,10 @@ impl ServerConnection {
                 let mut location = Vec::new();
                 redirect.location(&stream.request, &mut location);
                 let status = redirect.status();
-                let reply = Reply { location: Some(location), ..Reply::new(status, b"", "direct_response") };
+                let reply = Reply {
+                    location: Some(location),
+                    ..Reply::new(status, b"", "direct_response")
+                };
                 return self.reply(stream, worker, reply);
             }
             CompiledAction::NonForwarding => {
@@ -154,7 +185,9 @@ impl ServerConnection {
         if stream.cluster.is_some() {
             return;
         }
-        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else { return };
+        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
+            return;
+        };
         let id = match forward.pick(stream.random).target {
             ClusterTarget::Cluster(cluster) => Some(cluster.id()),
             ClusterTarget::Header(name) => stream
@@ -170,14 +203,22 @@ impl ServerConnection {
     /// Everything that the route and the router say about the request's head.
     fn finish_request_head(&mut self, stream: &mut Stream, worker: &mut Worker) {
         self.set_timeouts(stream);
-        if let Some(route) = stream.route.as_ref().filter(|route| route.header_levels().has_request_changes()) {
+        if let Some(route) = stream
+            .route
+            .as_ref()
+            .filter(|route| route.header_levels().has_request_changes())
+        {
             let route = StreamRoute::clone(route);
             let mut scratch = HeaderScratch::default();
             let mut side = RequestSide::new(self, stream, &worker.core.clock);
             route.header_levels().apply_request(&mut side, &mut scratch);
         }
-        let Some(route) = stream.route.take() else { return };
-        let weighted_host = route.weighted().and_then(|entry| entry.host_rewrite_literal.clone());
+        let Some(route) = stream.route.take() else {
+            return;
+        };
+        let weighted_host = route
+            .weighted()
+            .and_then(|entry| entry.host_rewrite_literal.clone());
         if let Some(forward) = route.forward() {
             let value = &mut worker.core.http.value;
             value.clear();
@@ -188,31 +229,51 @@ impl ServerConnection {
                     CompiledHostRewrite::None | CompiledHostRewrite::Auto => {}
                     CompiledHostRewrite::Literal(host) => value.extend_from_slice(host.as_bytes()),
                     CompiledHostRewrite::Header(name) => {
-                        value.extend_from_slice(stream.request.header_named(name).unwrap_or_default());
+                        value.extend_from_slice(
+                            stream.request.header_named(name).unwrap_or_default(),
+                        );
                     }
-                    CompiledHostRewrite::PathRegex(rewrite) => rewrite.apply(stream.request.path_bytes(), value),
+                    CompiledHostRewrite::PathRegex(rewrite) => {
+                        rewrite.apply(stream.request.path_bytes(), value);
+                    }
                 }
             }
             if !value.is_empty() {
                 rewrite_host(stream, value, forward.config.append_x_forwarded_host);
             }
             value.clear();
-            if forward.path_rewrite.apply(stream.request.path_bytes(), value) && value != stream.request.path_bytes() {
+            if forward
+                .path_rewrite
+                .apply(stream.request.path_bytes(), value)
+                && value != stream.request.path_bytes()
+            {
                 if !self.hcm.suppress_envoy_headers {
                     let old = stream.request.path_bytes().to_vec();
-                    stream.request.headers.set_known(KnownHeader::XEnvoyOriginalPath, &old);
+                    stream
+                        .request
+                        .headers
+                        .set_known(KnownHeader::XEnvoyOriginalPath, &old);
                 }
                 stream.request.path = stream.request.headers.keep(value);
             }
         }
         if route.virtual_host.config.include_request_attempt_count {
-            stream.request.headers.set_known(KnownHeader::XEnvoyAttemptCount, b"1");
+            stream
+                .request
+                .headers
+                .set_known(KnownHeader::XEnvoyAttemptCount, b"1");
         }
         stream.route = Some(route);
     }
 
     /// Picks a host and a connection.
-    fn send_upstream(&mut self, stream: &mut Stream, worker: &mut Worker, cluster: &Rc<ClusterRuntime>, body: &[u8]) {
+    fn send_upstream(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        cluster: &Rc<ClusterRuntime>,
+        body: Attached<'_>,
+    ) {
         let info = &self.downstream.info;
         let context = LbContext {
             original_dst: info.local_restored.then_some(info.local),
@@ -225,7 +286,11 @@ impl ServerConnection {
         let Some(host) = cluster.choose_host(&mut worker.core.rng, now, &context) else {
             cluster.stats.inc(cluster_stat::UPSTREAM_CX_NONE_HEALTHY);
             stream.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
-            return self.reply_upstream(stream, worker, Reply::new(503, b"no healthy upstream", "no_healthy_upstream"));
+            return self.reply_upstream(
+                stream,
+                worker,
+                Reply::new(503, b"no healthy upstream", "no_healthy_upstream"),
+            );
         };
         let forward = stream.route.as_ref().and_then(StreamRoute::forward);
         let priority = forward.map_or(RoutingPriority::Default, |forward| forward.config.priority);
@@ -241,15 +306,20 @@ impl ServerConnection {
             Acquired::Ready(key) => {
                 stream.host = Some(Rc::clone(&host));
                 stream.upstream = Upstream::Active(key);
+                stream.attach(body, now);
                 if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {
-                    self.send_request(stream, &mut worker.core, &mut up, &host, body);
+                    self.send_request(stream, &mut worker.core, &mut up, &host, body.bytes);
                     worker.conns.put(key, Conn::Upstream(up));
                 }
             }
             Acquired::Queued(pool) => {
                 stream.upstream = Upstream::Pending(pool);
                 stream.pending_host = Some(host);
-                stream.request.pending.push(&mut worker.core.segments, body);
+                stream.attach(body, now);
+                stream
+                    .request
+                    .pending
+                    .push(&mut worker.core.segments, body.bytes);
                 if stream.request.complete {
                     self.request_sent(stream, now);
                 }
@@ -259,21 +329,39 @@ impl ServerConnection {
     }
 
     /// `drop_overloads` of the cluster's endpoints.
-    fn drops_overload(&mut self, stream: &mut Stream, worker: &mut Worker, cluster: &Rc<ClusterRuntime>) -> bool {
+    fn drops_overload(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        cluster: &Rc<ClusterRuntime>,
+    ) -> bool {
         let endpoints = cluster.endpoints();
         if endpoints.drop_overloads.is_empty()
-            || !endpoints.drop_overloads.iter().any(|(_, share)| share.hits(worker.core.rng.next_u64()))
+            || !endpoints
+                .drop_overloads
+                .iter()
+                .any(|(_, share)| share.hits(worker.core.rng.next_u64()))
         {
             return false;
         }
         stream.flags.insert(ResponseFlags::DROP_OVERLOAD);
-        self.reply_upstream(stream, worker, Reply::new(503, b"drop overload", "drop_overload"));
+        self.reply_upstream(
+            stream,
+            worker,
+            Reply::new(503, b"drop overload", "drop_overload"),
+        );
         true
     }
 
     /// A connection has become free for a request that waited. `false`: the request is gone.
-    pub(crate) fn on_connection_ready(&mut self, worker: &mut Worker, up: &mut ClientConnection) -> bool {
-        let Some(mut stream) = self.stream.take() else { return false };
+    pub(crate) fn on_connection_ready(
+        &mut self,
+        worker: &mut Worker,
+        up: &mut ClientConnection,
+    ) -> bool {
+        let Some(mut stream) = self.stream.take() else {
+            return false;
+        };
         let Some(host) = stream.pending_host.take() else {
             self.stream = Some(stream);
             return false;
@@ -301,12 +389,17 @@ impl ServerConnection {
                 .as_ref()
                 .and_then(StreamRoute::forward)
                 .map_or(RoutingPriority::Default, |forward| forward.config.priority);
-            stream.active = Some(ActiveRequest::new(Rc::clone(cluster), Rc::clone(host), priority));
+            stream.active = Some(ActiveRequest::new(
+                Rc::clone(cluster),
+                Rc::clone(host),
+                priority,
+            ));
         }
         up.begin(self.key);
         stream.upstream_connection_id = Some(up.id());
         stream.times.connect_begin = Some(up.connect_begin);
         stream.times.connect_end = up.connect_end;
+        stream.upstream_local = up.local_address();
         stream.times.upstream_tx_begin = Some(now);
         let mut head = std::mem::take(&mut core.http.head);
         head.clear();
@@ -345,13 +438,26 @@ impl ServerConnection {
     }
 
     /// The pool could not provide a connection.
-    pub(crate) fn on_pool_failure(&mut self, worker: &mut Worker, host: &Rc<HostRuntime>, failure: PoolFailure) {
-        let Some(mut stream) = self.stream.take() else { return };
+    pub(crate) fn on_pool_failure(
+        &mut self,
+        worker: &mut Worker,
+        host: &Rc<HostRuntime>,
+        failure: PoolFailure,
+    ) {
+        let Some(mut stream) = self.stream.take() else {
+            return;
+        };
         self.pool_failed(&mut stream, worker, host, failure);
         self.settle(stream, worker);
     }
 
-    fn pool_failed(&mut self, stream: &mut Stream, worker: &mut Worker, host: &Rc<HostRuntime>, failure: PoolFailure) {
+    fn pool_failed(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        host: &Rc<HostRuntime>,
+        failure: PoolFailure,
+    ) {
         stream.upstream = Upstream::None;
         stream.pending_host = None;
         if failure != PoolFailure::Overflow {
@@ -361,11 +467,18 @@ impl ServerConnection {
     }
 
     fn set_timeouts(&self, stream: &mut Stream) {
-        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else { return };
+        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
+            return;
+        };
         let request = &mut stream.request;
         let mut timeout = forward.config.timeout;
-        if request.grpc && let Some(cap) = grpc_cap(forward) {
-            let asked = request.headers.known(KnownHeader::GrpcTimeout).and_then(grpc_timeout);
+        if request.grpc
+            && let Some(cap) = grpc_cap(forward)
+        {
+            let asked = request
+                .headers
+                .known(KnownHeader::GrpcTimeout)
+                .and_then(grpc_timeout);
             timeout = match (asked, cap) {
                 (None, _) => None,
                 (Some(asked), None) => Some(asked),
@@ -373,10 +486,18 @@ impl ServerConnection {
             };
         }
         if self.hcm.respect_expected_rq_timeout
-            && let Some(expected) = millis(request.headers.known(KnownHeader::XEnvoyExpectedRqTimeoutMs))
+            && let Some(expected) = millis(
+                request
+                    .headers
+                    .known(KnownHeader::XEnvoyExpectedRqTimeoutMs),
+            )
         {
             timeout = expected;
-        } else if let Some(asked) = millis(request.headers.known(KnownHeader::XEnvoyUpstreamRqTimeoutMs)) {
+        } else if let Some(asked) = millis(
+            request
+                .headers
+                .known(KnownHeader::XEnvoyUpstreamRqTimeoutMs),
+        ) {
             timeout = asked;
         }
         for known in [
@@ -396,7 +517,9 @@ impl ServerConnection {
         {
             let mut buffer = itoa::Buffer::new();
             let text = buffer.format(timeout.as_millis() as u64);
-            request.headers.set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
+            request
+                .headers
+                .set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
         }
         stream.deadlines.response_timeout = if request.upgrade { None } else { timeout };
     }
@@ -405,14 +528,21 @@ impl ServerConnection {
 /// The head as it goes to the upstream.
 fn write_head(stream: &Stream, out: &mut Vec<u8>) {
     let request = &stream.request;
-    let path = if request.method == Method::Connect { request.authority_bytes() } else { request.path_bytes() };
+    let path = if request.method == Method::Connect {
+        request.authority_bytes()
+    } else {
+        request.path_bytes()
+    };
     encode::request_line(out, request.method_bytes(), path);
     request.headers.write(out);
     if request.chunked {
         encode::transfer_encoding_chunked(out);
     } else if request.complete
         && !request.headers.has(KnownHeader::ContentLength)
-        && !matches!(request.method, Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect)
+        && !matches!(
+            request.method,
+            Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect
+        )
     {
         out.extend_from_slice(b"content-length: 0\r\n");
     }
@@ -426,7 +556,7 @@ fn rewrite_host(stream: &mut Stream, host: &[u8], append_x_forwarded_host: bool)
     }
     let headers = &mut stream.request.headers;
     if append_x_forwarded_host {
-        headers.append(b"x-forwarded-host", &old);
+        headers.append(b"x-forwarded-host", b",", &old);
     }
     headers.set_known(KnownHeader::XEnvoyOriginalHost, &old);
     headers.set_known(KnownHeader::Host, host);
@@ -434,15 +564,24 @@ fn rewrite_host(stream: &mut Stream, host: &[u8], append_x_forwarded_host: bool)
 
 /// The address that a request names for an ORIGINAL_DST cluster, if the cluster reads it.
 fn original_dst_header(cluster: &ClusterRuntime, stream: &Stream) -> Option<std::net::SocketAddr> {
-    let tidegate_model::cluster::Discovery::OriginalDst(config) = &cluster.config.discovery else { return None };
+    let tidegate_model::cluster::Discovery::OriginalDst(config) = &cluster.config.discovery else {
+        return None;
+    };
     if !config.use_http_header {
         return None;
     }
-    let name = config.http_header_name.as_deref().unwrap_or("x-envoy-original-dst-host");
-    std::str::from_utf8(stream.request.headers.get(name.as_bytes())?).ok()?.parse().ok()
+    let name = config
+        .http_header_name
+        .as_deref()
+        .unwrap_or("x-envoy-original-dst-host");
+    std::str::from_utf8(stream.request.headers.get(name.as_bytes())?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// What caps `grpc-timeout`; `None`: the header is not looked at.
+#[expect(clippy::option_option, reason = "absent, without limit, or a limit")]
 fn grpc_cap(forward: &tidegate_snapshot::routes::CompiledForward) -> Option<Option<Duration>> {
     if let Some(max) = &forward.config.max_stream_duration
         && let Some(cap) = max.grpc_timeout_header_max
@@ -468,6 +607,7 @@ fn grpc_timeout(value: &[u8]) -> Option<Duration> {
 }
 
 /// A number of milliseconds in a header: `Some(None)` for 0, which means no timeout.
+#[expect(clippy::option_option, reason = "absent, no timeout, or a timeout")]
 fn millis(value: Option<&[u8]>) -> Option<Option<Duration>> {
     let millis: u64 = std::str::from_utf8(value?).ok()?.parse().ok()?;
     Some((millis > 0).then(|| Duration::from_millis(millis)))

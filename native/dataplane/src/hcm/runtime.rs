@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tidegate_codec::h1::{Limits, UnderscoreAction};
 use tidegate_model::hcm::{
-    HeadersWithUnderscoresAction, HttpConnectionManager, HttpFilterKind, ServerHeaderTransformation, UpgradeConfig,
+    HeadersWithUnderscoresAction, HttpConnectionManager, HttpFilterKind,
+    ServerHeaderTransformation, UpgradeConfig,
 };
 use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
@@ -51,25 +52,32 @@ pub(crate) struct HcmRuntime {
 
 /// Keeps the groups alive as long as somebody counts in them.
 struct Groups {
-    _manager: Group<http::ConnectionManager>,
-    _listener: Group<listener_http::ListenerHttp>,
-    _cors: Group<cors::Cors>,
-    _fault: Group<fault::Fault>,
-    _http1: Group<http1::Http1>,
+    manager: Group<http::ConnectionManager>,
+    listener: Group<listener_http::ListenerHttp>,
+    cors: Group<cors::Cors>,
+    fault: Group<fault::Fault>,
+    http1: Group<http1::Http1>,
 }
 
 impl HcmRuntime {
     /// `None`: the chain's filter is no connection manager.
-    pub(crate) fn new(core: &Core, chain: &Arc<Chain>, listener: &Rc<ListenerRuntime>) -> Option<Self> {
+    pub(crate) fn new(
+        core: &Core,
+        chain: &Arc<Chain>,
+        listener: &Rc<ListenerRuntime>,
+    ) -> Option<Self> {
         let compiled = http_of(chain)?;
         let config = &compiled.config;
         let prefix = &config.stat_prefix;
         let groups = Groups {
-            _manager: core.group(&format!("http.{prefix}.")),
-            _listener: core.group(&format!("listener.{}.http.{prefix}.", listener.compiled.config.stat_prefix)),
-            _cors: core.group(&format!("http.{prefix}.cors.")),
-            _fault: core.group(&format!("http.{prefix}.fault.")),
-            _http1: core.group("http1."),
+            manager: core.group(&format!("http.{prefix}.")),
+            listener: core.group(&format!(
+                "listener.{}.http.{prefix}.",
+                listener.compiled.config.stat_prefix
+            )),
+            cors: core.group(&format!("http.{prefix}.cors.")),
+            fault: core.group(&format!("http.{prefix}.fault.")),
+            http1: core.group("http1."),
         };
         let mut suppress_envoy_headers = config.suppress_envoy_headers;
         let mut respect_expected_rq_timeout = false;
@@ -105,11 +113,11 @@ impl HcmRuntime {
                 over_tls: true,
             },
             filters,
-            stats: groups._manager.local(core.id),
-            listener_stats: groups._listener.local(core.id),
-            cors_stats: groups._cors.local(core.id),
-            fault_stats: groups._fault.local(core.id),
-            http1_stats: groups._http1.local(core.id),
+            stats: groups.manager.local(core.id),
+            listener_stats: groups.listener.local(core.id),
+            cors_stats: groups.cors.local(core.id),
+            fault_stats: groups.fault.local(core.id),
+            http1_stats: groups.http1.local(core.id),
             server: match config.server_header_transformation {
                 ServerHeaderTransformation::PassThrough => None,
                 _ => Some(Arc::clone(&config.server_name)),
@@ -138,11 +146,20 @@ impl HcmRuntime {
 
     /// Whether requests may upgrade to this protocol; what the route says goes before what the manager says.
     pub(crate) fn allows_upgrade(&self, protocol: &[u8], of_route: &[UpgradeConfig]) -> bool {
-        let named = |config: &&UpgradeConfig| config.upgrade_type.as_bytes().eq_ignore_ascii_case(protocol);
+        let named = |config: &&UpgradeConfig| {
+            config
+                .upgrade_type
+                .as_bytes()
+                .eq_ignore_ascii_case(protocol)
+        };
         if let Some(config) = of_route.iter().find(named) {
             return config.enabled;
         }
-        self.config.upgrade_configs.iter().find(named).is_some_and(|config| config.enabled)
+        self.config
+            .upgrade_configs
+            .iter()
+            .find(named)
+            .is_some_and(|config| config.enabled)
     }
 }
 

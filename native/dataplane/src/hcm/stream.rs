@@ -17,7 +17,8 @@ use tidegate_snapshot::per_filter::PerFilterLevels;
 use tidegate_snapshot::routes::action::CompiledWeightedCluster;
 use tidegate_snapshot::routes::{CompiledAction, CompiledForward, CompiledRoute};
 use tidegate_snapshot::{
-    CompiledRoutes, CompiledVirtualHost, HeaderEdit, HeaderLevels, HeaderName, RequestView, ResponseFlags, WellKnown,
+    CompiledRoutes, CompiledVirtualHost, HeaderEdit, HeaderLevels, HeaderName, RequestView,
+    ResponseFlags, WellKnown,
 };
 
 use super::headers::HeaderList;
@@ -102,7 +103,9 @@ impl Request {
             Some(WellKnown::Method) => self.method_bytes(),
             Some(WellKnown::Path) if self.path.is_empty() => return None,
             Some(WellKnown::Path) => self.path_bytes(),
-            Some(WellKnown::Authority | WellKnown::Host) => return self.headers.known(KnownHeader::Host),
+            Some(WellKnown::Authority | WellKnown::Host) => {
+                return self.headers.known(KnownHeader::Host);
+            }
             Some(WellKnown::Scheme) => self.headers.text(self.scheme),
             _ if name.is_pseudo() => return None,
             _ => return self.headers.get(name.as_bytes()),
@@ -141,6 +144,16 @@ impl RequestView for Request {
             each(value);
         }
     }
+}
+
+/// The part of a request's body that was received together with the head.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Attached<'b> {
+    /// Framed as it will be sent.
+    pub(crate) bytes: &'b [u8],
+    pub(crate) payload: u64,
+    /// It is the whole body.
+    pub(crate) last: bool,
 }
 
 /// How the response's body goes downstream.
@@ -291,6 +304,8 @@ pub(crate) struct Stream {
     pub(crate) next_filter: usize,
     /// The CORS filter has to annotate the response.
     pub(crate) cors: bool,
+    /// The response's `content-length` speaks of a body that is not passed on.
+    pub(crate) drop_length: bool,
     /// The upstream connection has more to send than it should hold.
     pub(crate) request_held: bool,
     /// How the request is to be aborted when its delay is over.
@@ -302,6 +317,16 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Takes note of the body that came with the head. Not before the request is on its way (or made to wait): as in
+    /// Envoy, an answer at sight of the head comes before the request is complete.
+    pub(crate) fn attach(&mut self, attached: Attached<'_>, now: Moment) {
+        self.request.bytes += attached.payload;
+        if attached.last {
+            self.request.complete = true;
+            self.times.request_end = Some(now);
+        }
+    }
+
     /// Ready for the next request; buffers keep their memory.
     pub(crate) fn reset(&mut self) {
         let mut request_headers = std::mem::take(&mut self.request.headers);
@@ -329,8 +354,10 @@ impl HeaderEdit for Request {
     fn append(&mut self, name: &HeaderName, value: &[u8]) {
         match name.known() {
             _ if name.is_pseudo() || name.known() == Some(WellKnown::Host) => self.set(name, value),
-            Some(WellKnown::ForwardedFor | WellKnown::Via | WellKnown::UserAgent | WellKnown::Accept) => {
-                self.headers.append(name.as_bytes(), value);
+            Some(
+                WellKnown::ForwardedFor | WellKnown::Via | WellKnown::UserAgent | WellKnown::Accept,
+            ) => {
+                self.headers.append(name.as_bytes(), b",", value);
             }
             _ => self.headers.add(name.as_bytes(), value),
         }
@@ -338,7 +365,9 @@ impl HeaderEdit for Request {
 
     fn set(&mut self, name: &HeaderName, value: &[u8]) {
         match name.known() {
-            Some(WellKnown::Authority | WellKnown::Host) => self.headers.set_known(KnownHeader::Host, value),
+            Some(WellKnown::Authority | WellKnown::Host) => {
+                self.headers.set_known(KnownHeader::Host, value);
+            }
             Some(WellKnown::Path) => self.path = self.headers.keep(value),
             Some(WellKnown::Method) => self.method_text = self.headers.keep(value),
             Some(WellKnown::Scheme) => self.scheme = self.headers.keep(value),
@@ -363,7 +392,10 @@ impl HeaderEdit for Response {
 
     fn set(&mut self, name: &HeaderName, value: &[u8]) {
         if name.known() == Some(WellKnown::Status) {
-            if let Some(status) = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()) {
+            if let Some(status) = std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse().ok())
+            {
                 self.status = status;
             }
         } else if !name.is_pseudo() {

@@ -16,7 +16,9 @@ use crate::worker::{Core, Worker};
 
 impl Stream {
     fn idle_deadline(&self) -> Option<Moment> {
-        self.deadlines.idle_timeout.map(|timeout| self.deadlines.active_at + timeout)
+        self.deadlines
+            .idle_timeout
+            .map(|timeout| self.deadlines.active_at + timeout)
     }
 
     fn next_deadline(&self) -> Option<Moment> {
@@ -43,12 +45,20 @@ impl ServerConnection {
     fn next_deadline(&self) -> Option<Moment> {
         let of_phase = match (&self.phase, &self.stream) {
             (Phase::Open, Some(stream)) => stream.next_deadline(),
-            (Phase::Open, None) => match (self.head_since, self.hcm.config.request_headers_timeout) {
+            (Phase::Open, None) => match (self.head_since, self.hcm.config.request_headers_timeout)
+            {
                 (Some(since), timeout) => earliest(
                     timeout.map(|timeout| since + timeout),
-                    self.hcm.config.stream_idle_timeout.map(|timeout| since + timeout),
+                    self.hcm
+                        .config
+                        .stream_idle_timeout
+                        .map(|timeout| since + timeout),
                 ),
-                (None, _) => self.hcm.config.idle_timeout.map(|timeout| self.idle_since + timeout),
+                (None, _) => self
+                    .hcm
+                    .config
+                    .idle_timeout
+                    .map(|timeout| self.idle_since + timeout),
             },
             _ => self.linger_until,
         };
@@ -58,31 +68,51 @@ impl ServerConnection {
     /// Brings the timer in line with the earliest deadline.
     pub(super) fn arm(&mut self, core: &mut Core) {
         match self.next_deadline() {
-            Some(deadline) => self.timer.set(&mut core.timers, deadline, TimerKey { key: self.key, kind: 0 }),
+            Some(deadline) => self.timer.set(
+                &mut core.timers,
+                deadline,
+                TimerKey {
+                    key: self.key,
+                    kind: 0,
+                },
+            ),
             None => self.timer.clear(),
         }
     }
 
     pub(super) fn on_timer(&mut self, worker: &mut Worker) {
         let now = worker.core.now();
-        if !self.timer.fired(&mut worker.core.timers, now, TimerKey { key: self.key, kind: 0 }) {
+        if !self.timer.fired(
+            &mut worker.core.timers,
+            now,
+            TimerKey {
+                key: self.key,
+                kind: 0,
+            },
+        ) {
             return;
         }
         let due = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
         if due(self.max_duration) {
-            self.max_duration = None;
-            self.hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_DURATION_REACHED);
-            self.draining = true;
-            if self.stream.is_none() {
-                self.max_duration = Some(now + self.hcm.config.drain_timeout);
-                self.drain_idle(worker);
+            if self.draining && self.stream.is_none() {
+                self.phase = Phase::Flushing { linger: true };
+            } else {
+                // What comes within the drain time is still served.
+                self.hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_DURATION_REACHED);
             }
+            self.draining = true;
+            self.max_duration = self
+                .stream
+                .is_none()
+                .then(|| now + self.hcm.config.drain_timeout);
         }
         match self.phase {
             Phase::Open => {}
             Phase::Flushing { .. } | Phase::Lingering => {
                 if due(self.linger_until) {
-                    self.hcm.stats.inc(stat::DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT);
+                    self.hcm
+                        .stats
+                        .inc(stat::DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT);
                     self.phase = Phase::Closed;
                 }
                 return;
@@ -95,30 +125,38 @@ impl ServerConnection {
         }
     }
 
-    fn drain_idle(&mut self, worker: &mut Worker) {
-        if self.input.is_empty() && self.head_since.is_none() {
-            self.phase = Phase::Flushing { linger: true };
-            self.linger_until = Some(worker.core.now() + self.hcm.config.drain_timeout);
-        }
-    }
-
     fn on_idle_timer(&mut self, worker: &mut Worker, now: Moment) {
         let due = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
         let Some(since) = self.head_since else {
-            if due(self.hcm.config.idle_timeout.map(|timeout| self.idle_since + timeout)) {
+            if due(self
+                .hcm
+                .config
+                .idle_timeout
+                .map(|timeout| self.idle_since + timeout))
+            {
                 self.hcm.stats.inc(stat::DOWNSTREAM_CX_IDLE_TIMEOUT);
                 self.phase = Phase::Flushing { linger: false };
             }
             return;
         };
-        if due(self.hcm.config.request_headers_timeout.map(|timeout| since + timeout)) {
+        if due(self
+            .hcm
+            .config
+            .request_headers_timeout
+            .map(|timeout| since + timeout))
+        {
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_HEADER_TIMEOUT);
             self.reply_to_partial_head(
                 worker,
                 Reply::new(408, b"request header timeout", "request_header_timeout"),
                 ResponseFlags::NONE,
             );
-        } else if due(self.hcm.config.stream_idle_timeout.map(|timeout| since + timeout)) {
+        } else if due(self
+            .hcm
+            .config
+            .stream_idle_timeout
+            .map(|timeout| since + timeout))
+        {
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_IDLE_TIMEOUT);
             self.reply_to_partial_head(
                 worker,
@@ -128,7 +166,12 @@ impl ServerConnection {
         }
     }
 
-    fn reply_to_partial_head(&mut self, worker: &mut Worker, reply: Reply<'_>, flags: ResponseFlags) {
+    fn reply_to_partial_head(
+        &mut self,
+        worker: &mut Worker,
+        reply: Reply<'_>,
+        flags: ResponseFlags,
+    ) {
         let mut stream = self.open_stream(&mut worker.core);
         stream.times.start = self.head_since.take().unwrap_or(worker.core.now());
         stream.flags.insert(flags);
@@ -152,19 +195,39 @@ impl ServerConnection {
             if let Some(host) = &stream.host {
                 host.state.count(|cells| &cells.rq_timeout);
             }
-            self.reply_upstream(&mut stream, worker, Reply::new(504, b"upstream request timeout", "response_timeout"));
+            self.reply_upstream(
+                &mut stream,
+                worker,
+                Reply::new(504, b"upstream request timeout", "response_timeout"),
+            );
         } else if due(stream.deadlines.max_duration) {
             stream.deadlines.max_duration = None;
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_MAX_DURATION_REACHED);
-            self.reply(&mut stream, worker, Reply::new(status, b"downstream duration timeout", "max_duration_timeout"));
+            self.reply(
+                &mut stream,
+                worker,
+                Reply::new(
+                    status,
+                    b"downstream duration timeout",
+                    "max_duration_timeout",
+                ),
+            );
         } else if due(stream.deadlines.request) && !stream.request.complete {
             stream.deadlines.request = None;
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_TIMEOUT);
-            self.reply(&mut stream, worker, Reply::new(status, b"request timeout", "request_overall_timeout"));
+            self.reply(
+                &mut stream,
+                worker,
+                Reply::new(status, b"request timeout", "request_overall_timeout"),
+            );
         } else if due(stream.idle_deadline()) {
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_IDLE_TIMEOUT);
             stream.flags.insert(ResponseFlags::STREAM_IDLE_TIMEOUT);
-            self.reply(&mut stream, worker, Reply::new(status, b"stream timeout", "stream_idle_timeout"));
+            self.reply(
+                &mut stream,
+                worker,
+                Reply::new(status, b"stream timeout", "stream_idle_timeout"),
+            );
         }
         self.settle(stream, worker);
     }

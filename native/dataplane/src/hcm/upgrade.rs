@@ -1,9 +1,11 @@
 //! After 101: both directions are passed on as they come, until both ends have closed.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use tidegate_codec::h1::{KnownHeader, ResponseFraming, ResponseHead};
 use tidegate_rt::ShutdownSide;
+use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::http as stat;
 
 use super::runtime::HcmRuntime;
@@ -16,7 +18,11 @@ use crate::worker::Worker;
 
 /// Whether route and connection manager let this request leave HTTP. Routes that answer themselves do not care.
 pub(super) fn is_allowed(hcm: &HcmRuntime, stream: &Stream) -> bool {
-    let protocol = stream.request.headers.known(KnownHeader::Upgrade).unwrap_or_default();
+    let protocol = stream
+        .request
+        .headers
+        .known(KnownHeader::Upgrade)
+        .unwrap_or_default();
     let of_route = stream
         .route
         .as_ref()
@@ -39,13 +45,30 @@ impl ServerConnection {
         let hcm = Rc::clone(&self.hcm);
         up.reading = Reading::Tunnel;
         up.reusable = false;
-        let protocol = worker.core.http.scratch.value(KnownHeader::Upgrade, bytes).map(<[u8]>::to_vec);
+        let value = |known| {
+            worker
+                .core
+                .http
+                .scratch
+                .value(known, bytes)
+                .map(<[u8]>::to_vec)
+        };
+        let (protocol, connection) = (value(KnownHeader::Upgrade), value(KnownHeader::Connection));
         response::receive(stream, &hcm, head, bytes, &worker.core);
-        stream.response.headers.remove_known(KnownHeader::XEnvoyUpstreamServiceTime);
+        stream
+            .response
+            .headers
+            .remove_known(KnownHeader::XEnvoyUpstreamServiceTime);
         if let Some(protocol) = protocol {
-            stream.response.headers.add_known(KnownHeader::Upgrade, &protocol);
+            stream
+                .response
+                .headers
+                .add_known(KnownHeader::Upgrade, &protocol);
         }
-        stream.response.headers.add_known(KnownHeader::Connection, b"upgrade");
+        stream.response.headers.add_known(
+            KnownHeader::Connection,
+            connection.as_deref().unwrap_or(b"upgrade"),
+        );
         if let Some(cluster) = &stream.cluster
             && hcm.dynamic_stats
         {
@@ -65,11 +88,18 @@ impl ServerConnection {
         stream.times.downstream_tx_begin = Some(worker.core.now());
         // Data that the client sent ahead of the answer waits in the socket.
         worker.core.nudge(self.key, super::NUDGE_READ);
-        Delivered::More { consumed: before + head.len as usize + rest.len() }
+        Delivered::More {
+            consumed: before + head.len as usize + rest.len(),
+        }
     }
 
     /// Bytes from the client: on their way at once, or kept while the upstream has not answered the upgrade.
-    pub(super) fn on_tunnel_input(&mut self, stream: &mut Stream, worker: &mut Worker, bytes: &[u8]) -> usize {
+    pub(super) fn on_tunnel_input(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        bytes: &[u8],
+    ) -> usize {
         stream.request.bytes += bytes.len() as u64;
         match stream.upstream {
             Upstream::Active(key) => {
@@ -80,22 +110,39 @@ impl ServerConnection {
                 }
                 stream.upstream_bytes_sent += bytes.len() as u64;
             }
-            _ => stream.request.pending.push(&mut worker.core.segments, bytes),
+            _ => stream
+                .request
+                .pending
+                .push(&mut worker.core.segments, bytes),
         }
         bytes.len()
     }
 
     /// Bytes from the upstream.
-    pub(super) fn on_tunnel_output(&mut self, stream: &mut Stream, worker: &mut Worker, bytes: &[u8]) -> Delivered {
+    pub(super) fn on_tunnel_output(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        bytes: &[u8],
+    ) -> Delivered {
         stream.response.bytes += bytes.len() as u64;
         self.write(&mut worker.core, &[bytes]);
-        Delivered::More { consumed: bytes.len() }
+        Delivered::More {
+            consumed: bytes.len(),
+        }
     }
 
     /// The client sends no more: the upstream is told, and may go on.
     pub(super) fn on_tunnel_eof(&mut self, worker: &mut Worker) {
-        let Some(mut stream) = self.stream.take() else { return };
+        let Some(mut stream) = self.stream.take() else {
+            return;
+        };
         stream.request.complete = true;
+        // Envoy, which knows no half-closed HTTP connections, ends here; the line in the log is the same.
+        stream
+            .flags
+            .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+        stream.details = Cow::Borrowed("downstream_remote_disconnect");
         stream.times.request_end = Some(worker.core.now());
         if let Upstream::Active(key) = stream.upstream
             && let Some(Conn::Upstream(up)) = worker.conns.get_mut(key)
@@ -107,9 +154,18 @@ impl ServerConnection {
 
     /// The upstream has closed: what it sent is flushed, then the client's connection ends.
     pub(super) fn on_tunnel_closed(&mut self, stream: &mut Stream, worker: &mut Worker) {
+        if !stream.request.complete {
+            stream
+                .flags
+                .insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+            stream.details =
+                Cow::Borrowed("upstream_reset_after_response_started{connection_termination}");
+        }
         stream.response.complete = true;
         stream.times.downstream_tx_end = Some(worker.core.now());
-        self.phase = Phase::Flushing { linger: !stream.request.complete };
+        self.phase = Phase::Flushing {
+            linger: !stream.request.complete,
+        };
         if self.out.is_empty() {
             let _ = self.downstream.socket.shutdown(ShutdownSide::Write);
         }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use tidegate_codec::h1::{BodyTracker, ResponseHead, TrailerPolicy, encode, parse_response};
+use tidegate_codec::h1::{
+    BodyTracker, KnownHeader, ResponseHead, TrailerPolicy, encode, parse_response,
+};
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::cluster as stat;
 
@@ -25,6 +27,11 @@ pub(crate) enum Delivered {
     Broken,
 }
 
+fn is_websocket(stream: &Stream) -> bool {
+    let protocol = stream.request.headers.known(KnownHeader::Upgrade);
+    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+}
+
 impl ServerConnection {
     /// Bytes of the response.
     pub(crate) fn on_upstream_data(
@@ -33,12 +40,15 @@ impl ServerConnection {
         up: &mut ClientConnection,
         bytes: &[u8],
     ) -> Delivered {
-        let Some(mut stream) = self.stream.take() else { return Delivered::Broken };
+        let Some(mut stream) = self.stream.take() else {
+            return Delivered::Broken;
+        };
         stream.deadlines.active_at = worker.core.now();
         let delivered = match up.reading {
             Reading::Head => self.on_response_head(&mut stream, worker, up, bytes),
             Reading::Body(mut body) => {
-                let delivered = self.on_response_body(&mut stream, worker, up, &mut body, bytes, false);
+                let delivered =
+                    self.on_response_body(&mut stream, worker, up, &mut body, bytes, false);
                 up.reading = Reading::Body(body);
                 delivered
             }
@@ -69,7 +79,12 @@ impl ServerConnection {
             }
             let now = worker.core.now();
             stream.times.upstream_rx_begin.get_or_insert(now);
-            let head = match parse_response(rest, stream.request.method, &mut worker.core.http.scratch, &up.limits) {
+            let head = match parse_response(
+                rest,
+                stream.request.method,
+                &mut worker.core.http.scratch,
+                &up.limits,
+            ) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Delivered::More { consumed: at },
                 Err(_) => {
@@ -89,17 +104,29 @@ impl ServerConnection {
                 continue;
             }
             stream.upstream_header_bytes_received = length as u64;
-            let trailers = if self.hcm.config.http1.enable_trailers { TrailerPolicy::Forward } else { TrailerPolicy::Drop };
+            let trailers = if self.hcm.config.http1.enable_trailers {
+                TrailerPolicy::Forward
+            } else {
+                TrailerPolicy::Drop
+            };
             let mut body = BodyTracker::response(head.framing, trailers, &up.limits);
             up.reusable = head.keep_alive;
+            if stream.request.upgrade && is_websocket(stream) {
+                return self.on_handshake_refused(stream, worker, &head, rest);
+            }
             let ends = body.is_finished();
             self.receive_head(stream, worker, &head, rest, ends);
             let rest = rest.get(length..).unwrap_or_default();
             let delivered = self.on_response_body(stream, worker, up, &mut body, rest, true);
             up.reading = Reading::Body(body);
             return match delivered {
-                Delivered::More { consumed } => Delivered::More { consumed: at + length + consumed },
-                Delivered::Done { consumed, reusable } => Delivered::Done { consumed: at + length + consumed, reusable },
+                Delivered::More { consumed } => Delivered::More {
+                    consumed: at + length + consumed,
+                },
+                Delivered::Done { consumed, reusable } => Delivered::Done {
+                    consumed: at + length + consumed,
+                    reusable,
+                },
                 Delivered::Broken => Delivered::Broken,
             };
         }
@@ -125,7 +152,8 @@ impl ServerConnection {
         let mut several = std::mem::take(&mut worker.core.http.body);
         let result = if stream.response.mode == BodyMode::Payload {
             several.clear();
-            body.feed_payload(bytes, |data| several.extend_from_slice(data), |_, _| {}).map(|fed| (several.as_slice(), fed))
+            body.feed_payload(bytes, |data| several.extend_from_slice(data), |_, _| {})
+                .map(|fed| (several.as_slice(), fed))
         } else {
             feed(body, bytes, &mut several)
         };
@@ -137,9 +165,14 @@ impl ServerConnection {
                 if finished {
                     self.response_done(stream, worker);
                     let whole = stream.request.complete;
-                    Delivered::Done { consumed: fed.consumed, reusable: up.reusable && whole }
+                    Delivered::Done {
+                        consumed: fed.consumed,
+                        reusable: up.reusable && whole,
+                    }
                 } else {
-                    Delivered::More { consumed: fed.consumed }
+                    Delivered::More {
+                        consumed: fed.consumed,
+                    }
                 }
             }
             Err(_) => {
@@ -156,7 +189,14 @@ impl ServerConnection {
     }
 
     /// Sends the prepared head, if it has not left, and body bytes in the response's mode.
-    fn write_response(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8], with_head: bool, last: bool) {
+    fn write_response(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        body: &[u8],
+        with_head: bool,
+        last: bool,
+    ) {
         let head = std::mem::take(&mut worker.core.http.head);
         let first: &[u8] = if with_head { &head } else { &[] };
         if stream.response.mode == BodyMode::Chunk {
@@ -196,7 +236,11 @@ impl ServerConnection {
                 let millis = now.since(since).as_millis() as u64;
                 cluster.stats.record(stat::UPSTREAM_RQ_TIME, millis);
                 cluster.stats.record(
-                    if stream.request.internal { stat::INTERNAL_UPSTREAM_RQ_TIME } else { stat::EXTERNAL_UPSTREAM_RQ_TIME },
+                    if stream.request.internal {
+                        stat::INTERNAL_UPSTREAM_RQ_TIME
+                    } else {
+                        stat::EXTERNAL_UPSTREAM_RQ_TIME
+                    },
                     millis,
                 );
             }
@@ -208,7 +252,9 @@ impl ServerConnection {
 
     /// The upstream has closed its connection, or the connection has failed.
     pub(crate) fn on_upstream_closed(&mut self, worker: &mut Worker, up: &ClientConnection) {
-        let Some(mut stream) = self.stream.take() else { return };
+        let Some(mut stream) = self.stream.take() else {
+            return;
+        };
         stream.upstream = Upstream::None;
         match up.reading {
             Reading::Body(BodyTracker::UntilClose) => {
@@ -222,7 +268,9 @@ impl ServerConnection {
             }
             Reading::Tunnel => self.on_tunnel_closed(&mut stream, worker),
             Reading::Head => {
-                stream.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+                stream
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
                 let reply = Reply {
                     details: Cow::Borrowed("upstream_reset_before_response_started{connection_termination}"),
                     ..Reply::new(
@@ -242,7 +290,11 @@ impl ServerConnection {
         stream.upstream = Upstream::None;
         stream.flags.insert(ResponseFlags::UPSTREAM_PROTOCOL_ERROR);
         if stream.response.started {
-            self.cut(stream, worker, "upstream_reset_after_response_started{protocol_error}");
+            self.cut(
+                stream,
+                worker,
+                "upstream_reset_after_response_started{protocol_error}",
+            );
             return;
         }
         let reply = Reply {
@@ -254,6 +306,25 @@ impl ServerConnection {
             )
         };
         self.reply_upstream(stream, worker, reply);
+    }
+
+    /// The upstream answers a websocket handshake with something else: its head is passed on, without a body.
+    fn on_handshake_refused(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        head: &ResponseHead,
+        bytes: &[u8],
+    ) -> Delivered {
+        stream.drop_length = true;
+        self.receive_head(stream, worker, head, bytes, true);
+        self.write_response(stream, worker, &[], true, true);
+        self.response_done(stream, worker);
+        stream.details = Cow::Borrowed("websocket_handshake_unsuccessful");
+        Delivered::Done {
+            consumed: bytes.len(),
+            reusable: false,
+        }
     }
 
     /// Takes over a final response's head: edits it and leaves it, ready to be sent, in the worker's head buffer.
@@ -269,7 +340,13 @@ impl ServerConnection {
         response::receive(stream, &hcm, head, bytes, &worker.core);
         if let Some(cluster) = &stream.cluster {
             if let Some(host) = &stream.host {
-                host.state.count(|cells| if head.status >= 500 { &cells.rq_error } else { &cells.rq_success });
+                host.state.count(|cells| {
+                    if head.status >= 500 {
+                        &cells.rq_error
+                    } else {
+                        &cells.rq_success
+                    }
+                });
             }
             if hcm.dynamic_stats {
                 response::count_code(cluster, stream.request.internal, head.status);

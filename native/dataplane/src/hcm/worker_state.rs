@@ -20,7 +20,7 @@ use crate::worker::Core;
 const SPARE_STREAMS: usize = 256;
 
 /// See the module. Handlers find it as `worker.core.http`.
-pub struct HttpState {
+pub(crate) struct HttpState {
     /// Where the parser leaves the lines of the head it read last.
     pub(crate) scratch: HeadScratch,
     /// Heads are put together here and leave with the body in one system call.
@@ -31,6 +31,7 @@ pub struct HttpState {
     pub(crate) value: Vec<u8>,
     date: DateText,
     managers: FxHashMap<(usize, usize), Weak<HcmRuntime>>,
+    #[expect(clippy::vec_box, reason = "a stream is handed out by its box")]
     spare: Vec<Box<Stream>>,
     /// The address that stands in `x-forwarded-for` for peers on the loopback interface.
     local_address: Option<String>,
@@ -51,13 +52,19 @@ impl HttpState {
     }
 
     /// The connection manager of a filter chain, in this worker.
-    pub(crate) fn manager(core: &mut Core, chain: &Arc<Chain>, listener: &Rc<ListenerRuntime>) -> Option<Rc<HcmRuntime>> {
+    pub(crate) fn manager(
+        core: &mut Core,
+        chain: &Arc<Chain>,
+        listener: &Rc<ListenerRuntime>,
+    ) -> Option<Rc<HcmRuntime>> {
         let id = (Arc::as_ptr(chain) as usize, Rc::as_ptr(listener) as usize);
         if let Some(found) = core.http.managers.get(&id).and_then(Weak::upgrade) {
             return Some(found);
         }
         let made = Rc::new(HcmRuntime::new(core, chain, listener)?);
-        core.http.managers.retain(|_, manager| manager.strong_count() > 0);
+        core.http
+            .managers
+            .retain(|_, manager| manager.strong_count() > 0);
         core.http.managers.insert(id, Rc::downgrade(&made));
         Some(made)
     }
@@ -93,7 +100,10 @@ fn find_local_address() -> String {
             socket.connect(towards)?;
             socket.local_addr()
         })
-        .map_or_else(|_| Ipv4Addr::LOCALHOST.to_string(), |address| address.ip().to_string())
+        .map_or_else(
+            |_| Ipv4Addr::LOCALHOST.to_string(),
+            |address| address.ip().to_string(),
+        )
 }
 
 /// The text of a `date` header, written anew once a second.
@@ -104,7 +114,10 @@ struct DateText {
 
 impl Default for DateText {
     fn default() -> Self {
-        Self { until: Moment::from_nanos(0), text: *b"Thu, 01 Jan 1970 00:00:00 GMT" }
+        Self {
+            until: Moment::from_nanos(0),
+            text: *b"Thu, 01 Jan 1970 00:00:00 GMT",
+        }
     }
 }
 
@@ -118,7 +131,10 @@ impl DateText {
 
     #[cold]
     fn renew(&mut self, clock: &Clock) {
-        let since_epoch = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = clock
+            .wall()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         self.text = imf_fixdate(since_epoch.as_secs());
         let left = 1_000_000_000 - since_epoch.subsec_nanos();
         self.until = clock.now() + std::time::Duration::from_nanos(u64::from(left));
@@ -128,19 +144,26 @@ impl DateText {
 /// RFC 9110's IMF-fixdate for seconds since 1970.
 fn imf_fixdate(seconds: u64) -> [u8; 29] {
     const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
-    const MONTHS: [&[u8; 3]; 12] =
-        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    const MONTHS: [&[u8; 3]; 12] = [
+        b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",
+        b"Dec",
+    ];
     let days = seconds / 86_400;
     let of_day = seconds % 86_400;
     // Days to civil date, with years beginning in March.
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let two = |value: u64| [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8];
     let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";

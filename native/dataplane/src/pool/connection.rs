@@ -5,7 +5,6 @@
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tidegate_buf::{Crossing, OutBuf, Watermark};
 use tidegate_codec::h1::{BodyTracker, HeadResume, Limits};
@@ -91,7 +90,10 @@ impl ClientConnection {
                 max_headers: config.http.max_headers_count,
                 ..Limits::default()
             },
-            max_duration: config.http.max_connection_duration.map(|duration| now + duration),
+            max_duration: config
+                .http
+                .max_connection_duration
+                .map(|duration| now + duration),
             key,
             socket,
             guard,
@@ -113,6 +115,7 @@ impl ClientConnection {
             received: 0,
             connect_begin: now,
             connect_end: None,
+            local: None,
         };
         connection.arm(core);
         connection
@@ -130,8 +133,8 @@ impl ClientConnection {
         self.id
     }
 
-    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.socket.local_addr().ok()
+    pub(crate) const fn local_address(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// Bytes that the socket would not take yet are above the cluster's limit.
@@ -146,7 +149,14 @@ impl ClientConnection {
             (None, _) => None,
         };
         match deadline {
-            Some(deadline) => self.timer.set(&mut core.timers, deadline, TimerKey { key: self.key, kind: 0 }),
+            Some(deadline) => self.timer.set(
+                &mut core.timers,
+                deadline,
+                TimerKey {
+                    key: self.key,
+                    kind: 0,
+                },
+            ),
             None => self.timer.clear(),
         }
     }
@@ -164,12 +174,20 @@ impl ClientConnection {
     }
 
     pub(crate) fn count_protocol_error(&self) {
-        self.guard.cluster.stats.inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
+        self.guard
+            .cluster
+            .stats
+            .inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
     }
 
     /// Whether this is the last request it may serve, by `max_requests_per_connection`.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.guard.cluster.config.http.max_requests_per_connection.is_some_and(|max| self.requests >= max)
+        self.guard
+            .cluster
+            .config
+            .http
+            .max_requests_per_connection
+            .is_some_and(|max| self.requests >= max)
     }
 
     /// Sends pieces in one system call, keeping what the socket would not take. A failure is handled in the
@@ -179,13 +197,17 @@ impl ClientConnection {
         if total == 0 || self.broken.is_some() {
             return;
         }
-        self.guard.cluster.stats.add(stat::UPSTREAM_CX_TX_BYTES_TOTAL, total as u64);
-        if !self.out.is_empty() {
-            self.out.push_rest(&mut core.segments, pieces, 0);
-        } else {
+        self.guard
+            .cluster
+            .stats
+            .add(stat::UPSTREAM_CX_TX_BYTES_TOTAL, total as u64);
+        if self.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); 4];
             let mut used = 0;
-            for (slice, piece) in slices.iter_mut().zip(pieces.iter().filter(|piece| !piece.is_empty())) {
+            for (slice, piece) in slices
+                .iter_mut()
+                .zip(pieces.iter().filter(|piece| !piece.is_empty()))
+            {
                 *slice = IoSlice::new(piece);
                 used += 1;
             }
@@ -200,9 +222,14 @@ impl ClientConnection {
                 Sent::WouldBlock => self.out.push_rest(&mut core.segments, pieces, 0),
                 Sent::Error(error) => return self.fail_later(core, error),
             }
+        } else {
+            self.out.push_rest(&mut core.segments, pieces, 0);
         }
         if self.mark.update(self.out.len()) == Some(Crossing::High) {
-            self.guard.cluster.stats.inc(stat::UPSTREAM_FLOW_CONTROL_BACKED_UP_TOTAL);
+            self.guard
+                .cluster
+                .stats
+                .inc(stat::UPSTREAM_FLOW_CONTROL_BACKED_UP_TOTAL);
         }
     }
 
@@ -229,7 +256,10 @@ impl ClientConnection {
         while !self.out.is_empty() && self.broken.is_none() {
             let mut slices = [IoSlice::new(&[]); 16];
             let used = self.out.slices(&mut slices);
-            match self.socket.send_vectored(slices.get(..used).unwrap_or_default()) {
+            match self
+                .socket
+                .send_vectored(slices.get(..used).unwrap_or_default())
+            {
                 Sent::Bytes(count) => self.out.consume(&mut core.segments, count),
                 Sent::WouldBlock => break,
                 Sent::Error(error) => {
@@ -239,7 +269,10 @@ impl ClientConnection {
             }
         }
         if self.mark.update(self.out.len()) == Some(Crossing::Low) {
-            self.guard.cluster.stats.inc(stat::UPSTREAM_FLOW_CONTROL_DRAINED_TOTAL);
+            self.guard
+                .cluster
+                .stats
+                .inc(stat::UPSTREAM_FLOW_CONTROL_DRAINED_TOTAL);
             if let State::Busy(downstream) = self.state {
                 core.nudge(downstream, hcm::NUDGE_READ);
             }
@@ -254,7 +287,8 @@ impl ClientConnection {
                         return After::Keep;
                     }
                     if let Some(error) = self.socket.take_error() {
-                        return self.on_connect_failure(worker, PoolFailure::Remote(describe(error)));
+                        return self
+                            .on_connect_failure(worker, PoolFailure::Remote(describe(error)));
                     }
                     if self.on_connected(worker) == After::Close {
                         return After::Close;
@@ -279,7 +313,11 @@ impl ClientConnection {
         let now = worker.core.now();
         self.state = State::Idle;
         self.connect_end = Some(now);
-        self.guard.cluster.stats.record(stat::UPSTREAM_CX_CONNECT_MS, now.since(self.guard.since()).as_millis() as u64);
+        self.local = self.socket.local_addr().ok();
+        self.guard.cluster.stats.record(
+            stat::UPSTREAM_CX_CONNECT_MS,
+            now.since(self.guard.since()).as_millis() as u64,
+        );
         super::connected(worker, self.pool);
         self.become_free(worker)
     }
@@ -313,7 +351,13 @@ impl ClientConnection {
             });
             return self.finish(worker, true);
         }
-        self.deadline = self.guard.cluster.config.http.idle_timeout.map(|timeout| now + timeout);
+        self.deadline = self
+            .guard
+            .cluster
+            .config
+            .http
+            .idle_timeout
+            .map(|timeout| now + timeout);
         if offer(worker, self) == After::Close {
             return self.finish(worker, true);
         }
@@ -334,7 +378,10 @@ impl ClientConnection {
                 Received::Data(count) => {
                     self.readable = self.closing || count == buf.len();
                     self.received += count as u64;
-                    self.guard.cluster.stats.add(stat::UPSTREAM_CX_RX_BYTES_TOTAL, count as u64);
+                    self.guard
+                        .cluster
+                        .stats
+                        .add(stat::UPSTREAM_CX_RX_BYTES_TOTAL, count as u64);
                     self.on_data(worker, buf.get(..count).unwrap_or_default())
                 }
                 Received::WouldBlock => {
@@ -357,7 +404,10 @@ impl ClientConnection {
     fn on_data(&mut self, worker: &mut Worker, bytes: &[u8]) -> After {
         let State::Busy(downstream) = self.state else {
             // Nobody asked for anything.
-            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
+            self.guard
+                .cluster
+                .stats
+                .inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
             return self.finish(worker, true);
         };
         let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else {
@@ -368,7 +418,8 @@ impl ClientConnection {
             if let Delivered::More { consumed } = delivered
                 && consumed < bytes.len()
             {
-                self.input.extend_from_slice(bytes.get(consumed..).unwrap_or_default());
+                self.input
+                    .extend_from_slice(bytes.get(consumed..).unwrap_or_default());
             }
             self.judge(delivered, bytes.len())
         } else {
@@ -394,7 +445,11 @@ impl ClientConnection {
         match delivered {
             Delivered::More { .. } => Verdict::More,
             // Bytes behind a response belong to no request: the connection cannot be trusted any more.
-            Delivered::Done { consumed, reusable } if reusable && consumed == offered && self.out.is_empty() => Verdict::Free,
+            Delivered::Done { consumed, reusable }
+                if reusable && consumed == offered && self.out.is_empty() =>
+            {
+                Verdict::Free
+            }
             Delivered::Done { .. } | Delivered::Broken => Verdict::Close,
         }
     }
@@ -404,8 +459,14 @@ impl ClientConnection {
         if let State::Busy(downstream) = self.state
             && let Some(Conn::Http(mut down)) = worker.conns.take(downstream)
         {
-            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ);
-            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+            self.guard
+                .cluster
+                .stats
+                .inc(stat::UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ);
+            self.guard
+                .cluster
+                .stats
+                .inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
             down.on_upstream_closed(worker, self);
             hcm::put_back(worker, down);
         }
@@ -414,8 +475,15 @@ impl ClientConnection {
 
     /// Takes leave of the pool; the caller drops the connection.
     fn finish(&mut self, worker: &mut Worker, local: bool) -> After {
-        self.guard.cluster.stats.inc(if local { stat::UPSTREAM_CX_DESTROY_LOCAL } else { stat::UPSTREAM_CX_DESTROY_REMOTE });
-        self.guard.cluster.stats.record(stat::UPSTREAM_RQ_PER_CX, u64::from(self.requests));
+        self.guard.cluster.stats.inc(if local {
+            stat::UPSTREAM_CX_DESTROY_LOCAL
+        } else {
+            stat::UPSTREAM_CX_DESTROY_REMOTE
+        });
+        self.guard
+            .cluster
+            .stats
+            .record(stat::UPSTREAM_RQ_PER_CX, u64::from(self.requests));
         self.timer.cancel(&mut worker.core.timers);
         self.out.clear(&mut worker.core.segments);
         closed(worker, self, false, None);
@@ -425,25 +493,41 @@ impl ClientConnection {
     /// Closed on behalf of a downstream connection or of the pool, outside an event of its own.
     pub(super) fn close_locally(&mut self, worker: &mut Worker) {
         if matches!(self.state, State::Busy(_)) {
-            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
-            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+            self.guard
+                .cluster
+                .stats
+                .inc(stat::UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
+            self.guard
+                .cluster
+                .stats
+                .inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
         }
         let _close = self.finish(worker, true);
     }
 
     fn on_timer(&mut self, worker: &mut Worker) -> After {
         let now = worker.core.now();
-        if !self.timer.fired(&mut worker.core.timers, now, TimerKey { key: self.key, kind: 0 }) {
+        if !self.timer.fired(
+            &mut worker.core.timers,
+            now,
+            TimerKey {
+                key: self.key,
+                kind: 0,
+            },
+        ) {
             return After::Keep;
         }
         match self.state {
             State::Connecting => self.on_connect_failure(worker, PoolFailure::Timeout),
             State::Idle => {
-                self.guard.cluster.stats.inc(if super::is_past(self.max_duration, now) {
-                    stat::UPSTREAM_CX_MAX_DURATION_REACHED
-                } else {
-                    stat::UPSTREAM_CX_IDLE_TIMEOUT
-                });
+                self.guard
+                    .cluster
+                    .stats
+                    .inc(if super::is_past(self.max_duration, now) {
+                        stat::UPSTREAM_CX_MAX_DURATION_REACHED
+                    } else {
+                        stat::UPSTREAM_CX_IDLE_TIMEOUT
+                    });
                 self.finish(worker, true)
             }
             State::Busy(_) => After::Keep,
@@ -455,11 +539,6 @@ impl ClientConnection {
         if self.out.is_empty() {
             let _ = self.socket.shutdown(tidegate_rt::ShutdownSide::Write);
         }
-    }
-
-    /// How long the connect took.
-    pub(crate) fn connect_duration(&self) -> Option<Duration> {
-        self.connect_end.map(|end| end.since(self.connect_begin))
     }
 }
 

@@ -182,7 +182,7 @@ class Session:
         names = self.watches[kind].names
         if kind in _WILDCARD and not names:
             return dict(desired)
-        return {name: desired[name] for name in names if name in desired}
+        return {name: desired[name] for name in sorted(names) if name in desired}
 
     def _answer(self, kind: str, watch: Watch, now: float) -> Response | None:
         """The first response of a type, or the names the proxy has just added."""
@@ -194,7 +194,7 @@ class Session:
             return self._send(kind, self._wanted(kind), now)
         if watch.asked:
             wanted = self._wanted(kind)
-            asked = {name: wanted[name] for name in watch.asked if name in wanted}
+            asked = {name: encoded for name, encoded in wanted.items() if name in watch.asked}
             watch.asked.clear()
             return self._send(kind, asked, now) if asked else None
         return None

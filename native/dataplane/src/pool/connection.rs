@@ -69,6 +69,7 @@ pub struct ClientConnection {
     pub(crate) received: u64,
     pub(crate) connect_begin: Moment,
     pub(crate) connect_end: Option<Moment>,
+    local: Option<SocketAddr>,
 }
 
 impl ClientConnection {

@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::route::{RequireTls, RouteConfiguration, VirtualHost};
 
-pub use self::action::{CompiledAction, CompiledForward, CompiledRoute, RoutedCluster};
+pub use self::action::{CompiledAction, CompiledForward, CompiledRoute, Mismatch, RoutedCluster};
 use self::hosts::HostTable;
 pub use self::hosts::port_start;
 use self::index::RouteIndex;

@@ -329,16 +329,60 @@ impl CompiledRoute {
         random: u64,
         runtime: &Runtime,
     ) -> bool {
-        self.runtime_fraction
-            .as_ref()
-            .is_none_or(|fraction| runtime.hits(fraction, random))
-            && (!self.grpc || is_grpc(request))
-            && self.headers.iter().all(|header| header.matches(request))
-            && self
-                .query_parameters
-                .iter()
-                .all(|parameter| parameter.matches(request.path()))
+        self.mismatch_besides_path(request, random, runtime)
+            .is_none()
     }
+
+    #[inline]
+    fn mismatch_besides_path(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> Option<Mismatch> {
+        if let Some(fraction) = &self.runtime_fraction
+            && !runtime.hits(fraction, random)
+        {
+            return Some(Mismatch::RuntimeFraction);
+        }
+        if self.grpc && !is_grpc(request) {
+            return Some(Mismatch::Grpc);
+        }
+        let header = |header: &CompiledHeader| !header.matches(request);
+        if let Some(index) = self.headers.iter().position(header) {
+            return Some(Mismatch::Header(index));
+        }
+        let path = request.path();
+        let parameter = |parameter: &CompiledQueryParameter| !parameter.matches(path);
+        self.query_parameters
+            .iter()
+            .position(parameter)
+            .map(Mismatch::QueryParameter)
+    }
+
+    /// The first condition that a request does not fulfil.
+    pub fn mismatch(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> Option<Mismatch> {
+        if self.path.matches(request) {
+            self.mismatch_besides_path(request, random, runtime)
+        } else {
+            Some(Mismatch::Path)
+        }
+    }
+}
+
+/// A condition of a route; positions are those in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    Path,
+    RuntimeFraction,
+    Grpc,
+    Header(usize),
+    QueryParameter(usize),
 }
 
 /// `application/grpc` alone or followed by `+`.

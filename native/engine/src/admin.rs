@@ -174,12 +174,18 @@ impl AdminStats {
         } else {
             self.listener.inc(listener::DOWNSTREAM_CX_DESTROY);
             self.http.inc(http::DOWNSTREAM_CX_DESTROY);
+            self.http.inc(http::DOWNSTREAM_CX_DESTROY_REMOTE);
         }
     }
 
-    fn request(&self, status: StatusCode) {
+    fn request_begins(&self) {
         self.http.inc(http::DOWNSTREAM_RQ_TOTAL);
         self.http.inc(http::DOWNSTREAM_RQ_HTTP1_TOTAL);
+        self.http.gauge_add(http::DOWNSTREAM_RQ_ACTIVE, 1);
+    }
+
+    fn request_ends(&self, status: StatusCode) {
+        self.http.gauge_add(http::DOWNSTREAM_RQ_ACTIVE, -1);
         self.http.inc(http::DOWNSTREAM_RQ_COMPLETED);
         self.listener_http
             .inc(listener_http::DOWNSTREAM_RQ_COMPLETED);
@@ -263,7 +269,7 @@ where
     // A client that goes away or speaks nonsense ends its own connection.
     let _ended = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(std::time::Duration::from_secs(300))
+        .header_read_timeout(std::time::Duration::from_mins(5))
         .serve_connection(TokioIo::new(stream), service)
         .await;
     stats.connection(false);
@@ -277,6 +283,7 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (began, at) = (Instant::now(), SystemTime::now());
+    stats.request_begins();
     let (parts, body) = request.into_parts();
     let form = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes()
@@ -300,7 +307,7 @@ async fn respond(
         method: parts.method.clone(),
     };
     let page = handlers::page(core, parts.uri.path(), &asked);
-    stats.request(page.status);
+    stats.request_ends(page.status);
     let line = LogLine {
         at,
         took: began.elapsed(),

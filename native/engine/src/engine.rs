@@ -160,6 +160,7 @@ impl Engine {
             node_zone: &options.service_zone,
             user_agent_name: "tidegate",
             user_agent_version: version::PACKAGE,
+            user_agent_metadata: &version::metadata(),
         };
         let loaded = decoder.bootstrap(bootstrap, format, &overrides)?;
         drop(decoder);

@@ -122,7 +122,7 @@ pub(crate) fn tag_rules(
             StatsTagValue::Regex(pattern) => {
                 rules.add_regex(&tag.name, pattern).map_err(|reason| {
                     ConfigError::new("", format!("stats_config.stats_tags[{at}].regex"), reason)
-                })?
+                })?;
             }
         }
     }

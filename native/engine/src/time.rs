@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn durations_have_milliseconds_only_when_needed() {
-        assert_eq!(duration(Duration::from_secs(600)), "600s");
+        assert_eq!(duration(Duration::from_mins(10)), "600s");
         assert_eq!(duration(Duration::from_millis(1500)), "1.500s");
     }
 }

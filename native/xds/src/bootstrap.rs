@@ -41,7 +41,10 @@ pub struct Overrides<'a> {
     /// `--service-zone`.
     pub node_zone: &'a str,
     pub user_agent_name: &'a str,
+    /// `major.minor.patch`: goes into `user_agent_build_version`, as Envoy's own does.
     pub user_agent_version: &'a str,
+    /// More about the build: `revision.sha` and the like.
+    pub user_agent_metadata: &'a [(&'a str, &'a str)],
 }
 
 /// A bootstrap, decoded.
@@ -159,12 +162,15 @@ fn override_node(
         ("id", overrides.node_id),
         ("cluster", overrides.node_cluster),
         ("user_agent_name", overrides.user_agent_name),
-        ("user_agent_version", overrides.user_agent_version),
     ];
     for (name, word) in words {
         if !word.is_empty() {
             set(&mut node, name, Value::String(word.to_owned()))?;
         }
+    }
+    if !overrides.user_agent_version.is_empty() {
+        let build = build_version(context, overrides)?;
+        set(&mut node, "user_agent_build_version", Value::Message(build))?;
     }
     if !overrides.node_zone.is_empty()
         && let Some(Value::Message(locality)) = node.get_field_by_name_mut("locality")
@@ -176,6 +182,27 @@ fn override_node(
         )?;
     }
     set(message, "node", Value::Message(node))
+}
+
+fn build_version(context: &Context, overrides: &Overrides<'_>) -> Result<DynamicMessage> {
+    let mut numbers = overrides
+        .user_agent_version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or_default());
+    let metadata: serde_json::Map<String, serde_json::Value> = overrides
+        .user_agent_metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), serde_json::Value::from(*value)))
+        .collect();
+    let document = serde_json::json!({
+        "version": {
+            "major_number": numbers.next().unwrap_or_default(),
+            "minor_number": numbers.next().unwrap_or_default(),
+            "patch": numbers.next().unwrap_or_default(),
+        },
+        "metadata": metadata,
+    });
+    json::parse(context, "envoy.config.core.v3.BuildVersion", &document)
 }
 
 fn set(message: &mut DynamicMessage, name: &str, value: Value) -> Result<()> {

@@ -17,14 +17,9 @@ use crate::engine::Core;
 type Counters = [(&'static str, bool, u64); 9];
 
 pub(super) fn page(core: &Core, asked: &Asked) -> Page {
-    let filter = match asked
-        .param("filter")
-        .filter(|pattern| !pattern.is_empty())
-        .map(regex)
-        .transpose()
-    {
-        Ok(filter) => filter,
-        Err(_) => return Page::bad_request("Invalid re2 regex"),
+    let wanted = asked.param("filter").filter(|pattern| !pattern.is_empty());
+    let Ok(filter) = wanted.map(regex).transpose() else {
+        return Page::bad_request("Invalid re2 regex");
     };
     let manager = core.lock();
     let snapshot = Arc::clone(manager.snapshot());

@@ -48,7 +48,7 @@ pub(super) fn page(core: &Core, asked: &Asked) -> Page {
     };
     let matches = match filter(asked) {
         Ok(matches) => matches,
-        Err(reason) => return Page::bad_request(format!("{reason}\n")),
+        Err(reason) => return Page::bad_request(reason),
     };
     let selection = Selection {
         used_only: asked.has("usedonly"),
@@ -76,7 +76,7 @@ pub(super) fn page(core: &Core, asked: &Asked) -> Page {
 pub(super) fn prometheus(core: &Core, asked: &Asked) -> Page {
     let matches = match filter(asked) {
         Ok(matches) => matches,
-        Err(reason) => return Page::bad_request(format!("{reason}\n")),
+        Err(reason) => return Page::bad_request(reason),
     };
     let selection = Selection {
         used_only: asked.has("usedonly"),

@@ -239,7 +239,7 @@ impl Manager {
             server_log!(self.context.log, Warning, "config", "{warning}");
         }
         if result.rejected.is_empty() {
-            self.clusters.version = version.to_owned();
+            version.clone_into(&mut self.clusters.version);
             self.clusters.failures.remove("");
         } else {
             let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();

@@ -211,7 +211,7 @@ impl Manager {
             server_log!(self.context.log, Warning, "config", "{warning}");
         }
         if result.rejected.is_empty() {
-            self.listeners.version = version.to_owned();
+            version.clone_into(&mut self.listeners.version);
             self.listeners.failures.remove("");
         } else {
             let reasons: Vec<String> = result

@@ -459,6 +459,15 @@ impl TcpProxySession {
             Ending::Finished { .. } | Ending::Local => {}
         }
         if let Some(upstream) = &self.upstream {
+            // Nothing is ever left in a read buffer; touched, the gauges show as Envoy's do.
+            if self.up.bytes_in > 0 {
+                self.stats
+                    .gauge_add(stat::DOWNSTREAM_CX_RX_BYTES_BUFFERED, 0);
+            }
+            if self.down.bytes_in > 0 {
+                let cluster = &upstream.cluster().stats;
+                cluster.gauge_add(cluster_stat::UPSTREAM_CX_RX_BYTES_BUFFERED, 0);
+            }
             upstream.ended(matches!(
                 ending,
                 Ending::UpstreamReset
@@ -514,7 +523,8 @@ impl TcpProxySession {
                 failure_reason: failure.and_then(|failure| failure.reason.as_deref()),
             });
         }
-        connection_log::write(&mut worker.core, &proxy.access_log, &log);
         connection_log::write(&mut worker.core, &self.listener.compiled.access_log, &log);
+        log.access_log_type = "TcpConnectionEnd";
+        connection_log::write(&mut worker.core, &proxy.access_log, &log);
     }
 }

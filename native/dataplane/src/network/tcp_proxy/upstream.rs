@@ -81,12 +81,13 @@ impl Upstream {
         downstream: &ConnectionInfo,
     ) -> Result<Self, Refusal> {
         let core = &mut worker.core;
-        let Some(permit) =
-            Permit::try_take(cluster, RoutingPriority::Default, ResourceKind::Connections)
-        else {
+        let connections = cluster
+            .breakers
+            .resource(RoutingPriority::Default, ResourceKind::Connections);
+        if !connections.can_create() {
             cluster.stats.inc(stat::UPSTREAM_CX_OVERFLOW);
             return Err(Refusal::Overflow);
-        };
+        }
         let context = LbContext {
             original_dst: downstream.local_restored.then_some(downstream.local),
             header_dst: None,
@@ -100,6 +101,7 @@ impl Upstream {
             cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_OVERFLOW);
             return Err(Refusal::PendingOverflow);
         };
+        let permit = Permit::force(cluster, RoutingPriority::Default, ResourceKind::Connections);
         let active = ActiveConnection::new(Rc::clone(cluster), Rc::clone(&host), permit, now);
         let id = core.next_connection_id();
         let started = cluster.connect(&host).and_then(|(socket, _)| {

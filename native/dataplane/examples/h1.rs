@@ -49,7 +49,11 @@ impl LogSink for Files {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut next = || arguments.next().ok_or("usage: h1 LISTEN UPSTREAM [WORKERS [LOG]]");
+    let mut next = || {
+        arguments
+            .next()
+            .ok_or("usage: h1 LISTEN UPSTREAM [WORKERS [LOG]]")
+    };
     let (listen, upstream): (SocketAddr, SocketAddr) = (next()?.parse()?, next()?.parse()?);
     let workers = next().map_or(Ok(1), |workers| workers.parse())?;
     let log = next().ok();
@@ -62,7 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut builder = SnapshotBuilder::default();
     builder.set_cluster(Arc::new(cluster(upstream)));
     builder.set_listener(Arc::new(listener(listen, log.as_deref())))?;
-    for error in handle.publish(builder.build()) {
+    if let Some(error) = handle.publish(builder.build()).into_iter().next() {
         return Err(error.into());
     }
     std::io::stdin().read_to_end(&mut Vec::new())?;
@@ -160,12 +164,12 @@ fn manager(log: Option<&str>) -> HttpConnectionManager {
         scheme_to_overwrite: None,
         max_request_headers_bytes: 60 * 1024,
         max_headers_count: 100,
-        idle_timeout: Some(Duration::from_secs(3600)),
+        idle_timeout: Some(Duration::from_hours(1)),
         max_connection_duration: None,
         max_stream_duration: None,
         max_requests_per_connection: None,
         headers_with_underscores_action: HeadersWithUnderscoresAction::Allow,
-        stream_idle_timeout: Some(Duration::from_secs(300)),
+        stream_idle_timeout: Some(Duration::from_mins(5)),
         request_timeout: None,
         request_headers_timeout: None,
         drain_timeout: Duration::from_secs(5),

@@ -9,10 +9,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().ok_or("usage: serve FILE [CONCURRENCY]")?;
     let concurrency = arguments.next().map_or(Ok(1), |text| text.parse())?;
-    let format = if path.ends_with(".json") {
-        Format::Json
-    } else {
-        Format::Yaml
+    let format = match std::path::Path::new(&path).extension() {
+        Some(extension) if extension == "json" => Format::Json,
+        _ => Format::Yaml,
     };
     let options = Options {
         config_path: path.clone(),

@@ -1,4 +1,9 @@
 //! State of the world, warming and rejection, on a running engine with real sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, also in its helpers"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +13,7 @@ use serde_json::{Value, json};
 use tidegate_engine::{Engine, Event, Options, UpdateFailure};
 use tidegate_xds::{Decoder, Format, type_url};
 
-const ADS: &str = r#"
+const ADS: &str = r"
 node: {id: node, cluster: nodes}
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
 dynamic_resources:
@@ -20,7 +25,7 @@ static_resources:
   - name: xds
     type: STATIC
     load_assignment: {cluster_name: xds, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
-"#;
+";
 
 struct Proxy {
     engine: Engine,

@@ -222,20 +222,19 @@ impl ServerConnection {
         if let Some(forward) = route.forward() {
             let value = &mut worker.core.http.value;
             value.clear();
-            if let Some(host) = weighted_host {
-                value.extend_from_slice(host.as_bytes());
-            } else {
-                match &forward.host_rewrite {
-                    CompiledHostRewrite::None | CompiledHostRewrite::Auto => {}
-                    CompiledHostRewrite::Literal(host) => value.extend_from_slice(host.as_bytes()),
-                    CompiledHostRewrite::Header(name) => {
-                        value.extend_from_slice(
-                            stream.request.header_named(name).unwrap_or_default(),
-                        );
-                    }
-                    CompiledHostRewrite::PathRegex(rewrite) => {
-                        rewrite.apply(stream.request.path_bytes(), value);
-                    }
+            // The weighted cluster's host comes first, and leaves no trace of the old one; then the route's.
+            if let Some(host) = weighted_host.filter(|host| !host.is_empty()) {
+                let headers = &mut stream.request.headers;
+                headers.set_known(KnownHeader::Host, host.as_bytes());
+            }
+            match &forward.host_rewrite {
+                CompiledHostRewrite::None | CompiledHostRewrite::Auto => {}
+                CompiledHostRewrite::Literal(host) => value.extend_from_slice(host.as_bytes()),
+                CompiledHostRewrite::Header(name) => {
+                    value.extend_from_slice(stream.request.header_named(name).unwrap_or_default());
+                }
+                CompiledHostRewrite::PathRegex(rewrite) => {
+                    rewrite.apply(stream.request.path_bytes(), value);
                 }
             }
             if !value.is_empty() {
@@ -245,7 +244,6 @@ impl ServerConnection {
             if forward
                 .path_rewrite
                 .apply(stream.request.path_bytes(), value)
-                && value != stream.request.path_bytes()
             {
                 if !self.hcm.suppress_envoy_headers {
                     let old = stream.request.path_bytes().to_vec();

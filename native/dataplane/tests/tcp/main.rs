@@ -13,4 +13,5 @@ mod balancing;
 mod lifecycle;
 mod proxying;
 mod redirection;
+mod soak;
 mod support;

@@ -66,7 +66,7 @@ check: build  ## formatting, lints, types, layer rules
 test: setup check test-rust test-python  ## everything that must pass
 
 test-rust: $(VENV)/.ready
-	cargo test --workspace --locked --release
+	cargo test --workspace --locked
 
 test-python: setup
 	$(BIN)/python -m pytest

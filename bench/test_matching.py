@@ -119,6 +119,7 @@ def routes(size: int, kind: str) -> Matcher:
 def _measure(benchmark: BenchmarkFixture, match: Callable[[], object]) -> None:
     assert match() is not None
     benchmark(match)
+    assert benchmark.stats is not None
     benchmark.extra_info["ns_per_match"] = round(benchmark.stats.stats.median * 1e9 / REPEAT, 1)
 
 

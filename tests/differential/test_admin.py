@@ -98,7 +98,14 @@ def test_help_names_what_is_there(pair: Pair) -> None:
     envoy, subject = both(pair, "/help")
     pages = {line.split(":")[0].split()[0] for line in subject[1].splitlines() if line.startswith("  /")}
     theirs = {line.split(":")[0].split()[0] for line in envoy[1].splitlines() if line.startswith("  /")}
-    without = {"/cpuprofiler", "/heapprofiler", "/heap_dump", "/peak_heap_dump", "/memory/tcmalloc", "/stats/recentlookups"}
+    without = {
+        "/cpuprofiler",
+        "/heapprofiler",
+        "/heap_dump",
+        "/peak_heap_dump",
+        "/memory/tcmalloc",
+        "/stats/recentlookups",
+    }
     assert theirs - pages <= without | {f"/stats/recentlookups/{x}" for x in ("clear", "disable", "enable")} | {
         "/allocprofiler"
     }

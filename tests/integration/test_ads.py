@@ -179,7 +179,7 @@ def test_a_route_change_is_acked_and_takes_effect(world: World) -> None:
             {"main": routes("b", {"safe_regex": {"regex": "("}})},
             "virtual_hosts[0].routes[0].match.safe_regex",
         ),
-        (xdsapi.ROUTE_CONFIGURATION, {"main": b"\x0a\x04main\xff\xff\xff"}, "main"),
+        (xdsapi.ROUTE_CONFIGURATION, {"main": b"\x0a\x04main\xff\xff\xff"}, "name"),
         (xdsapi.CLUSTER, {"a": cluster("a") | {"connect_timeout": "-1s"}, "b": cluster("b")}, "connect_timeout"),
         (
             xdsapi.CLUSTER_LOAD_ASSIGNMENT,

@@ -174,7 +174,7 @@ mod tests {
     fn an_empty_buffer_owns_nothing() {
         let mut pool = SegmentPool::new();
         let mut buf = OutBuf::new();
-        buf.push(&mut pool, &[1; 40_000]);
+        buf.push(&mut pool, &vec![1; 40_000]);
         assert_eq!(buf.segments.len(), 3);
         buf.consume(&mut pool, 40_000);
         assert!(buf.is_empty());

@@ -335,6 +335,10 @@ impl Manager {
         present: &BTreeSet<&str>,
         result: &mut ApplyResult,
     ) {
+        // Bytes without a readable name may have been any of ours: nothing counts as absent.
+        if present.contains("") {
+            return;
+        }
         let gone = |clusters: &BTreeMap<Name, ClusterEntry>| -> Vec<Name> {
             clusters
                 .iter()

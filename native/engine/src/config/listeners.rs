@@ -310,6 +310,10 @@ impl Manager {
         present: &BTreeSet<&str>,
         result: &mut ApplyResult,
     ) {
+        // Bytes without a readable name may have been any of ours: nothing counts as absent.
+        if present.contains("") {
+            return;
+        }
         let gone = |listeners: &BTreeMap<Name, ListenerEntry>| -> Vec<Name> {
             listeners
                 .iter()

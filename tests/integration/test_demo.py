@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,12 +34,13 @@ def demo(*flags: str) -> list[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> dict[str, str]:
+def place() -> Iterator[dict[str, str]]:
     """An environment whose temporary directory is ours, so that leftovers are ours too."""
-    # Not `tmp_path` itself: proxies run as another user, and pytest's directories are closed to others.
+    # Not `tmp_path`: proxies run as another user, and pytest's directories are closed to others.
     directory = Path(f"/tmp/tgd-test-{os.getpid():x}")
     directory.mkdir(mode=0o755, exist_ok=True)
-    return {**os.environ, "TMPDIR": str(directory), "ENVOY_BINARY": envoy_binary()}
+    yield {**os.environ, "TMPDIR": str(directory), "ENVOY_BINARY": envoy_binary()}
+    shutil.rmtree(directory)
 
 
 def left_behind(place: dict[str, str], pid: int) -> list[str]:
@@ -145,7 +147,10 @@ def children(pid: int) -> dict[str, int]:
     """The demo's own children by what they run."""
     found = {}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        try:
+            words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue  # it has just died
         for kind in ("agent", "discovery", "tidegate.demo.bookinfo"):
             if kind in words:
                 name = words[words.index("--serviceCluster") + 1] if kind == "agent" else words[words.index(kind) + 1]

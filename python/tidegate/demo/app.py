@@ -164,6 +164,7 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def _show(mesh: Mesh, screen: Screen) -> bool:
     """The page and the thirteen steps."""
     screen.title("productpage -> details, step by step")
+    screen.note("one call is made; proxies write their access logs out every 10 s")
     steps = walk(mesh)
     screen.steps(steps)
     page = check_page(mesh)
@@ -224,8 +225,9 @@ def _check(mesh: Mesh, settings: _Settings, screen: Screen) -> bool:
     try:
         mesh.up(screen.ready)
         run_checks(mesh, done)
-    except TidegateError as problem:
-        error = str(problem)
+    except Exception as problem:
+        # Whatever it was, whoever reads the JSON is to find it there.
+        error = str(problem) if isinstance(problem, TidegateError) else repr(problem)
         screen.warn(error)
     report = _report(settings, mesh.plan, checks, error, time.monotonic() - begin)
     sys.stdout.write(json.dumps(report, indent=2, ensure_ascii=False) + "\n")

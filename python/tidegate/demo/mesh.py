@@ -168,7 +168,7 @@ class Mesh:
         while waiting:
             taken_up = {row["proxy"] for row in self.sync_state() if row.get("version")}
             for name, child in list(waiting.items()):
-                if f"{name}.{plans.NAMESPACE}" in taken_up and self.admin(name, "/ready").status == 200:
+                if f"{name}.{plans.NAMESPACE}" in taken_up and self._serves(name):
                     del waiting[name]
                     ready(name, self.address_of(name))
                 elif child.exit_code() is not None:
@@ -178,6 +178,17 @@ class Mesh:
                 first = next(iter(waiting.values()))
                 raise MeshError(f"not ready within {_START_TIMEOUT:g} s: {names}\n{first.tail()}")
             time.sleep(0.05)
+
+    def _serves(self, name: str) -> bool:
+        """Whether a proxy that has its configuration has also opened its ports."""
+        if self.admin(name, "/ready").status != 200:
+            return False
+        if name == "ingressgateway":
+            return dial.accepts(self.ingress_address, self.plan.ingress_port)
+        workload = self.plan.workload(name)
+        if self.plan.isolated:
+            return dial.accepts("127.0.0.1", 15001, netns=workload.netns)
+        return dial.accepts(workload.ip, plans.PORT) and dial.accepts(workload.ip, plans.PROXY_PORT)
 
     def _until(self, done: Callable[[], bool], child: Child, what: str) -> None:
         deadline = time.monotonic() + _START_TIMEOUT
@@ -214,11 +225,15 @@ class Mesh:
     def app_log(self, name: str) -> list[str]:
         return (self.logs / f"{name}.app.log").read_text(errors="replace").splitlines()
 
+    @property
+    def ingress_address(self) -> str:
+        """Where a client on this machine reaches the ingress."""
+        return "127.0.0.1" if self.plan.ingress_bind == "0.0.0.0" else self.plan.ingress_bind
+
     def page(self, path: str = "/productpage", **headers: str) -> dial.Answer:
         """A request from outside, through the ingress."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        host = "127.0.0.1" if self.plan.ingress_bind in ("0.0.0.0", "") else self.plan.ingress_bind
-        return dial.get(host, self.plan.ingress_port, path, headers=sent, timeout=10)
+        return dial.get(self.ingress_address, self.plan.ingress_port, path, headers=sent, timeout=10)
 
     # Rules
 

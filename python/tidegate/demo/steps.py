@@ -7,7 +7,9 @@ logs, statistics and configuration dumps of the live proxies, and discovery's de
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -44,13 +46,18 @@ class Counters:
     called_stats: Mapping[str, int]
 
 
+def _find(program: str) -> str:
+    """System programs are not always on an ordinary path."""
+    return shutil.which(program, path=f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin") or program
+
+
 def _redirected(netns: str, chain: str) -> int:
     """Connections that iptables sent to the proxy from a chain (nat counts the first packet of each)."""
     if not netns:
         return 0
     path = network.namespace_path(netns)
     done = subprocess.run(
-        ["nsenter", f"--net={path}", "iptables-save", "-c", "-t", "nat"],
+        ["nsenter", f"--net={path}", _find("iptables-save"), "-c", "-t", "nat"],
         capture_output=True, text=True, timeout=10, check=False,
     )  # fmt: skip
     if done.returncode != 0:
@@ -134,7 +141,7 @@ class Walk:
         answer = mesh.page("/api/v1/products/0")
         self.request_id = answer.headers.get("x-request-id", "")
         if answer.status != 200 or not self.request_id:
-            raise MeshError(f"GET /api/v1/products/0 through the ingress answered {answer.status or 'nothing'}")
+            raise MeshError(f"GET /api/v1/products/0 through the ingress answered {answer.status or answer.error}")
         self._entries = self._wait_for_logs()
         self._after = count(mesh)
 

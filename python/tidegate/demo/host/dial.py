@@ -13,11 +13,12 @@ from tidegate.demo.host import network, syscalls
 
 @dataclass(frozen=True)
 class Answer:
-    """Status 0: nobody answered."""
+    """Status 0: nobody answered, and `error` says why."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
 
     @property
     def text(self) -> str:
@@ -55,7 +56,19 @@ def get(
         response = connection.getresponse()
         body = response.read()
         return Answer(response.status, body, {name.lower(): value for name, value in response.getheaders()})
-    except (OSError, http.client.HTTPException):
-        return Answer(0)
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(0, error=str(error) or type(error).__name__)
     finally:
         connection.close()
+
+
+def accepts(host: str, port: int, *, netns: str = "") -> bool:
+    """Whether somebody listens there."""
+    try:
+        if netns:
+            _connect_inside(netns, host, port, 1.0).close()
+        else:
+            socket.create_connection((host, port), 1.0).close()
+    except OSError:
+        return False
+    return True

@@ -24,7 +24,7 @@ class NetworkError(TidegateError):
 
 
 def _ip(*words: str, batch: Sequence[str] = ()) -> str:
-    binary = shutil.which("ip", path=f"{os.defpath}:/usr/sbin:/sbin")
+    binary = shutil.which("ip", path=f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin")
     if binary is None:
         raise NetworkError("ip (iproute2) is not installed")
     done = subprocess.run(

@@ -19,6 +19,7 @@ use tidegate_stats::{Group, Registry, defs::cluster as cluster_stat};
 
 use crate::balance::is_healthy;
 use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable};
+use crate::hcm::HcmGroups;
 use crate::listener::{ChainStats, ListenerShared, ListenerStats};
 use crate::shared::{Bound, DataplaneConfig, DrainScope, Generation, Shared, WorkerContext};
 use crate::worker::{LogSink, Worker};
@@ -286,9 +287,11 @@ impl DataplaneHandle {
                     ChainFilter::TcpProxy(proxy) => ChainStats::TcpProxy(
                         registry.group(&format!("tcp.{}.", proxy.config.stat_prefix)),
                     ),
-                    ChainFilter::Http(hcm) => ChainStats::Http(
-                        registry.group(&format!("http.{}.", hcm.config.stat_prefix)),
-                    ),
+                    ChainFilter::Http(hcm) => ChainStats::Http(HcmGroups::new(
+                        registry,
+                        hcm,
+                        &compiled.config.stat_prefix,
+                    )),
                 };
                 (Arc::clone(chain), stats)
             })

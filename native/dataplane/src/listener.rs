@@ -11,12 +11,11 @@ use rustc_hash::FxHashMap;
 use tidegate_model::listener::TrafficDirection;
 use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::{Chain, CompiledListener, ListenerId};
-use tidegate_stats::defs::{
-    http as http_stat, listener as stat, listener_worker as worker_stat, tcp as tcp_stat,
-};
+use tidegate_stats::defs::{listener as stat, listener_worker as worker_stat, tcp as tcp_stat};
 use tidegate_stats::{Group, Local};
 
 use crate::conn::Key;
+use crate::hcm::HcmGroups;
 use crate::shared::Bound;
 
 /// What the workers share of a listener.
@@ -30,7 +29,7 @@ pub(crate) struct ListenerShared {
 /// Keeps the statistics of a filter chain's network filter in the registry while the chain is configured.
 pub(crate) enum ChainStats {
     TcpProxy(Group<tcp_stat::TcpProxy>),
-    Http(#[expect(dead_code, reason = "held, not read")] Group<http_stat::ConnectionManager>),
+    Http(#[expect(dead_code, reason = "held, not read")] HcmGroups),
 }
 
 /// A listener's statistics and the count that `max_connections` limits; they outlive an update of the listener.

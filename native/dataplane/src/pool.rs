@@ -147,7 +147,6 @@ pub(crate) fn acquire(
             .can_create()
         {
             pool.idle.push(key);
-            cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_OVERFLOW);
             cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
             return Acquired::Failed(PoolFailure::RequestOverflow);
         }
@@ -263,7 +262,6 @@ fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> After {
             .can_create();
         let host = Rc::clone(&pool.host);
         if !admitted {
-            pool.cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_OVERFLOW);
             pool.cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
         }
         let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else {
@@ -298,6 +296,10 @@ fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
     let host = Rc::clone(&pool.host);
     for entry in waiting {
         let downstream = entry.downstream;
+        entry
+            .stats
+            .stats
+            .inc(stat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
         drop(entry);
         if let Some(Conn::Http(mut down)) = worker.conns.take(downstream) {
             down.on_pool_failure(worker, &host, failure);

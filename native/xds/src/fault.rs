@@ -1,10 +1,7 @@
 //! `extensions.filters.http.fault.v3.HTTPFault`.
 
 use tidegate_model::Fraction;
-use tidegate_model::hcm::{
-    Fault, FaultAbort, FaultAbortKind, FaultDelay, FaultDelayKind, FaultRateLimit,
-    FaultRateLimitKind,
-};
+use tidegate_model::hcm::{Fault, FaultAbort, FaultAbortKind, FaultDelay, FaultDelayKind};
 
 use crate::context::Result;
 use crate::fields::Fields;
@@ -24,6 +21,7 @@ pub(crate) fn fault(fields: &Fields<'_>) -> Result<Fault> {
         ],
         "faults do not read runtime keys of their own",
     );
+    fields.refuse("response_rate_limit", "responses are not slowed down yet")?;
     Ok(Fault {
         delay: fields.opt("delay", delay)?,
         abort: fields.opt("abort", abort)?,
@@ -31,7 +29,7 @@ pub(crate) fn fault(fields: &Fields<'_>) -> Result<Fault> {
         headers: fields.each("headers", matcher::header)?,
         downstream_nodes: fields.strings("downstream_nodes"),
         max_active_faults: fields.opt_u32("max_active_faults"),
-        response_rate_limit: fields.opt("response_rate_limit", rate_limit)?,
+        response_rate_limit: None,
         disable_downstream_cluster_stats: fields.bool("disable_downstream_cluster_stats"),
     })
 }
@@ -63,22 +61,6 @@ fn abort(fields: &Fields<'_>) -> Result<FaultAbort> {
         fields.need("header_abort", |_| Ok(FaultAbortKind::Header))?
     };
     Ok(FaultAbort {
-        kind,
-        percentage: percentage(fields)?,
-    })
-}
-
-fn rate_limit(fields: &Fields<'_>) -> Result<FaultRateLimit> {
-    let fixed = fields.opt("fixed_limit", |fixed| {
-        Ok(FaultRateLimitKind::FixedKbps(
-            fixed.opt_uint("limit_kbps").unwrap_or(1),
-        ))
-    })?;
-    let kind = match fixed {
-        Some(kind) => kind,
-        None => fields.need("header_limit", |_| Ok(FaultRateLimitKind::Header))?,
-    };
-    Ok(FaultRateLimit {
         kind,
         percentage: percentage(fields)?,
     })

@@ -48,8 +48,10 @@ impl ServerConnection {
         };
         let request = &stream.request;
         let runtime = std::sync::Arc::clone(worker.core.snapshot.runtime());
-        if let Some(valid) = policy.verdict_to_count(request, stream.random, &runtime) {
-            self.hcm.cors_stats.inc(if valid {
+        if let Some(stats) = &self.hcm.cors_stats
+            && let Some(valid) = policy.verdict_to_count(request, stream.random, &runtime)
+        {
+            stats.inc(if valid {
                 cors::ORIGIN_VALID
             } else {
                 cors::ORIGIN_INVALID
@@ -118,9 +120,10 @@ impl ServerConnection {
             return Verdict::Continue;
         }
         if let Some(max) = fault.config.max_active_faults
-            && self.hcm.fault_stats.gauge(fault_stat::ACTIVE_FAULTS) >= i64::from(max)
+            && let Some(stats) = &self.hcm.fault_stats
+            && stats.gauge(fault_stat::ACTIVE_FAULTS) >= i64::from(max)
         {
-            self.hcm.fault_stats.inc(fault_stat::FAULTS_OVERFLOW);
+            stats.inc(fault_stat::FAULTS_OVERFLOW);
             return Verdict::Continue;
         }
         let delay = fault.delay(&stream.request, worker.core.rng.next_u64());
@@ -128,10 +131,14 @@ impl ServerConnection {
         let abort = fault.abort(&stream.request, worker.core.rng.next_u64());
         if delay.is_some() || abort.is_some() {
             stream.active_fault = true;
-            self.hcm.fault_stats.gauge_inc(fault_stat::ACTIVE_FAULTS);
+            if let Some(stats) = &self.hcm.fault_stats {
+                stats.gauge_inc(fault_stat::ACTIVE_FAULTS);
+            }
         }
         if let Some(delay) = delay {
-            self.hcm.fault_stats.inc(fault_stat::DELAYS_INJECTED);
+            if let Some(stats) = &self.hcm.fault_stats {
+                stats.inc(fault_stat::DELAYS_INJECTED);
+            }
             stream.flags.insert(ResponseFlags::DELAY_INJECTED);
             stream.deadlines.delay = Some(worker.core.now() + delay);
             stream.abort = abort;
@@ -147,7 +154,9 @@ impl ServerConnection {
     }
 
     fn abort_request(&mut self, stream: &mut Stream, worker: &mut Worker, abort: Abort) {
-        self.hcm.fault_stats.inc(fault_stat::ABORTS_INJECTED);
+        if let Some(stats) = &self.hcm.fault_stats {
+            stats.inc(fault_stat::ABORTS_INJECTED);
+        }
         stream.flags.insert(ResponseFlags::FAULT_INJECTED);
         let (status, grpc_status) = match abort {
             Abort::HttpStatus(status) => (status, None),
@@ -171,8 +180,10 @@ impl ServerConnection {
 
     /// The stream no longer counts among the active faults.
     pub(super) fn end_fault(&self, stream: &mut Stream) {
-        if std::mem::take(&mut stream.active_fault) {
-            self.hcm.fault_stats.gauge_dec(fault_stat::ACTIVE_FAULTS);
+        if std::mem::take(&mut stream.active_fault)
+            && let Some(stats) = &self.hcm.fault_stats
+        {
+            stats.gauge_dec(fault_stat::ACTIVE_FAULTS);
         }
     }
 }

@@ -24,9 +24,6 @@ impl ServerConnection {
                 pool::cancel(worker, id, self.key);
             }
             Upstream::Active(key) => {
-                if let Some(cluster) = &stream.cluster {
-                    cluster.stats.inc(cluster_stat::UPSTREAM_RQ_TX_RESET);
-                }
                 stream.active = None;
                 pool::discard(worker, key);
             }
@@ -64,7 +61,7 @@ impl ServerConnection {
         self.count(&stream, core);
         self.write_logs(&stream, core);
         let (tunnel, complete) = (stream.response.tunnel, stream.request.complete);
-        if tunnel {
+        if stream.upgraded {
             self.hcm
                 .stats
                 .gauge_dec(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);

@@ -6,7 +6,6 @@ use tidegate_codec::h1::{
     KnownHeader, Method, ParseError, Refusal, RequestHead, ResponseFraming, reason_phrase,
 };
 use tidegate_snapshot::ResponseFlags;
-use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
 
 use super::stream::Stream;
@@ -63,7 +62,6 @@ impl ServerConnection {
             && self.hcm.dynamic_stats
             && !stream.response.started
         {
-            cluster.stats.inc(cluster_stat::UPSTREAM_RQ_COMPLETED);
             response::count_code(cluster, stream.request.internal, reply.status);
             if let Some(host) = &stream.host {
                 host.state.count(|cells| &cells.rq_error);

@@ -59,6 +59,12 @@ pub(super) fn receive(
 /// `upstream_rq_*` of a cluster by status.
 pub(super) fn count_code(cluster: &ClusterRuntime, internal: bool, status: u16) {
     let stats = &cluster.stats;
+    stats.inc(cluster_stat::UPSTREAM_RQ_COMPLETED);
+    stats.inc(if internal {
+        cluster_stat::INTERNAL_UPSTREAM_RQ_COMPLETED
+    } else {
+        cluster_stat::EXTERNAL_UPSTREAM_RQ_COMPLETED
+    });
     stats.code(cluster_stat::UPSTREAM_RQ, status);
     stats.code(
         if internal {

@@ -59,6 +59,11 @@ impl ServerConnection {
             self.reply(&mut stream, worker, Reply::new(403, b"", "upgrade_failed"));
             return self.settle(stream, worker);
         }
+        if stream.request.upgrade {
+            stream.upgraded = true;
+            hcm.stats.inc(stat::DOWNSTREAM_CX_UPGRADES_TOTAL);
+            hcm.stats.gauge_inc(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
+        }
         self.run_filters(&mut stream, worker, body);
         self.settle(stream, worker);
     }
@@ -151,7 +156,8 @@ impl ServerConnection {
                 return self.reply(stream, worker, reply);
             }
             CompiledAction::Redirect(redirect) => {
-                self.hcm.stats.inc(stat::RQ_REDIRECT);
+                // Envoy counts redirects among the direct responses.
+                self.hcm.stats.inc(stat::RQ_DIRECT_RESPONSE);
                 let mut location = Vec::new();
                 redirect.location(&stream.request, &mut location);
                 let status = redirect.status();

@@ -10,7 +10,7 @@ use tidegate_model::hcm::{
 };
 use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
-use tidegate_stats::{Group, Local};
+use tidegate_stats::{Group, Local, Registry};
 
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
@@ -37,8 +37,8 @@ pub(crate) struct HcmRuntime {
     pub(crate) filters: Vec<Filter>,
     pub(crate) stats: Local<http::ConnectionManager>,
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
-    pub(crate) cors_stats: Local<cors::Cors>,
-    pub(crate) fault_stats: Local<fault::Fault>,
+    pub(crate) cors_stats: Option<Local<cors::Cors>>,
+    pub(crate) fault_stats: Option<Local<fault::Fault>>,
     pub(crate) http1_stats: Local<http1::Http1>,
     /// What the `server` header becomes, unless the upstream's stays.
     pub(crate) server: Option<Arc<str>>,
@@ -47,16 +47,41 @@ pub(crate) struct HcmRuntime {
     pub(crate) respect_expected_rq_timeout: bool,
     /// Statistics by response code.
     pub(crate) dynamic_stats: bool,
-    _groups: Groups,
+    /// Told apart from a later listener at the same place by being held.
+    _listener: Rc<ListenerRuntime>,
+    _groups: HcmGroups,
 }
 
-/// Keeps the groups alive as long as somebody counts in them.
-struct Groups {
+/// The statistics of a connection manager. Held with the configuration, so that they are there before the first request
+/// and outlive every connection.
+pub(crate) struct HcmGroups {
     manager: Group<http::ConnectionManager>,
     listener: Group<listener_http::ListenerHttp>,
-    cors: Group<cors::Cors>,
-    fault: Group<fault::Fault>,
+    cors: Option<Group<cors::Cors>>,
+    fault: Option<Group<fault::Fault>>,
     http1: Group<http1::Http1>,
+}
+
+impl HcmGroups {
+    pub(crate) fn new(registry: &Registry, compiled: &CompiledHcm, listener_prefix: &str) -> Self {
+        let prefix = &compiled.config.stat_prefix;
+        let has = |wanted: fn(&HttpFilterKind) -> bool| {
+            compiled
+                .config
+                .http_filters
+                .iter()
+                .any(|filter| wanted(&filter.kind))
+        };
+        Self {
+            manager: registry.group(&format!("http.{prefix}.")),
+            listener: registry.group(&format!("listener.{listener_prefix}.http.{prefix}.")),
+            cors: has(|kind| matches!(kind, HttpFilterKind::Cors(_)))
+                .then(|| registry.group(&format!("http.{prefix}.cors."))),
+            fault: has(|kind| matches!(kind, HttpFilterKind::Fault(_)))
+                .then(|| registry.group(&format!("http.{prefix}.fault."))),
+            http1: registry.group("http1."),
+        }
+    }
 }
 
 impl HcmRuntime {
@@ -68,17 +93,11 @@ impl HcmRuntime {
     ) -> Option<Self> {
         let compiled = http_of(chain)?;
         let config = &compiled.config;
-        let prefix = &config.stat_prefix;
-        let groups = Groups {
-            manager: core.group(&format!("http.{prefix}.")),
-            listener: core.group(&format!(
-                "listener.{}.http.{prefix}.",
-                listener.compiled.config.stat_prefix
-            )),
-            cors: core.group(&format!("http.{prefix}.cors.")),
-            fault: core.group(&format!("http.{prefix}.fault.")),
-            http1: core.group("http1."),
-        };
+        let groups = HcmGroups::new(
+            &core.shared.registry,
+            compiled,
+            &listener.compiled.config.stat_prefix,
+        );
         let mut suppress_envoy_headers = config.suppress_envoy_headers;
         let mut respect_expected_rq_timeout = false;
         let mut dynamic_stats = true;
@@ -115,8 +134,8 @@ impl HcmRuntime {
             filters,
             stats: groups.manager.local(core.id),
             listener_stats: groups.listener.local(core.id),
-            cors_stats: groups.cors.local(core.id),
-            fault_stats: groups.fault.local(core.id),
+            cors_stats: groups.cors.as_ref().map(|group| group.local(core.id)),
+            fault_stats: groups.fault.as_ref().map(|group| group.local(core.id)),
             http1_stats: groups.http1.local(core.id),
             server: match config.server_header_transformation {
                 ServerHeaderTransformation::PassThrough => None,
@@ -127,8 +146,14 @@ impl HcmRuntime {
             dynamic_stats,
             config: Arc::clone(config),
             chain: Arc::clone(chain),
+            _listener: Rc::clone(listener),
             _groups: groups,
         })
+    }
+
+    /// Whether nothing but this worker's memory of it holds the chain any more.
+    pub(crate) fn is_unused(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) == 1 && Arc::strong_count(&self.chain) == 1
     }
 
     pub(crate) fn compiled(&self) -> Option<&CompiledHcm> {

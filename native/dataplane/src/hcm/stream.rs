@@ -304,6 +304,8 @@ pub(crate) struct Stream {
     pub(crate) next_filter: usize,
     /// The CORS filter has to annotate the response.
     pub(crate) cors: bool,
+    /// Counts among the upgraded streams: the client may leave HTTP.
+    pub(crate) upgraded: bool,
     /// The response's `content-length` speaks of a body that is not passed on.
     pub(crate) drop_length: bool,
     /// The upstream connection has more to send than it should hold.

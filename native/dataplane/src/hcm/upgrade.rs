@@ -6,7 +6,6 @@ use std::rc::Rc;
 use tidegate_codec::h1::{KnownHeader, ResponseFraming, ResponseHead};
 use tidegate_rt::ShutdownSide;
 use tidegate_snapshot::ResponseFlags;
-use tidegate_stats::defs::http as stat;
 
 use super::runtime::HcmRuntime;
 use super::stream::{Stream, StreamRoute, Upstream};
@@ -75,8 +74,6 @@ impl ServerConnection {
             response::count_code(cluster, stream.request.internal, head.status);
         }
         stream.response.tunnel = true;
-        hcm.stats.inc(stat::DOWNSTREAM_CX_UPGRADES_TOTAL);
-        hcm.stats.gauge_inc(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
         self.finish_response_head(stream, worker, ResponseFraming::None, false);
         stream.deadlines.response = None;
         let rest = bytes.get(head.len as usize..).unwrap_or_default();

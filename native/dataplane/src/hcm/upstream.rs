@@ -100,6 +100,11 @@ impl ServerConnection {
             }
             if (100..200).contains(&head.status) {
                 at += length;
+                if let Some(cluster) = &stream.cluster
+                    && self.hcm.dynamic_stats
+                {
+                    response::count_code(cluster, stream.request.internal, head.status);
+                }
                 self.on_interim(worker, &head);
                 continue;
             }
@@ -111,6 +116,9 @@ impl ServerConnection {
             };
             let mut body = BodyTracker::response(head.framing, trailers, &up.limits);
             up.reusable = head.keep_alive;
+            if head.connection.close {
+                up.count_close_notify();
+            }
             if stream.request.upgrade && is_websocket(stream) {
                 return self.on_handshake_refused(stream, worker, &head, rest);
             }
@@ -230,7 +238,6 @@ impl ServerConnection {
         stream.times.downstream_tx_end = Some(now);
         stream.response.complete = true;
         if let Some(cluster) = &stream.cluster {
-            cluster.stats.inc(stat::UPSTREAM_RQ_COMPLETED);
             let since = stream.times.request_end.unwrap_or(stream.times.start);
             if stream.request.complete && self.hcm.dynamic_stats {
                 let millis = now.since(since).as_millis() as u64;

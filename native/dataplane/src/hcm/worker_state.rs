@@ -3,7 +3,7 @@
 //! Nothing here outlives an event by content; it exists so that a request allocates nothing.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -30,7 +30,7 @@ pub(crate) struct HttpState {
     /// Values of headers on their way into a header list.
     pub(crate) value: Vec<u8>,
     date: DateText,
-    managers: FxHashMap<(usize, usize), Weak<HcmRuntime>>,
+    managers: FxHashMap<(usize, usize), Rc<HcmRuntime>>,
     #[expect(clippy::vec_box, reason = "a stream is handed out by its box")]
     spare: Vec<Box<Stream>>,
     /// The address that stands in `x-forwarded-for` for peers on the loopback interface.
@@ -58,15 +58,17 @@ impl HttpState {
         listener: &Rc<ListenerRuntime>,
     ) -> Option<Rc<HcmRuntime>> {
         let id = (Arc::as_ptr(chain) as usize, Rc::as_ptr(listener) as usize);
-        if let Some(found) = core.http.managers.get(&id).and_then(Weak::upgrade) {
+        if let Some(found) = core.http.managers.get(&id).map(Rc::clone) {
             return Some(found);
         }
         let made = Rc::new(HcmRuntime::new(core, chain, listener)?);
-        core.http
-            .managers
-            .retain(|_, manager| manager.strong_count() > 0);
-        core.http.managers.insert(id, Rc::downgrade(&made));
+        core.http.managers.insert(id, Rc::clone(&made));
         Some(made)
+    }
+
+    /// Forgets the managers of filter chains that are gone with their last connection.
+    pub(crate) fn forget_unused_managers(&mut self) {
+        self.managers.retain(|_, manager| !manager.is_unused());
     }
 
     pub(crate) fn take_stream(&mut self) -> Box<Stream> {

@@ -174,6 +174,10 @@ impl ClientConnection {
         self.timer.clear();
     }
 
+    pub(crate) fn count_close_notify(&self) {
+        self.guard.cluster.stats.inc(stat::UPSTREAM_CX_CLOSE_NOTIFY);
+    }
+
     pub(crate) fn count_protocol_error(&self) {
         self.guard
             .cluster

@@ -30,6 +30,7 @@ impl Worker {
                 .update(&generation.snapshot, &mut self.core.rng);
             self.hosts_gone(gone);
             self.reload_listeners(&generation.listeners);
+            self.core.http.forget_unused_managers();
         }
         self.follow_drain();
     }

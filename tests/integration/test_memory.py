@@ -7,8 +7,8 @@ import re
 import time
 from pathlib import Path
 
-from differential.proxies import envoy_binary
 from integration.mesh import mesh
+from tidegate.peer import envoy_binary
 
 
 def resident(pid: int) -> int:

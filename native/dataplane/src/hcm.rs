@@ -57,7 +57,8 @@ enum Phase {
     Flushing {
         linger: bool,
     },
-    /// Our end is closed; the client may take this long to close its own.
+    /// All is said; the client may take this long to read it and close. As in Envoy our end stays open meanwhile: closing
+    /// with unread input would reset the connection and take the answer with it.
     Lingering,
     Closed,
 }

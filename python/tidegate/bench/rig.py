@@ -23,6 +23,7 @@ from typing import Any
 from tidegate.bench import peers
 from tidegate.bench.scenarios import Case
 from tidegate.errors import TidegateError
+from tidegate.peer import PeerMissing
 
 PROXY_CPU, LOAD_CPU = 0, 1
 
@@ -153,7 +154,7 @@ class Rig:
                     continue
                 try:
                     targets[name] = self._start(stack, name, case, upstream)
-                except peers.PeerMissing as error:
+                except PeerMissing as error:
                     outcome.missing[name] = str(error)
             for name, (port, _) in targets.items():
                 self.progress(f"{case.name}: warming {name}")

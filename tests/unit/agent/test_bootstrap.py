@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from differential.proxies import envoy_binary
 from tidegate.agent.bootstrap import bootstrap, node_metadata
 from tidegate.errors import UsageError
+from tidegate.peer import envoy_binary
 from tidegate.settings import AgentSettings, agent_settings
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from differential.proxies import envoy_binary
 from tidegate.agent.supervise.command import Binary, command, find_binary
 from tidegate.agent.supervise.supervisor import Retry
+from tidegate.peer import envoy_binary
 from tidegate.settings import AgentSettings, agent_settings
 
 if TYPE_CHECKING:

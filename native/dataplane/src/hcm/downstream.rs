@@ -7,7 +7,7 @@ use tidegate_buf::Crossing;
 use tidegate_codec::h1::{
     BodyTracker, Fed, KnownHeader, ParseError, Refusal, RequestHead, Version, encode, parse_request,
 };
-use tidegate_rt::{Received, Sent, ShutdownSide};
+use tidegate_rt::{Received, Sent};
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::http as stat;
 use tidegate_stats::defs::http1;
@@ -453,7 +453,6 @@ impl ServerConnection {
     pub(super) fn flushed(&mut self, core: &Core, linger: bool) {
         match self.hcm.config.delayed_close_timeout {
             Some(timeout) if linger && !self.peer_closed => {
-                let _ = self.downstream.socket.shutdown(ShutdownSide::Write);
                 self.phase = Phase::Lingering;
                 self.linger_until = Some(core.now() + timeout);
             }

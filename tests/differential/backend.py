@@ -107,7 +107,7 @@ class Backend:
     async def _body(reader: asyncio.StreamReader, get) -> bytes:  # type: ignore[no-untyped-def]
         if "chunked" in get("transfer-encoding", "").lower():
             body = b""
-            while size := int((await reader.readline()).split(b";")[0], 16):
+            while size := int((await reader.readuntil(b"\n")).split(b";")[0], 16):
                 body += await reader.readexactly(size)
                 await reader.readexactly(2)
             while (await reader.readline()).strip():

@@ -386,6 +386,7 @@ impl DataplaneHandle {
     pub fn drain(&mut self, scope: DrainScope, stop_accepting: bool) {
         self.shared.drain.fetch_max(scope as u8, Ordering::AcqRel);
         if stop_accepting {
+            self.shared.drain_hurried.store(true, Ordering::Release);
             self.closed = self.closed.max(scope);
             let old = self.shared.generation.load_full();
             self.publish(Arc::clone(&old.snapshot));

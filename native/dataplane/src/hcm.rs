@@ -28,6 +28,7 @@ mod worker_state;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tidegate_buf::{OutBuf, Watermark};
 use tidegate_codec::h1::HeadResume;
@@ -93,6 +94,10 @@ pub struct ServerConnection {
     max_duration: Option<Moment>,
     /// The next response says `connection: close`.
     draining: bool,
+    /// As `draining`, once the response that may be on its way has ended.
+    leaving: bool,
+    /// When the client has had the time that an idle connection gets to be used once more.
+    drain_until: Option<Moment>,
 }
 
 impl ServerConnection {
@@ -127,6 +132,8 @@ impl ServerConnection {
                 .max_connection_duration
                 .map(|duration| now + duration),
             draining: false,
+            leaving: false,
+            drain_until: None,
             downstream,
             hcm,
             input: Vec::new(),
@@ -177,7 +184,11 @@ impl ServerConnection {
                 self.resume_input(worker);
                 self.read(worker);
             }
-            Event::Drain => self.draining = self.stream.is_none() || self.draining,
+            Event::Drain => {
+                // A draining listener asks by and by, as the strategy says; a chain that is gone does not wait.
+                self.leaving |= self.downstream.listener.draining_since().is_none()
+                    || worker.core.shared.drain_hurried.load(Ordering::Acquire);
+            }
             Event::DrainDeadline => {
                 self.abort(worker, ResponseFlags::NONE, "drain_timeout");
                 self.phase = Phase::Closed;

@@ -86,6 +86,8 @@ pub struct Shared {
     pub(crate) wakers: Vec<Waker>,
     pub(crate) stop: AtomicBool,
     pub(crate) drain: AtomicU8,
+    /// The listeners have closed their sockets for good: whatever the strategy, connections are asked to close at once.
+    pub(crate) drain_hurried: AtomicBool,
     /// Connections handed to each worker by others, for listeners with `exact_balance`; nobody else locks these.
     inboxes: Vec<Mutex<Vec<HandedOver>>>,
     /// `/healthcheck/fail` was called: health checks fail and connections are asked to close.
@@ -114,6 +116,7 @@ impl Shared {
             wakers,
             stop: AtomicBool::new(false),
             drain: AtomicU8::new(DrainScope::None as u8),
+            drain_hurried: AtomicBool::new(false),
             health_check_failed: AtomicBool::new(false),
             panics_total: AtomicU64::new(0),
         }

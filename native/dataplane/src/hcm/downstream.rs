@@ -42,7 +42,8 @@ impl ServerConnection {
     /// Whether anything that might be read could be used now.
     fn wants_input(&self) -> bool {
         match (&self.phase, &self.stream) {
-            (Phase::Open, None) => true,
+            // A client that asks without reading the answers is not asked for more.
+            (Phase::Open, None) => !self.mark.is_above(),
             (Phase::Open, Some(stream)) => {
                 (!stream.request.complete) && !self.is_request_held(stream)
             }
@@ -394,12 +395,16 @@ impl ServerConnection {
             self.hcm
                 .stats
                 .inc(stat::DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
-            if let Some(stream) = &self.stream
-                && let Upstream::Active(key) = stream.upstream
-                && let Some(Conn::Upstream(up)) = worker.conns.get_mut(key)
-            {
-                up.paused = false;
-                worker.core.nudge(key, crate::pool::NUDGE_READ);
+            match &self.stream {
+                Some(stream) => {
+                    if let Upstream::Active(key) = stream.upstream
+                        && let Some(Conn::Upstream(up)) = worker.conns.get_mut(key)
+                    {
+                        up.paused = false;
+                        worker.core.nudge(key, crate::pool::NUDGE_READ);
+                    }
+                }
+                None => self.next_request(&mut worker.core),
             }
         }
     }

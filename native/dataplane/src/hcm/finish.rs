@@ -42,7 +42,9 @@ impl ServerConnection {
             return;
         };
         let stats = &self.hcm.stats;
-        stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
+        if stream.request.complete || stream.response.tunnel {
+            stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
+        }
         stats.inc(stat::DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
         stats.inc(stat::DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ);
         stream.flags.insert(flag);
@@ -61,6 +63,11 @@ impl ServerConnection {
         self.count(&stream, core);
         self.write_logs(&stream, core);
         let (tunnel, complete) = (stream.response.tunnel, stream.request.complete);
+        if !complete && !tunnel {
+            // Envoy resets a stream that is answered before it has been read.
+            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
+        }
+        let linger = !complete || stream.response.linger;
         if stream.upgraded {
             self.hcm
                 .stats
@@ -69,7 +76,7 @@ impl ServerConnection {
         core.http.give_stream(stream);
         self.idle_since = now;
         if self.phase == Phase::Open && (self.draining || !complete || tunnel) {
-            self.phase = Phase::Flushing { linger: !complete };
+            self.phase = Phase::Flushing { linger };
             self.linger_until = self
                 .hcm
                 .config

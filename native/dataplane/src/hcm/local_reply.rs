@@ -116,7 +116,9 @@ impl ServerConnection {
         }
         if stream.response.status == 400 {
             // There has been a messaging error: whatever follows is not to be trusted.
+            // Unread, it would reset the connection and take the answer with it.
             stream.request.close = true;
+            stream.response.linger = true;
         }
         self.send_reply(stream, worker, body);
     }

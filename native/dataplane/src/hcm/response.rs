@@ -153,7 +153,8 @@ impl ServerConnection {
     /// Whether this response is the connection's last.
     fn decide_close(&mut self, stream: &Stream, core: &mut Core) {
         if !self.draining
-            && (core.shared.health_check_failed()
+            && (self.leaving
+                || core.shared.health_check_failed()
                 || drain_close(
                     self.downstream.listener.draining_since(),
                     core.clock.now(),

@@ -184,6 +184,8 @@ pub(crate) struct Response {
     pub(crate) mode: BodyMode,
     /// 101, or 2xx to CONNECT, was passed on: both directions are a tunnel.
     pub(crate) tunnel: bool,
+    /// The connection ends after it, but not before the client has had time to read it.
+    pub(crate) linger: bool,
 }
 
 /// What the request matched.

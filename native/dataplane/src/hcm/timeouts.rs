@@ -42,6 +42,30 @@ const fn timeout_status(stream: &Stream) -> u16 {
 }
 
 impl ServerConnection {
+    /// When the connection has been idle for too long; not again once that has started its drain.
+    fn idle_deadline(&self) -> Option<Moment> {
+        let timeout = self.hcm.config.idle_timeout.filter(|_| !self.draining);
+        timeout.map(|timeout| self.idle_since + timeout)
+    }
+
+    /// Envoy's drain sequence: what comes within the drain time is still served, and is the last.
+    fn start_drain(&mut self, now: Moment) {
+        if self.requests == 0 && self.head_since.is_none() {
+            // A connection that has never said anything has nothing to lose.
+            self.phase = Phase::Flushing { linger: false };
+        } else if !self.draining {
+            self.draining = true;
+            self.drain_until = Some(now + self.hcm.config.drain_timeout);
+        }
+    }
+
+    /// Ends a connection without a stream.
+    fn end_idle(&mut self, now: Moment) {
+        self.phase = Phase::Flushing { linger: true };
+        let timeout = self.hcm.config.delayed_close_timeout;
+        self.linger_until = timeout.map(|timeout| now + timeout);
+    }
+
     fn next_deadline(&self) -> Option<Moment> {
         let of_phase = match (&self.phase, &self.stream) {
             (Phase::Open, Some(stream)) => stream.next_deadline(),
@@ -54,15 +78,11 @@ impl ServerConnection {
                         .stream_idle_timeout
                         .map(|timeout| since + timeout),
                 ),
-                (None, _) => self
-                    .hcm
-                    .config
-                    .idle_timeout
-                    .map(|timeout| self.idle_since + timeout),
+                (None, _) => self.idle_deadline(),
             },
             _ => self.linger_until,
         };
-        earliest(of_phase, self.max_duration)
+        earliest(earliest(of_phase, self.max_duration), self.drain_until)
     }
 
     /// Brings the timer in line with the earliest deadline.
@@ -94,17 +114,15 @@ impl ServerConnection {
         }
         let due = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
         if due(self.max_duration) {
-            if self.draining && self.stream.is_none() {
-                self.phase = Phase::Flushing { linger: true };
-            } else {
-                // What comes within the drain time is still served.
-                self.hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_DURATION_REACHED);
+            self.max_duration = None;
+            self.hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_DURATION_REACHED);
+            self.start_drain(now);
+        }
+        if due(self.drain_until) {
+            self.drain_until = None;
+            if self.stream.is_none() && self.phase == Phase::Open {
+                self.end_idle(now);
             }
-            self.draining = true;
-            self.max_duration = self
-                .stream
-                .is_none()
-                .then(|| now + self.hcm.config.drain_timeout);
         }
         match self.phase {
             Phase::Open => {}
@@ -128,14 +146,9 @@ impl ServerConnection {
     fn on_idle_timer(&mut self, worker: &mut Worker, now: Moment) {
         let due = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
         let Some(since) = self.head_since else {
-            if due(self
-                .hcm
-                .config
-                .idle_timeout
-                .map(|timeout| self.idle_since + timeout))
-            {
+            if due(self.idle_deadline()) {
                 self.hcm.stats.inc(stat::DOWNSTREAM_CX_IDLE_TIMEOUT);
-                self.phase = Phase::Flushing { linger: false };
+                self.start_drain(now);
             }
             return;
         };

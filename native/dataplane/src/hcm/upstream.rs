@@ -119,7 +119,7 @@ impl ServerConnection {
             if head.connection.close {
                 up.count_close_notify();
             }
-            if stream.request.upgrade && is_websocket(stream) {
+            if stream.request.upgrade && head.status < 400 && is_websocket(stream) {
                 return self.on_handshake_refused(stream, worker, &head, rest);
             }
             let ends = body.is_finished();
@@ -315,7 +315,8 @@ impl ServerConnection {
         self.reply_upstream(stream, worker, reply);
     }
 
-    /// The upstream answers a websocket handshake with something else: its head is passed on, without a body.
+    /// The upstream answers a websocket handshake with something else that is no error: its head is passed on, without a
+    /// body.
     fn on_handshake_refused(
         &mut self,
         stream: &mut Stream,

@@ -123,7 +123,13 @@ impl Manager {
                     self.count_endpoints(clusters, Some(version), started);
                 }
                 Err(error) => {
-                    self.count_endpoints(clusters, None, started);
+                    if name.is_empty() {
+                        // Whose it was cannot be known: as in Envoy it counts for all.
+                        let all: Vec<Name> = clusters_of.values().flatten().cloned().collect();
+                        self.count_endpoints(&all, None, started);
+                    } else {
+                        self.count_endpoints(clusters, None, started);
+                    }
                     self.endpoints.fail(
                         Name::from(name.as_str()),
                         Failure::new(&error.to_string(), Some(raw), version),

@@ -189,9 +189,15 @@ impl Manager {
             .collect();
     }
 
-    /// `version`: accepted.
+    /// `version`: accepted. A resource without a readable name counts for all, as in Envoy: whose it was cannot be known.
     fn count_routes(&self, name: &str, version: Option<&str>, changed: bool, started: SystemTime) {
-        for group in self.routes.stats.get(name).into_iter().flatten() {
+        let stats = &self.routes.stats;
+        let concerned: Vec<_> = if name.is_empty() {
+            stats.values().flatten().collect()
+        } else {
+            stats.get(name).into_iter().flatten().collect()
+        };
+        for group in concerned {
             let stats = group.shared();
             stats.inc(stat::UPDATE_ATTEMPT);
             let Some(version) = version else {

@@ -15,7 +15,7 @@ mod routes;
 mod runtime;
 mod validate;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -126,6 +126,14 @@ pub(crate) struct Manager {
     dns_stale: bool,
 }
 
+/// The last of each name, with its place.
+fn by_name(all: &[(Name, Vec<u8>)]) -> HashMap<&str, (usize, &[u8])> {
+    all.iter()
+        .enumerate()
+        .map(|(at, (name, raw))| (&**name, (at, raw.as_slice())))
+        .collect()
+}
+
 impl Manager {
     /// Takes the bootstrap's static resources in, compiled, so that what cannot serve is refused here.
     pub(crate) fn new(context: Context, loaded: &Loaded) -> Result<Self, ConfigError> {
@@ -168,22 +176,20 @@ impl Manager {
         let mut builder = SnapshotBuilder::from(&self.snapshot);
         builder.set_runtime(self.runtime.compile());
         // By name, because a listener given twice is there once: the later one.
-        let raw = |all: &[(Name, Vec<u8>)], name: &Name| {
-            let found = all
-                .iter()
-                .enumerate()
-                .rev()
-                .find(|(_, (other, _))| other == name);
-            found.map_or((0, Resource::new(&[], "")), |(at, (_, raw))| {
-                (at, Resource::new(raw, ""))
-            })
+        let (clusters, listeners) = (
+            by_name(&loaded.static_clusters),
+            by_name(&loaded.static_listeners),
+        );
+        let raw = |all: &HashMap<&str, (usize, &[u8])>, name: &Name| {
+            let (at, raw) = all.get(&**name).copied().unwrap_or_default();
+            (at, Resource::new(raw, ""))
         };
         for config in &loaded.bootstrap.clusters {
-            let (_, resource) = raw(&loaded.static_clusters, &config.name);
+            let (_, resource) = raw(&clusters, &config.name);
             self.add_static_cluster(Arc::clone(config), resource);
         }
         for config in &loaded.bootstrap.listeners {
-            let (at, resource) = raw(&loaded.static_listeners, &config.name);
+            let (at, resource) = raw(&listeners, &config.name);
             self.add_static_listener(Arc::clone(config), resource, &builder)
                 .map_err(|error| error.within(&format!("static_resources.listeners[{at}]")))?;
         }

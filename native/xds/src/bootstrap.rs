@@ -3,6 +3,7 @@
 mod dynamic;
 mod operations;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -377,12 +378,9 @@ fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
     let clusters = fields.each("clusters", |fields| {
         cluster::any_cluster(fields).map(|(cluster, http2)| (Arc::new(cluster), http2))
     })?;
+    let mut names = HashSet::with_capacity(clusters.len());
     for (at, (cluster, _)) in clusters.iter().enumerate() {
-        if clusters
-            .iter()
-            .take(at)
-            .any(|(other, _)| other.name == cluster.name)
-        {
+        if !names.insert(&*cluster.name) {
             return Err(fields.fault(
                 &format!("clusters[{at}].name"),
                 format!("cluster manager: duplicate cluster '{}'", cluster.name),
@@ -390,8 +388,7 @@ fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
         }
     }
     for (at, listener) in listeners.iter().enumerate() {
-        let exists = |name: &str| clusters.iter().any(|(cluster, _)| &*cluster.name == name);
-        check_listener_clusters(listener, exists).map_err(|rejected| {
+        check_listener_clusters(listener, |name| names.contains(name)).map_err(|rejected| {
             fields.fault(
                 &format!("listeners[{at}].{}", rejected.field_path),
                 rejected.reason,
@@ -399,14 +396,11 @@ fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
         })?;
     }
     // A later listener of the same name is an update of the earlier one, as Envoy has it.
-    let names: Vec<Name> = listeners
-        .iter()
-        .map(|listener| listener.name.clone())
-        .collect();
-    let mut at = 0;
-    listeners.retain(|listener| {
-        at += 1;
-        !names.iter().skip(at).any(|later| *later == listener.name)
-    });
+    let mut last: HashMap<Name, usize> = HashMap::with_capacity(listeners.len());
+    for (at, listener) in listeners.iter().enumerate() {
+        last.insert(listener.name.clone(), at);
+    }
+    let mut at = 0..;
+    listeners.retain(|listener| last.get(&listener.name).copied() == at.next());
     Ok((listeners, clusters))
 }

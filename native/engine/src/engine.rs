@@ -132,6 +132,9 @@ impl Core {
     }
 }
 
+/// An update of so many resources leaves memory worth giving back.
+const LARGE: usize = 500;
+
 /// Threads, from `start` to `shutdown`.
 struct Running {
     aux: JoinHandle<()>,
@@ -290,7 +293,10 @@ impl Engine {
             version::version()
         );
         core.with_manager(|manager| manager.start(dataplane))
-            .map_err(|error| EngineError(error.to_string()))
+            .map_err(|error| EngineError(error.to_string()))?;
+        // Reading a bootstrap takes several times the memory that it leaves in use.
+        tidegate_rt::release_unused();
+        Ok(())
     }
 
     pub fn bootstrap_info(&self) -> BootstrapInfo {
@@ -340,8 +346,13 @@ impl Engine {
         version: &str,
         resources: &[(String, Vec<u8>)],
     ) -> ApplyResult {
-        self.core
-            .with_manager(|manager| manager.apply(type_url, version, resources))
+        let result = self
+            .core
+            .with_manager(|manager| manager.apply(type_url, version, resources));
+        if resources.len() >= LARGE {
+            tidegate_rt::release_unused();
+        }
+        result
     }
 
     pub fn update_failed(&self, type_url: &str, names: &[String], why: UpdateFailure) {

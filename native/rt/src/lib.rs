@@ -5,6 +5,7 @@
 //! it is the only place where `unsafe` may appear, and the only one that may read the monotonic clock.
 
 mod clock;
+mod memory;
 mod pipe;
 mod poller;
 mod rng;
@@ -13,6 +14,7 @@ mod timer;
 mod waker;
 
 pub use clock::{Clock, Moment};
+pub use memory::release_unused;
 pub use pipe::{Pipe, PipePool, PipeRead, PipeWrite};
 pub use poller::{Poller, Readiness, Token};
 pub use rng::Rng;

@@ -17,8 +17,11 @@ use crate::value;
 pub(crate) fn parse(context: &Context, full_name: &str, value: &Json) -> Result<DynamicMessage> {
     load_types(context, value)?;
     let descriptor = context.descriptor(full_name)?;
-    let value = type_first(value);
-    parse_as(descriptor, &value)
+    if is_type_first(value) {
+        parse_as(descriptor, value)
+    } else {
+        parse_as(descriptor, &type_first(value))
+    }
 }
 
 fn parse_as(descriptor: MessageDescriptor, value: &Json) -> Result<DynamicMessage> {
@@ -62,6 +65,18 @@ fn load_types(context: &Context, value: &Json) -> Result<()> {
             load_types(context, item).map_err(|fault| fault.under(&format!("[{index}]")))
         }),
         _ => Ok(()),
+    }
+}
+
+/// Whether no object has its `@type` behind another key: most documents are written so, and need not be copied.
+fn is_type_first(value: &Json) -> bool {
+    match value {
+        Json::Object(fields) => fields
+            .iter()
+            .enumerate()
+            .all(|(at, (key, value))| (at == 0 || key != "@type") && is_type_first(value)),
+        Json::Array(items) => items.iter().all(is_type_first),
+        _ => true,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::CompileError;
 use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
-use crate::routes::CompiledRoutes;
+use crate::routes::{CompiledRoutes, ForwardPolicy};
 
 /// One listener of a snapshot, bound to a socket or reached by hand-off only.
 #[derive(Debug)]
@@ -169,13 +169,30 @@ impl ListenerTable {
 pub(crate) struct Names<'a> {
     pub(crate) clusters: &'a mut SlotTable,
     pub(crate) routes: &'a mut SlotTable,
+    /// The last different ones seen.
+    pub(crate) policies: Vec<Arc<ForwardPolicy>>,
 }
+
+/// A configuration's routes rarely say more different things.
+const POLICIES: usize = 16;
 
 impl Names<'_> {
     pub(crate) fn cluster(&mut self, name: &Name) -> ClusterRef {
         ClusterRef {
             slot: self.clusters.intern(name),
         }
+    }
+
+    pub(crate) fn policy(&mut self, policy: ForwardPolicy) -> Arc<ForwardPolicy> {
+        if let Some(known) = self.policies.iter().find(|known| ***known == policy) {
+            return Arc::clone(known);
+        }
+        if self.policies.len() == POLICIES {
+            self.policies.remove(0);
+        }
+        let policy = Arc::new(policy);
+        self.policies.push(Arc::clone(&policy));
+        policy
     }
 
     pub(crate) fn route_config(&mut self, name: &Name) -> RouteConfigRef {

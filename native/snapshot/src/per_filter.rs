@@ -8,16 +8,21 @@ use crate::error::CompileError;
 use crate::fault::CompiledFault;
 
 /// The filters' configurations of a route, virtual host, route configuration or weighted cluster.
+///
+/// One word where nothing is configured, as on most routes.
 #[derive(Debug, Default)]
-pub struct CompiledPerFilter {
-    pub cors: Option<CompiledCors>,
-    pub fault: Option<CompiledFault>,
+pub struct CompiledPerFilter(Option<Box<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    cors: Option<CompiledCors>,
+    fault: Option<CompiledFault>,
     disabled: Vec<(Name, bool)>,
 }
 
 impl CompiledPerFilter {
     pub(crate) fn compile(config: &PerFilterConfig) -> Result<Self, CompileError> {
-        Ok(Self {
+        let inner = Inner {
             cors: match &config.cors {
                 Some(policy) => Some(CompiledCors::compile(policy)?),
                 None => None,
@@ -27,13 +32,27 @@ impl CompiledPerFilter {
                 None => None,
             },
             disabled: config.disabled.clone(),
-        })
+        };
+        let empty = inner.cors.is_none() && inner.fault.is_none() && inner.disabled.is_empty();
+        Ok(Self((!empty).then(|| Box::new(inner))))
+    }
+
+    #[inline]
+    pub fn cors(&self) -> Option<&CompiledCors> {
+        self.0.as_deref()?.cors.as_ref()
+    }
+
+    #[inline]
+    pub fn fault(&self) -> Option<&CompiledFault> {
+        self.0.as_deref()?.fault.as_ref()
     }
 
     /// Whether this level switches the filter off (`Some(true)`), on, or says nothing.
     #[inline]
     pub fn disabled(&self, filter: &str) -> Option<bool> {
-        self.disabled
+        let inner = self.0.as_deref()?;
+        inner
+            .disabled
             .iter()
             .find(|(name, _)| &**name == filter)
             .map(|(_, disabled)| *disabled)
@@ -41,7 +60,7 @@ impl CompiledPerFilter {
 
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.cors.is_none() && self.fault.is_none() && self.disabled.is_empty()
+        self.0.is_none()
     }
 }
 
@@ -65,17 +84,17 @@ impl<'a> PerFilterLevels<'a> {
 
     #[inline]
     pub fn fault(self) -> Option<&'a CompiledFault> {
-        self.levels().find_map(|level| level.fault.as_ref())
+        self.levels().find_map(CompiledPerFilter::fault)
     }
 
     /// The CORS filter looks at all levels together, field by field.
     #[inline]
     pub fn cors(self) -> Option<CorsLevels<'a>> {
         CorsLevels::new([
-            self.weighted_cluster.and_then(|level| level.cors.as_ref()),
-            self.route.cors.as_ref(),
-            self.virtual_host.cors.as_ref(),
-            self.route_configuration.cors.as_ref(),
+            self.weighted_cluster.and_then(CompiledPerFilter::cors),
+            self.route.cors(),
+            self.virtual_host.cors(),
+            self.route_configuration.cors(),
         ])
     }
 

@@ -18,7 +18,9 @@ use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::route::{RequireTls, RouteConfiguration, VirtualHost};
 
-pub use self::action::{CompiledAction, CompiledForward, CompiledRoute, Mismatch, RoutedCluster};
+pub use self::action::{
+    CompiledAction, CompiledForward, CompiledRoute, ForwardPolicy, Mismatch, RoutedCluster,
+};
 use self::hosts::HostTable;
 pub use self::hosts::port_start;
 use self::index::RouteIndex;
@@ -45,12 +47,14 @@ pub struct CompiledRoutes {
 #[derive(Debug)]
 pub struct CompiledVirtualHost {
     pub config: Arc<VirtualHost>,
-    routes: Vec<Arc<CompiledRoute>>,
+    routes: Box<[Arc<CompiledRoute>]>,
     index: Option<Box<RouteIndex>>,
     pub headers: HeaderMutator,
     pub per_filter: CompiledPerFilter,
     /// Where a request goes that should have come by TLS.
     ssl_redirect: Option<Arc<CompiledRoute>>,
+    /// As in the configuration, which requests need not touch.
+    pub include_request_attempt_count: bool,
 }
 
 /// What a request matched.
@@ -86,6 +90,7 @@ impl CompiledRoutes {
         let mut names = Names {
             clusters: &mut clusters,
             routes: &mut routes,
+            policies: Vec::new(),
         };
         Self::compile(config, &mut names)
     }
@@ -244,7 +249,8 @@ impl CompiledVirtualHost {
             index,
             headers: HeaderMutator::compile(&config.headers)?,
             per_filter: CompiledPerFilter::compile(&config.per_filter)?,
-            routes,
+            routes: routes.into_boxed_slice(),
+            include_request_attempt_count: config.include_request_attempt_count,
             config: Arc::clone(config),
             ssl_redirect,
         })

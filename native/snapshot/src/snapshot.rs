@@ -240,6 +240,7 @@ impl SnapshotBuilder {
         let mut names = Names {
             clusters: Arc::make_mut(&mut self.next.cluster_names),
             routes: Arc::make_mut(&mut self.next.route_names),
+            policies: Vec::new(),
         };
         let listeners = Arc::make_mut(&mut self.next.listeners);
         let slot = listeners.names.intern(&config.name);
@@ -285,6 +286,7 @@ impl SnapshotBuilder {
         let mut names = Names {
             clusters: Arc::make_mut(&mut self.next.cluster_names),
             routes: Arc::make_mut(&mut self.next.route_names),
+            policies: Vec::new(),
         };
         let key = names.route_config(&config.name);
         let index = key.id().index();

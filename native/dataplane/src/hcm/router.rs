@@ -261,7 +261,7 @@ impl ServerConnection {
                 stream.request.path = stream.request.headers.keep(value);
             }
         }
-        if route.virtual_host.config.include_request_attempt_count {
+        if route.virtual_host.include_request_attempt_count {
             stream
                 .request
                 .headers

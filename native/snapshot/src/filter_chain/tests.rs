@@ -17,6 +17,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
     let mut names = Names {
         clusters: &mut clusters,
         routes: &mut routes,
+        policies: Vec::new(),
     };
     Arc::new(Chain {
         filter: ChainFilter::TcpProxy(CompiledTcpProxy {

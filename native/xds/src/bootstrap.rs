@@ -121,14 +121,15 @@ fn load(
         .iter()
         .map(ToString::to_string)
         .collect();
+    let proto = message.encode_to_vec();
+    let wire = WireBootstrap::decode(proto.as_slice())
+        .map_err(|error| Fault::whole(format!("the bootstrap, encoded: {error}")))?;
+    let statics = wire.static_resources.unwrap_or_default();
     Ok(Loaded {
-        node: encoded(&message, &["node"])
-            .into_iter()
-            .next()
-            .unwrap_or_default(),
-        static_listeners: named(encoded(&message, &["static_resources", "listeners"])),
-        static_clusters: named(encoded(&message, &["static_resources", "clusters"])),
-        proto: message.encode_to_vec(),
+        node: wire.node,
+        static_listeners: named(statics.listeners),
+        static_clusters: named(statics.clusters),
+        proto,
         ads_authority: extra.authority,
         ads_tcp_keepalive: extra.tcp_keepalive,
         ads_http2_keepalive: extra.http2.and_then(|http2| http2.keepalive),
@@ -212,20 +213,21 @@ fn set(message: &mut DynamicMessage, name: &str, value: Value) -> Result<()> {
         .map_err(|error| Fault::whole(format!("{name}: {error}")))
 }
 
-/// The encoded messages at the end of a path of fields.
-fn encoded(message: &DynamicMessage, path: &[&str]) -> Vec<Vec<u8>> {
-    let Some((name, rest)) = path.split_first() else {
-        return vec![message.encode_to_vec()];
-    };
-    match message.get_field_by_name(name).as_deref() {
-        Some(Value::Message(inner)) => encoded(inner, rest),
-        Some(Value::List(items)) => items
-            .iter()
-            .filter_map(Value::as_message)
-            .flat_map(|inner| encoded(inner, rest))
-            .collect(),
-        _ => Vec::new(),
-    }
+/// The encoded parts of a `Bootstrap` that others want as they are.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireBootstrap {
+    #[prost(bytes = "vec", tag = "1")]
+    node: Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    static_resources: Option<WireStatics>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireStatics {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    listeners: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    clusters: Vec<Vec<u8>>,
 }
 
 fn named(resources: Vec<Vec<u8>>) -> Vec<(Name, Vec<u8>)> {

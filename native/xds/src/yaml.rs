@@ -40,11 +40,10 @@ pub(crate) fn parse(text: &str) -> Result<Json> {
 /// One JSON document, by the same rules where both apply (a key given twice is refused).
 pub(crate) fn parse_json(text: &str) -> Result<Json> {
     // JSON's own reader first: its errors are the better ones. YAML then finds what it lets pass.
-    serde_json::from_str::<serde::de::IgnoredAny>(text)
+    let document = serde_json::from_str(text)
         .map_err(|error| Fault::whole(format!("Unable to parse JSON: {error}")))?;
     check_duplicates(text)?;
-    serde_json::from_str(text)
-        .map_err(|error| Fault::whole(format!("Unable to parse JSON: {error}")))
+    Ok(document)
 }
 
 /// Reads JSON only for keys that an object has twice, which `serde_json::Value` would merge.

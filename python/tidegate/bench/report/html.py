@@ -1,0 +1,4 @@
+"""stub"""
+from typing import Any
+def page(doc: dict[str, Any]) -> str:
+    return ""

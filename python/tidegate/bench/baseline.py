@@ -100,9 +100,7 @@ def table(verdicts: list[Verdict], limit: float) -> str:
         cells = [f"{value:.3f}" if v.peer else number(value) for value in (v.before, v.now)]
         mark = "  WORSE" if v.regressed else ""
         label = " ".join(METRICS[v.metric])
-        lines.append(
-            f"  {v.case:<30}{label:<26}{v.peer or '-':<14}{cells[0]:>10}{cells[1]:>10}{v.change:>+9.1%}{mark}"
-        )
+        lines.append(f"  {v.case:<30}{label:<26}{v.peer or '-':<14}{cells[0]:>10}{cells[1]:>10}{v.change:>+9.1%}{mark}")
     worse = sum(v.regressed for v in verdicts)
     lines.append(f"  {worse} of {len(verdicts)} worse" if worse else "  none worse")
     return "\n".join(lines)

@@ -209,7 +209,15 @@ class Rig:
         return Sample(metrics, result["errors"], result["first_error"] or "", busy, curve)
 
     def _send(self, case: Case, target: Target, duration: float) -> dict[str, Any]:
-        options: dict[str, Any] = {} if target.user is None else {"user": target.user, "extra_groups": []}
+        options: dict[str, Any] = (
+            {}
+            if target.user is None
+            else {
+                "user": target.user,
+                "group": target.user,
+                "extra_groups": [],
+            }
+        )
         run = subprocess.run(
             ["taskset", "-c", str(LOAD_CPU), str(self._load), *case.load, "--address", target.address,
              "--duration", str(duration), "--warmup", str(_WARMUP)],

@@ -49,13 +49,14 @@ def static_bootstrap(case: Case, site: Site, log: Path) -> Document:
         ]  # fmt: skip
     else:
         listeners = [listener(site.listen, chain)]
+    clusters = [_static_cluster(name, site.upstream) for name in _cluster_names(case.table)]
+    if case.kind == "idle":
+        # The default allows 1,024 connections.
+        clusters[0]["circuit_breakers"] = {"thresholds": [{"max_connections": 20_000}]}
     return {
         "node": {"id": NAME, "cluster": NAME},
         "admin": {"address": _socket(site.admin)},
-        "static_resources": {
-            "listeners": listeners,
-            "clusters": [_static_cluster(name, site.upstream) for name in _cluster_names(case.table)],
-        },
+        "static_resources": {"listeners": listeners, "clusters": clusters},
     }
 
 
@@ -91,7 +92,10 @@ def eds_cluster(name: str) -> Document:
 
 def endpoints(name: str, ports: list[int]) -> Document:
     """A cluster's load assignment: these ports of 127.0.0.1."""
-    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(p)}} for p in ports]}]}
+    return {
+        "cluster_name": name,
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(p)}} for p in ports]}],
+    }
 
 
 def listener(port: int, chain: Document) -> Document:

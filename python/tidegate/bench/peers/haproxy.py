@@ -28,13 +28,15 @@ def launch(binary: str, case: Case, site: Site) -> Launch:
 
 
 def _configuration(case: Case, site: Site, table: Path) -> str:
+    splice = case.backend in ("sink", "source")
     text = (
-        "global\n  nbthread 1\n  maxconn 9000\n"
+        # Splicing wants pipes, hence descriptors, for every connection that there may be.
+        f"global\n  nbthread 1\n  maxconn {1000 if splice else 9000}\n"
         f"defaults\n  mode {case.protocol}\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
     )
     if case.protocol == "http":
         text += "  option http-keep-alive\n  http-reuse always\n"
-    elif case.backend in ("sink", "source"):
+    elif splice:
         text += "  option splice-request\n  option splice-response\n"
     text += f"frontend bench\n  bind 127.0.0.1:{site.listen}\n"
     if case.table is None:

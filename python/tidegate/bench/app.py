@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "cases", nargs="*", metavar="CASE",
-        help="names, globs ('vhosts-*') or aliases (default: %s); --list shows them" % " ".join(scenarios.DEFAULT),
+        help=f"names, globs ('vhosts-*') or aliases (default: {' '.join(scenarios.DEFAULT)}); --list shows them",
     )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list cases and aliases and exit")
     parser.add_argument("--all", action="store_true", help="every case")
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     worse = False
     if earlier is not None:
         verdicts = baseline.compare(earlier, doc, limit)
-        print(baseline.table(verdicts, limit))
+        print(baseline.table(verdicts, limit), file=sys.stderr if _to_stdout(options) else sys.stdout)
         worse = any(verdict.regressed for verdict in verdicts) or not verdicts
     ours_missing = any("tidegate" in case["missing"] for case in doc["cases"].values())
     return 1 if failed or worse or (earlier is not None and ours_missing) else 0
@@ -120,22 +120,24 @@ def _measure(options: argparse.Namespace, cases: list[scenarios.Case], names: li
 
 
 def _write(options: argparse.Namespace, doc: dict[str, Any]) -> None:
-    texts = {
-        options.json: lambda: json.dumps(doc, indent=1) + "\n",
-        options.pytest_benchmark: lambda: json.dumps(pytest_benchmark.document(doc), indent=1) + "\n",
-        options.html: lambda: html.page(doc),
-    }
+    texts: list[tuple[Path | None, Callable[[], str]]] = [
+        (options.json, lambda: json.dumps(doc, indent=1) + "\n"),
+        (options.pytest_benchmark, lambda: json.dumps(pytest_benchmark.document(doc), indent=1) + "\n"),
+        (options.html, lambda: html.page(doc)),
+    ]
     shown = False
-    for path, text in texts.items():
-        if path is None:
-            continue
-        if str(path) == "-":
+    for path, text in texts:
+        if path is not None and str(path) == "-":
             print(text(), end="")
             shown = True
-        else:
+        elif path is not None:
             path.write_text(text())
     if not shown:
         print(table(doc))
+
+
+def _to_stdout(options: argparse.Namespace) -> bool:
+    return "-" in map(str, (options.json, options.pytest_benchmark, options.html))
 
 
 def _listing() -> str:

@@ -46,6 +46,16 @@ def cpu_ns(pid: int) -> int:
     return total
 
 
+def sleeps(pid: int) -> int:
+    """How often the process and its descendants (main threads) went to sleep: somebody had to wake them each time."""
+    total = 0
+    for member in tree(pid):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            text = Path(f"/proc/{member}/status").read_text()
+            total += int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return total
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes resident: of files (program text, mostly), and the rest."""

@@ -32,6 +32,7 @@ from tidegate.bench.processes import (
     memory,
     process,
     said,
+    sleeps,
 )
 from tidegate.bench.scenarios import VHOST, Case
 from tidegate.bench.storm import Storm
@@ -186,6 +187,7 @@ class Rig:
     # One figure of each kind.
 
     def _burst(self, case: Case, target: Target, duration: float) -> Sample:
+        slept = sleeps(self.backend_pid)
         before, backend_before = (cpu_ns(target.pid) if target.pid else 0), cpu_ns(self.backend_pid)
         result = self._send(case, target, duration)
         after, backend_after = (cpu_ns(target.pid) if target.pid else 0), cpu_ns(self.backend_pid)
@@ -198,7 +200,8 @@ class Rig:
         if case.load[0].startswith("tcp-bulk"):
             # The CPU time includes the warming up, the bytes do not: they come at the same rate.
             ops = result["bytes"] / 2**20 * (1 + _WARMUP / seconds)
-        metrics = {"rate": result["ops"] / seconds}
+        slept = sleeps(self.backend_pid) - slept
+        metrics = {"rate": result["ops"] / seconds, "backend_sleeps": slept / ops if ops else 0.0}
         if target.pid and ops:
             metrics["cpu_us"] = (after - before) / 1e3 / ops
         curve: tuple[tuple[float, float], ...] = ()

@@ -52,6 +52,8 @@ METRICS = {
     "quiet_p99_us": ("quiet p99", "us"),
     "quiet_cpu_us": ("quiet CPU", "us/op"),
     "updates": ("updates", ""),
+    # How often the backend slept: whoever sends to it then pays for waking it (see bench/README.md).
+    "backend_sleeps": ("backend sleeps", "per op"),
     "bytes_per_connection": ("memory", "B/connection"),
     "anon_bytes_per_connection": ("anonymous", "B/connection"),
     "load_seconds": ("load time", "s"),

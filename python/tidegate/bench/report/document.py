@@ -11,6 +11,7 @@ from tidegate.bench.rig import Outcome, Sample
 #: The format of the document, for whoever compares an old one.
 VERSION = 2
 _LIMIT = 0.95
+_SLEEPY = 0.25
 
 
 def document(outcomes: Sequence[Outcome], machine: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +66,8 @@ def _row(samples: list[Sample]) -> dict[str, Any]:
     row["errors"] = sum(s.errors for s in samples)
     row["first_error"] = next((s.first_error for s in samples if s.first_error), "")
     row["load_was_the_limit"] = statistics.median(s.load_busy for s in samples) > _LIMIT
+    # A proxy that the backend waits for wakes it again and again, and that is CPU time of the proxy's.
+    row["pays_for_waking"] = row.get("backend_sleeps", {}).get("median", 0) > _SLEEPY and "cpu_us" in row
     row["load_busy"] = statistics.median(s.load_busy for s in samples)
     if samples[0].curve:
         percents = [percent for percent, _ in samples[0].curve]

@@ -108,6 +108,9 @@ def _bars(name: str, case: dict[str, Any], metric: str) -> str:
     notes = [f"{label}, {unit}"]
     if limited := [peer for peer in peers if case["peers"][peer]["load_was_the_limit"]]:
         notes.append(f"load generator and backend were the limit for {', '.join(limited)}")
+    sleepy = [peer for peer in peers if metric == "cpu_us" and case["peers"][peer]["pays_for_waking"]]
+    if sleepy and len(sleepy) < len(peers):
+        notes.append(f"includes waking a backend that sleeps: {', '.join(sleepy)}")
     if errors := [
         f"{case['peers'][peer]['errors']} failed ({peer})" for peer in peers if case["peers"][peer]["errors"]
     ]:
@@ -180,5 +183,9 @@ def _figures(cases: dict[str, Any]) -> str:
             rows.append(f"<tr><th>{escape(name)}</th><td class='peer'><i class='swatch c-{escape(peer)}'></i>"
                         f"{escape(peer)}</td><td>{f'{ratio:.2f} ×' if ratio else ''}</td>{cells}"
                         f"<td>{row['errors'] or ''}</td></tr>")  # fmt: skip
-    head = "<tr><th>case</th><th>peer</th><th>over tidegate</th><th colspan='4'>medians: headline first</th><th>failed</th></tr>"
-    return f"<details><summary>All figures</summary><div class='scroll'><table>{head}{''.join(rows)}</table></div></details>"
+    head = (
+        "<tr><th>case</th><th>peer</th><th>over tidegate</th><th colspan='4'>medians, headline first</th>"
+        "<th>failed</th></tr>"
+    )
+    table = f"<div class='scroll'><table>{head}{''.join(rows)}</table></div>"
+    return f"<details><summary>All figures</summary>{table}</details>"

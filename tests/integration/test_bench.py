@@ -124,3 +124,13 @@ def test_somebodys_own_bootstrap(tmp_path: Path) -> None:
     case = json.loads((tmp_path / "out").read_text())["cases"]["own"]
     assert not case["missing"], case["missing"]
     assert case["peers"]["tidegate"]["cpu_us"]["median"] > 0
+
+
+def test_a_proxy_that_does_not_come_up_is_told_and_fails_the_run(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        "static_resources: {listeners: [{address: {socket_address: {address: 127.0.0.1, port_value: x}}}]}"
+    )
+    done = bench("--config", str(config), "--peers", "tidegate", "--target", f"127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert "nobody listens" in done.stdout

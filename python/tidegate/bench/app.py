@@ -80,6 +80,9 @@ def main(argv: Sequence[str]) -> int:
         _progress("")
         print(f"tidegate bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        _progress("")
+        return 130
     _progress("")
     _write(options, doc)
     failed = any(row["errors"] for case in doc["cases"].values() for row in case["peers"].values())
@@ -88,8 +91,8 @@ def main(argv: Sequence[str]) -> int:
         verdicts = baseline.compare(earlier, doc, limit)
         print(baseline.table(verdicts, limit), file=sys.stderr if _to_stdout(options) else sys.stdout)
         worse = any(verdict.regressed for verdict in verdicts) or not verdicts
-    ours_missing = any("tidegate" in case["missing"] for case in doc["cases"].values())
-    return 1 if failed or worse or (earlier is not None and ours_missing) else 0
+    ours_missing = any("tidegate" in case["missing"] and not case["skipped"] for case in doc["cases"].values())
+    return 1 if failed or worse or ours_missing else 0
 
 
 def _measure(options: argparse.Namespace, cases: list[scenarios.Case], names: list[str]) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def process(argv: tuple[str, ...], cpu: int, output: Path, **options: Any) -> It
     """Runs a command on one CPU; its output goes to a file. Ends it, and its session, at the end."""
     with output.open("ab") as errors:
         started = subprocess.Popen(
-            ["taskset", "-c", str(cpu), *argv],
+            # Should this process be killed, nothing of it is left behind.
+            ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(cpu), *argv],
             stderr=errors, stdin=options.pop("stdin", subprocess.DEVNULL),
             stdout=options.pop("stdout", errors), start_new_session=True, **options,
         )  # fmt: skip

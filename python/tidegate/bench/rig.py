@@ -62,11 +62,12 @@ class Sample:
 
 @dataclass
 class Outcome:
-    """`missing`: why a peer has no samples."""
+    """`missing`: why a peer has no samples; `skipped`: here, no peer can have any."""
 
     case: Case
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Rig:
             self._side_by_side(case, names, outcome)
         elif case.kind == "redirect":
             if not self.private_network:
+                outcome.skipped = True
                 outcome.missing = dict.fromkeys(names, "needs root and a network namespace of its own")
                 return outcome
             with network.redirection(os.geteuid()):

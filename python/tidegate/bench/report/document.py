@@ -43,6 +43,7 @@ def _case(outcome: Outcome) -> dict[str, Any]:
         "table": vars(case.table) if case.table else None,
         "peers": rows,
         "missing": outcome.missing,
+        "skipped": outcome.skipped,
         "times_better_than": ratios,
     }
 

@@ -35,7 +35,7 @@ build: $(NATIVE) $(VENV)/.installed  ## the native module and the command line, 
 
 $(NATIVE): $(RUST) python/tidegate/data/xds.binpb | $(VENV)/.ready
 	cargo build --release --locked -p tidegate-py -p tidegate-bench
-	install -D -t python/tidegate/bench/bin $(CARGO_TARGET_DIR)/release/tg-load $(CARGO_TARGET_DIR)/release/tg-backend
+	install -D -t python/tidegate/bench/bin $(CARGO_TARGET_DIR)/release/tg-load $(CARGO_TARGET_DIR)/release/tg-backend $(CARGO_TARGET_DIR)/release/tg-forward
 	install -m 755 $(CARGO_TARGET_DIR)/release/lib_native.so $@
 
 # An editable install without a second compilation: a .pth and the two entry points.

@@ -13,8 +13,8 @@ import pytest
 from differential.backend import Backend, free_port
 from differential.client import exchange
 from differential.proxies import Proxy, running
-from integration.ads_server import AdsServer, Seen
 from tidegate import xdsapi
+from tidegate.bench.ads_server import AdsServer, Seen
 
 HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"

@@ -20,6 +20,11 @@ pub fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
     })
 }
 
+/// Whether the head says that its connection ends with it, in any usual spelling.
+pub fn says_close(head: &[u8]) -> bool {
+    memmem::find(head, b"onnection: close").is_some()
+}
+
 /// A decimal number.
 pub fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()

@@ -2,6 +2,8 @@
 
 pub mod connection;
 pub mod driver;
+pub mod idle;
+pub mod requests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,8 +11,8 @@ use std::time::Duration;
 /// What is done on each connection.
 #[derive(Debug, Clone)]
 pub enum Work {
-    /// The bytes of one request; answers must be 200 and of the length of the first.
-    Http { request: Vec<u8> },
+    /// The bytes of the requests, walked in turn; answers must be 200 and of the length of the first.
+    Http { requests: Vec<Vec<u8>> },
     /// So many bytes there and back.
     PingPong { size: usize },
     /// Connect, one byte each way, close.

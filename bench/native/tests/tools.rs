@@ -83,6 +83,20 @@ fn every_mode_works_on_its_service() {
             "http",
             &["http", "--path", "/100", "--rate", "500", "--cpu", "0"],
         ),
+        (
+            "http_other",
+            &[
+                "http",
+                "--path",
+                "/e{n}/100",
+                "--host",
+                "h{n}",
+                "--header",
+                "x-e: {n}",
+                "--range",
+                "0..50",
+            ],
+        ),
         ("echo", &["tcp-pingpong", "--size", "64"]),
         ("echo", &["tcp-connect"]),
         ("close", &["tcp-accept-close"]),
@@ -128,4 +142,28 @@ fn a_wrong_answer_is_an_error() {
             .unwrap()
             > 0;
     assert!(failed);
+}
+
+#[test]
+fn idle_connections_are_used_once_and_held() {
+    let backend = Backend::start();
+    for (mode, service) in [("idle-http", "http"), ("idle-tcp", "echo")] {
+        let mut load = Command::new(env!("CARGO_BIN_EXE_tg-load"))
+            .args([mode, "--connections", "20", "--max-seconds", "30"])
+            .args([
+                "--address",
+                &format!("127.0.0.1:{}", backend.ports[service]),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(load.stdout.take().unwrap()).lines();
+        let opened: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(opened["connections"], 20);
+        drop(load.stdin.take());
+        let ended: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(ended["alive"], 20);
+        assert!(load.wait().unwrap().success());
+    }
 }

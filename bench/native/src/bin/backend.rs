@@ -1,6 +1,7 @@
 //! `tg-backend`: the server behind every proxy under test, on one thread.
 //!
-//! HTTP/1.1 with fixed answers by path (`/100`, `/64k`, `/chunked`, `/post`; `/echo` gives the body back), and TCP
+//! HTTP/1.1 with fixed answers by the path's last segment (`/100`, `/64k`, `/chunked`, `/post`; `/echo` gives the body
+//! back; two ports, so that an endpoint can come and go), and TCP
 //! ports that echo, swallow, pour and close at once. Prints its ports as one line of JSON; ends when standard input does, or after `--max-seconds`.
 
 use std::collections::HashMap;
@@ -26,8 +27,9 @@ enum Service {
     Close,
 }
 
-const SERVICES: [(Service, &str); 5] = [
+const SERVICES: [(Service, &str); 6] = [
     (Service::Http, "http"),
+    (Service::Http, "http_other"),
     (Service::Echo, "echo"),
     (Service::Sink, "sink"),
     (Service::Source, "source"),
@@ -92,6 +94,8 @@ impl Answers {
             .split(|byte| *byte == b'?')
             .next()
             .unwrap_or_default();
+        // The last segment decides, so that `/any/table/entry/100` is answered as `/100`.
+        let path = memchr::memrchr(b'/', path).map_or(path, |at| path.get(at..).unwrap_or(path));
         self.0
             .iter()
             .position(|(name, _)| *name == path)

@@ -2,49 +2,80 @@
 //!
 //! `tg-load http|tcp-pingpong|tcp-connect|tcp-accept-close|tcp-bulk-up|tcp-bulk-down --address IP:PORT
 //! --duration SECONDS [--warmup SECONDS] [--connections N] [--rate OPS] [--cpu N]`; for `http` also `--method`,
-//! `--path`, `--host`, `--body BYTES` and `--chunk BYTES`, for `tcp-pingpong` `--size BYTES`.
+//! `--path`, `--host`, `--header 'NAME: VALUE'`, `--body BYTES`, `--chunk BYTES`, for `tcp-pingpong` `--size BYTES`.
+//! `{n}` in path, host and header stands for the numbers of `--range A..B` (without B), taken in shuffled order.
+//!
+//! `tg-load idle-http|idle-tcp --address IP:PORT --connections N [--max-seconds S]` opens the connections, uses each
+//! once, prints a line, and holds them until standard input ends.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 use tidegate_bench::arguments::Arguments;
 use tidegate_bench::cpu_time;
+use tidegate_bench::load::idle::Idle;
+use tidegate_bench::load::requests::{Template, range};
 use tidegate_bench::load::{Outcome, Plan, Work, driver};
 
-const MODES: &str =
-    "http, tcp-pingpong, tcp-connect, tcp-accept-close, tcp-bulk-up or tcp-bulk-down";
+const MODES: &str = "http, tcp-pingpong, tcp-connect, tcp-accept-close, tcp-bulk-up, tcp-bulk-down, idle-http or \
+                     idle-tcp";
 
-fn plan(mut arguments: Arguments) -> Result<Plan, String> {
+/// The percentiles of the latency curve.
+const CURVE: [f64; 13] = [
+    50.0, 60.0, 70.0, 80.0, 85.0, 90.0, 93.0, 95.0, 97.0, 98.0, 99.0, 99.5, 99.9,
+];
+
+/// What the command line asks for.
+enum Task {
+    Drive(Plan),
+    Hold(Hold),
+}
+
+/// Connections to open, use once and hold until standard input ends.
+struct Hold {
+    address: SocketAddr,
+    connections: usize,
+    request: Option<Vec<u8>>,
+    max: Duration,
+}
+
+fn task(mut arguments: Arguments) -> Result<Task, String> {
     let mode = match arguments.positional.as_slice() {
         [mode] => mode.clone(),
         _ => return Err(format!("say what to do: {MODES}")),
     };
+    let cpu: i64 = arguments.take("cpu", -1)?;
+    if let Ok(cpu) = usize::try_from(cpu) {
+        pin(cpu)?;
+    }
+    let connections = arguments.take("connections", 1)?;
+    if connections == 0 || connections > 20_000 {
+        return Err("--connections is 1 to 20000".to_owned());
+    }
+    let address = arguments.need("address")?;
+    if let "idle-http" | "idle-tcp" = mode.as_str() {
+        let request = if mode == "idle-http" {
+            requests(&mut arguments)?.pop()
+        } else {
+            None
+        };
+        let max = seconds(arguments.take("max-seconds", 60.0)?)?;
+        arguments.finish()?;
+        return Ok(Task::Hold(Hold {
+            address,
+            connections,
+            request,
+            max,
+        }));
+    }
     let work = match mode.as_str() {
-        "http" => {
-            let method = arguments.take("method", "GET".to_owned())?;
-            let path = arguments.take("path", "/".to_owned())?;
-            let host = arguments.take("host", "bench.example".to_owned())?;
-            let body: usize = arguments.take("body", 0)?;
-            let chunk: usize = arguments.take("chunk", 0)?;
-            let mut request = format!(
-                "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: tg-load\r\naccept: */*\r\n"
-            );
-            if chunk > 0 {
-                request.push_str("transfer-encoding: chunked\r\n");
-            } else if body > 0 {
-                request.push_str(&format!("content-length: {body}\r\n"));
-            }
-            request.push_str("\r\n");
-            let mut request = request.into_bytes();
-            if chunk > 0 {
-                append_chunks(&mut request, body, chunk);
-            } else {
-                request.resize(request.len() + body, b'x');
-            }
-            Work::Http { request }
-        }
+        "http" => Work::Http {
+            requests: requests(&mut arguments)?,
+        },
         "tcp-pingpong" => Work::PingPong {
             size: arguments.take("size", 64)?,
         },
@@ -54,37 +85,43 @@ fn plan(mut arguments: Arguments) -> Result<Plan, String> {
         "tcp-bulk-down" => Work::Bulk { up: false },
         other => return Err(format!("{other}: not {MODES}")),
     };
-    let cpu: i64 = arguments.take("cpu", -1)?;
-    if let Ok(cpu) = usize::try_from(cpu) {
-        pin(cpu)?;
-    }
     let rate: f64 = arguments.take("rate", 0.0)?;
     let plan = Plan {
-        address: arguments.need("address")?,
+        address,
         work,
-        connections: arguments.take("connections", 1)?,
+        connections,
         warmup: seconds(arguments.take("warmup", 0.2)?)?,
         duration: seconds(arguments.need("duration")?)?,
         rate: (rate > 0.0).then_some(rate),
     };
     arguments.finish()?;
-    if plan.connections == 0 || plan.connections > 20_000 {
-        return Err("--connections is 1 to 20000".to_owned());
-    }
-    Ok(plan)
+    Ok(Task::Drive(plan))
 }
 
-/// A body in chunks, each of `chunk` bytes but for the last.
-fn append_chunks(request: &mut Vec<u8>, body: usize, chunk: usize) {
-    let mut left = body;
-    while left > 0 {
-        let size = left.min(chunk);
-        request.extend_from_slice(format!("{size:x}\r\n").as_bytes());
-        request.resize(request.len() + size, b'x');
-        request.extend_from_slice(b"\r\n");
-        left -= size;
-    }
-    request.extend_from_slice(b"0\r\n\r\n");
+fn requests(arguments: &mut Arguments) -> Result<Vec<Vec<u8>>, String> {
+    let numbers = range(&arguments.take("range", String::new())?)?;
+    let template = Template {
+        method: arguments.take("method", "GET".to_owned())?,
+        path: arguments.take("path", "/".to_owned())?,
+        host: arguments.take("host", "bench.example".to_owned())?,
+        header: arguments.take("header", String::new())?,
+        body: arguments.take("body", 0)?,
+        chunk: arguments.take("chunk", 0)?,
+    };
+    Ok(template.requests(numbers))
+}
+
+/// Opens the connections, says so, holds them until standard input ends, and says how many lived to see it.
+fn hold(hold: &Hold) -> Result<serde_json::Value, String> {
+    let idle = Idle::open(hold.address, hold.connections, hold.request.as_deref())?;
+    println!("{}", json!({"connections": hold.connections}));
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.recv_timeout(hold.max);
+    Ok(json!({"alive": idle.alive()}))
 }
 
 /// Keeps this process on one CPU.
@@ -109,6 +146,7 @@ fn report(outcome: &Outcome) -> serde_json::Value {
     let micros = |quantile: f64| outcome.latency.value_at_quantile(quantile) as f64 / 1000.0;
     json!({
         "ops": outcome.ops,
+        "curve_us": CURVE.map(|p| (p, micros(p / 100.0))),
         "warmup_ops": outcome.warmup_ops,
         "errors": outcome.errors,
         "first_error": outcome.first_error,
@@ -125,12 +163,15 @@ fn report(outcome: &Outcome) -> serde_json::Value {
 }
 
 fn main() -> ExitCode {
-    let outcome = Arguments::read(std::env::args().skip(1))
-        .and_then(plan)
-        .and_then(|plan| driver::run(&plan));
-    match outcome {
-        Ok(outcome) => {
-            println!("{}", report(&outcome));
+    let done = Arguments::read(std::env::args().skip(1))
+        .and_then(task)
+        .and_then(|task| match task {
+            Task::Drive(plan) => driver::run(&plan).map(|outcome| report(&outcome)),
+            Task::Hold(plan) => hold(&plan),
+        });
+    match done {
+        Ok(report) => {
+            println!("{report}");
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -12,6 +12,8 @@ pub enum Progress {
     Waiting,
     /// The operation is complete.
     Done,
+    /// It is complete, or none was under way, and the other side closes the connection, as it may.
+    DoneAndClosed,
     /// Not as it should be; the connection is of no more use.
     Failed(String),
 }
@@ -27,6 +29,8 @@ pub struct Connection {
     partial: Vec<u8>,
     body: Option<(Body, u64)>,
     received: usize,
+    /// The answer at hand says that the connection ends with it.
+    closes: bool,
     pub bytes: u64,
 }
 
@@ -39,6 +43,7 @@ impl Connection {
             partial: Vec::new(),
             body: None,
             received: 0,
+            closes: false,
             bytes: 0,
         }
     }
@@ -95,6 +100,9 @@ impl Connection {
                 Received::Data(count) => count,
                 Received::WouldBlock => return Progress::Waiting,
                 Received::Eof if matches!(work, Work::AcceptClose) => return Progress::Done,
+                Received::Eof if matches!(work, Work::Http { .. }) && !self.busy => {
+                    return Progress::DoneAndClosed;
+                }
                 Received::Eof => return Progress::Failed("closed by the peer".to_owned()),
                 Received::Error(error) => return Progress::Failed(format!("receive: {error}")),
             };
@@ -145,6 +153,7 @@ impl Connection {
                 return Progress::Failed(String::from_utf8_lossy(line).into_owned());
             }
             self.body = Some((Body::of(head), 0));
+            self.closes = http::says_close(head);
             bytes = rest;
         }
         let Some((body, payload)) = &mut self.body else {
@@ -165,6 +174,9 @@ impl Connection {
             return Progress::Failed(format!("a body of {payload} bytes instead of {length}"));
         }
         self.body = None;
+        if self.closes {
+            return Progress::DoneAndClosed;
+        }
         Progress::Done
     }
 }

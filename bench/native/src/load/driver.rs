@@ -19,11 +19,15 @@ struct Slot {
     generation: u32,
     /// When the operation at hand began: `None` while idle.
     began: Option<Instant>,
+    /// Which request it sends.
+    request: usize,
 }
 
 struct Driver<'p> {
     plan: &'p Plan,
-    request: Vec<u8>,
+    requests: Vec<Vec<u8>>,
+    /// The request that comes next.
+    next: usize,
     poller: Poller,
     slots: Vec<Slot>,
     /// Connections with nothing to do, hottest last (fixed rate only).
@@ -39,15 +43,16 @@ struct Driver<'p> {
 pub fn run(plan: &Plan) -> Result<Outcome, String> {
     let latency =
         Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string())?;
-    let request = match &plan.work {
-        Work::Http { request } => request.clone(),
-        Work::PingPong { size } => vec![b'p'; *size],
-        Work::Connect => vec![b'c'],
-        Work::Bulk { .. } | Work::AcceptClose => Vec::new(),
+    let requests = match &plan.work {
+        Work::Http { requests } => requests.clone(),
+        Work::PingPong { size } => vec![vec![b'p'; *size]],
+        Work::Connect => vec![vec![b'c']],
+        Work::Bulk { .. } | Work::AcceptClose => vec![Vec::new()],
     };
     let mut driver = Driver {
         plan,
-        request,
+        requests,
+        next: 0,
         poller: Poller::new(1024).map_err(|error| error.to_string())?,
         slots: Vec::new(),
         idle: Vec::new(),
@@ -75,6 +80,7 @@ impl Driver<'_> {
                 connection: None,
                 generation: 0,
                 began: None,
+                request: 0,
             });
             self.open(index);
         }
@@ -207,7 +213,9 @@ impl Driver<'_> {
         let Some(connection) = slot.connection.as_mut() else {
             return;
         };
-        if let Progress::Failed(why) = connection.begin(&self.request) {
+        slot.request = following(&mut self.next, self.requests.len());
+        let request = self.requests.get(slot.request).map_or(&[][..], |r| r);
+        if let Progress::Failed(why) = connection.begin(request) {
             self.fail(index, why);
         }
     }
@@ -226,12 +234,16 @@ impl Driver<'_> {
         };
         let mut progress = Progress::Waiting;
         if writable {
+            if idle_before.is_some() && !connection.is_busy() {
+                slot.request = following(&mut self.next, self.requests.len());
+            }
+            let request = self.requests.get(slot.request).map_or(&[][..], |r| r);
             progress = match (&self.plan.work, idle_before) {
                 (Work::Bulk { up: true }, _) => connection.pour(buffer),
                 (Work::Bulk { up: false }, _) | (_, None) => Progress::Waiting,
                 // The first writable event of a connection begins its first operation; later ones continue a send.
-                (_, Some(_)) if !connection.is_busy() => connection.begin(&self.request),
-                (_, Some(_)) => connection.send(&self.request),
+                (_, Some(_)) if !connection.is_busy() => connection.begin(request),
+                (_, Some(_)) => connection.send(request),
             };
         }
         if readable && progress == Progress::Waiting {
@@ -240,11 +252,12 @@ impl Driver<'_> {
         match progress {
             Progress::Waiting => {}
             Progress::Failed(why) => self.fail(index, why),
-            Progress::Done => self.done(index),
+            Progress::Done => self.done(index, false),
+            Progress::DoneAndClosed => self.done(index, true),
         }
     }
 
-    fn done(&mut self, index: usize) {
+    fn done(&mut self, index: usize, closed: bool) {
         let now = Instant::now();
         let Some(slot) = self.slots.get_mut(index) else {
             return;
@@ -261,6 +274,10 @@ impl Driver<'_> {
         }
         match (&self.plan.work, self.plan.rate) {
             (Work::Connect | Work::AcceptClose, _) => self.open(index),
+            _ if closed => {
+                self.idle.retain(|other| *other != index);
+                self.open(index);
+            }
             (_, Some(_)) => {
                 self.idle.push(index);
                 self.start_due();
@@ -268,4 +285,11 @@ impl Driver<'_> {
             (_, None) => self.begin(index, now),
         }
     }
+}
+
+/// Walks round the requests: returns the one at hand and moves on.
+fn following(next: &mut usize, count: usize) -> usize {
+    let at = *next;
+    *next = if at + 1 < count { at + 1 } else { 0 };
+    at
 }

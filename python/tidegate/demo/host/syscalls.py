@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import socket
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +16,9 @@ _MS_BIND: Final = 4096
 _MS_REC: Final = 16384
 _MS_PRIVATE: Final = 1 << 18
 _MS_NOSUID_NODEV: Final = 2 | 4
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 1
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -34,6 +40,19 @@ def enter_network_namespace(path: str) -> None:
         _check(_libc().setns(descriptor, CLONE_NEWNET), f"setns {path}")
     finally:
         os.close(descriptor)
+
+
+def own_network() -> None:
+    """Move the calling thread, and what it starts from now on, into a new network namespace: nothing in it is up."""
+    _check(_libc().unshare(CLONE_NEWNET), "unshare")
+
+
+def interface_up(name: str) -> None:
+    """Bring a link up, as `ip link set NAME up` does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        asked = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sh22x", name.encode(), 0))
+        flags = struct.unpack_from("h", asked, 16)[0] | _IFF_UP
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", name.encode(), flags))
 
 
 def own_mounts() -> None:

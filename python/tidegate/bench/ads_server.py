@@ -1,6 +1,7 @@
-"""A management server for tests: serves exactly the bytes it is told to over ADS (state of the world), good or corrupt.
+"""A management server that serves exactly the bytes it is told to over ADS (state of the world), good or corrupt.
 
-No real control plane sends a corrupt resource on demand, hence this one. It knows the transport, not the proxies.
+For the `update-storm` case and for tests: no real control plane sends a corrupt resource on demand. It knows the
+transport, not the proxies.
 """
 
 from __future__ import annotations

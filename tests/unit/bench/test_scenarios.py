@@ -1,0 +1,67 @@
+"""The cases as data, and the configurations made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tidegate.bench import scenarios
+from tidegate.bench.peers import envoy, haproxy, nginx
+from tidegate.bench.peers.site import Site
+from tidegate.bench.scenarios import CASES, METRICS, Case
+
+
+def case(name: str) -> Case:
+    return scenarios.select([name])[0]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(listen=1001, upstream=1002, admin=1003, directory=tmp_path)
+
+
+def test_names_are_unique_and_metrics_known() -> None:
+    assert len({case.name for case in CASES}) == len(CASES)
+    for one in CASES:
+        assert set(one.columns) | set(one.guards) <= set(METRICS), one.name
+        assert "tidegate" in one.peers
+
+
+def test_globs_aliases_and_order() -> None:
+    assert [c.name for c in scenarios.select(["tcp-connect", "h1-get100"])] == ["h1-get100", "tcp-connect"]
+    assert len(scenarios.select(["vhosts-*"])) == 6
+    assert len(scenarios.select(["routes"])) == 12
+    assert scenarios.select(["all"]) == list(CASES)
+    with pytest.raises(KeyError, match="nonsense"):
+        scenarios.select(["h1-*", "nonsense"])
+
+
+def test_a_table_has_as_many_entries_as_its_name_says(site: Site) -> None:
+    document = envoy.static_bootstrap(case("vhosts-1000-wildcard"), site, Path("/log"))
+    hosts = envoy.routes(case("vhosts-1000-wildcard").table)["virtual_hosts"]
+    assert len(hosts) == 1000
+    assert hosts[-1]["domains"] == ["*.svc-999.bench.example"]
+    assert len(document["static_resources"]["clusters"]) == 1
+    assert len(envoy.routes(case("routes-1000-regex-last").table)["virtual_hosts"][0]["routes"]) == 1000
+    big = envoy.static_bootstrap(case("config-10000"), site, Path("/log"))
+    assert len(big["static_resources"]["clusters"]) == 10_001
+
+
+def test_peers_route_by_the_same_table(site: Site) -> None:
+    wildcard, regex = case("vhosts-1000-wildcard"), case("routes-1000-regex-average")
+    table = haproxy.launch("haproxy", wildcard, site).files[site.directory / "table.map"]
+    assert table.splitlines()[7] == "svc-7.bench.example up"
+    assert len(table.splitlines()) == 1000
+    text = nginx.launch("nginx", wildcard, site).files[site.directory / "nginx.conf"]
+    assert text.count("server_name *.svc-") == 1000
+    assert nginx.launch("nginx", regex, site).files[site.directory / "nginx.conf"].count("location ~ ^/svc-") == 1000
+    assert "map_reg" in haproxy.launch("haproxy", regex, site).files[site.directory / "haproxy.cfg"]
+
+
+def test_bulk_is_spliced_by_haproxy(site: Site) -> None:
+    assert (
+        "splice-request" in haproxy.launch("haproxy", case("tcp-bulk-up"), site).files[site.directory / "haproxy.cfg"]
+    )
+    plain = haproxy.launch("haproxy", case("tcp-pingpong64"), site).files[site.directory / "haproxy.cfg"]
+    assert "splice" not in plain

@@ -1,4 +1,4 @@
-"""A rule change each second under load: no request fails. CI runs it for 15 s; `TIDEGATE_SOAK_SECONDS=60` for longer."""
+"""A rule change each second under load: no request fails. For 15 s in CI; `TIDEGATE_SOAK_SECONDS=60` for longer."""
 
 from __future__ import annotations
 

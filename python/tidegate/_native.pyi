@@ -198,6 +198,7 @@ class Engine:
         log_format_escaped: bool = False,
         log_path: str = "",
         file_flush_interval_msec: int = 10000,
+        busy_poll_us: int = 0,
         file_flush_min_size_kb: int = 64,
         admin_address_path: str = "",
         local_address_ip_version: Literal["v4", "v6"] = "v4",

@@ -56,6 +56,11 @@ def test_today_s_envoy_command_line() -> None:
     assert found.log_level == "warning"
 
 
+def test_busy_polling_is_off_unless_asked_for() -> None:
+    assert proxy("-c x").busy_poll_us == 0
+    assert proxy("-c x --busy-poll-us 60").busy_poll_us == 60
+
+
 def test_a_proxy_that_was_not_told_stops_within_seconds() -> None:
     assert proxy("-c x").stop_drain_s == 5.0
     assert proxy("-c x").drain_time_s == 600

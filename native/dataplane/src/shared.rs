@@ -31,6 +31,8 @@ pub struct DataplaneConfig {
     pub drain_gradually: bool,
     /// `--file-flush-interval-msec`.
     pub log_flush_interval: Duration,
+    /// `--busy-poll-us`: a worker with nothing to do polls so long before it sleeps.
+    pub busy_poll: Duration,
 }
 
 impl Default for DataplaneConfig {
@@ -44,6 +46,7 @@ impl Default for DataplaneConfig {
             drain_time: Duration::from_mins(10),
             drain_gradually: true,
             log_flush_interval: Duration::from_secs(1),
+            busy_poll: Duration::ZERO,
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Options {
     /// Empty: standard error.
     pub log_path: String,
     pub file_flush_interval: Duration,
+    /// `--busy-poll-us`: workers poll so long before they sleep; zero never.
+    pub busy_poll: Duration,
     pub file_flush_min_size_kb: u32,
     pub admin_address_path: String,
     pub local_address_ip_version: String,
@@ -59,6 +61,7 @@ impl Default for Options {
             log_format_escaped: false,
             log_path: String::new(),
             file_flush_interval: Duration::from_secs(10),
+            busy_poll: Duration::ZERO,
             file_flush_min_size_kb: 64,
             admin_address_path: String::new(),
             local_address_ip_version: "v4".to_owned(),

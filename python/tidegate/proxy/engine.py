@@ -63,6 +63,7 @@ class DataPlane:
                 log_path=settings.log_path,
                 file_flush_interval_msec=settings.file_flush_interval_msec,
                 file_flush_min_size_kb=settings.file_flush_min_size_kb,
+                busy_poll_us=settings.busy_poll_us,
                 admin_address_path=settings.admin_address_path,
                 local_address_ip_version=settings.local_address_ip_version,
                 allow_unknown_static_fields=settings.allow_unknown_static_fields,

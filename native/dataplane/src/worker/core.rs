@@ -69,7 +69,8 @@ pub struct Core {
 
 impl Core {
     pub(crate) fn new(context: WorkerContext, events: usize) -> Result<Self, Errno> {
-        let poller = Poller::new(events)?;
+        let mut poller = Poller::new(events)?;
+        poller.set_busy_poll(context.shared.config.busy_poll);
         poller.add_level(&context.waker, WAKER, false)?;
         let clock = Clock::new();
         let generation = context.shared.generation.load_full();

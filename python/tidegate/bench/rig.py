@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +197,10 @@ class Rig:
             with contextlib.suppress(OSError):
                 os.truncate(log, 0)
         ops, seconds = result["ops"] + result["warmup_ops"], result["seconds"]
-        if not result["ops"] and not case.load[0].startswith("tcp-bulk"):
+        bulk = case.load[0].startswith("tcp-bulk")
+        if not result["ops"] and not bulk:
             raise BenchError(f"{target.address}: no operation came to an end: {result['first_error']}")
-        if case.load[0].startswith("tcp-bulk"):
+        if bulk:
             # The CPU time includes the warming up, the bytes do not: they come at the same rate.
             ops = result["bytes"] / 2**20 * (1 + _WARMUP / seconds)
         slept = sleeps(self.backend_pid) - slept
@@ -207,22 +208,16 @@ class Rig:
         if target.pid and ops:
             metrics["cpu_us"] = (after - before) / 1e3 / ops
         curve: tuple[tuple[float, float], ...] = ()
-        if not case.load[0].startswith("tcp-bulk"):
+        if not bulk:
             metrics |= {key: result[key] for key in ("p50_us", "p99_us", "p999_us")}
             curve = tuple((percent, micros) for percent, micros in result["curve_us"])
         busy = (result["cpu_seconds"] + (backend_after - backend_before) / 1e9) / (seconds + _WARMUP)
         return Sample(metrics, result["errors"], result["first_error"] or "", busy, curve)
 
     def _send(self, case: Case, target: Target, duration: float) -> dict[str, Any]:
-        options: dict[str, Any] = (
-            {}
-            if target.user is None
-            else {
-                "user": target.user,
-                "group": target.user,
-                "extra_groups": [],
-            }
-        )
+        options: dict[str, Any] = {}
+        if target.user is not None:
+            options = {"user": target.user, "group": target.user, "extra_groups": []}
         run = subprocess.run(
             ["taskset", "-c", str(LOAD_CPU), str(self._load), *case.load, "--address", target.address,
              "--duration", str(duration), "--warmup", str(_WARMUP)],
@@ -301,11 +296,11 @@ class Rig:
 
     # Starting.
 
-    def _site(self, case: Case, name: str, ads: int = 0) -> peers.Site:
+    def _site(self, case: Case, name: str) -> peers.Site:
         self._count += 1
         directory = self._directory / f"{self._count}-{case.name}-{name}"
         directory.mkdir()
-        return peers.Site(free_port(), self.ports[case.backend], free_port(), directory, ads)
+        return peers.Site(free_port(), self.ports[case.backend], free_port(), directory)
 
     def _written(self, launch: peers.Launch) -> peers.Launch:
         for path, text in launch.files.items():
@@ -319,7 +314,7 @@ class Rig:
         if case.kind == "storm":
             storm = Storm(site.listen, (self.ports["http"], self.ports["http_other"]))
             stack.callback(storm.stop)
-            site = peers.Site(site.listen, site.upstream, site.admin, site.directory, storm.port)
+            site = replace(site, ads=storm.port)
         launch = peers.launch(name, case, site)
         try:
             return stack.enter_context(self._run(case, name, launch, f"127.0.0.1:{site.listen}", storm=storm))
@@ -351,7 +346,7 @@ class Rig:
 
 
 def _with_load(case: Case, load: tuple[str, ...]) -> Case:
-    return Case(case.name, case.summary, case.protocol, case.backend, load)
+    return replace(case, load=load)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use tidegate_rt::Moment;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
@@ -76,14 +77,16 @@ impl ServerConnection {
         core.http.give_stream(stream);
         self.idle_since = now;
         if self.phase == Phase::Open && (self.draining || !complete || tunnel) {
-            self.phase = Phase::Flushing { linger };
-            self.linger_until = self
-                .hcm
-                .config
-                .delayed_close_timeout
-                .map(|timeout| now + timeout);
+            self.flush_and_close(linger, now);
         }
         self.next_request(core);
+    }
+
+    /// The connection ends once what is queued has been written; `linger`: and the client has had time to read it.
+    pub(super) fn flush_and_close(&mut self, linger: bool, now: Moment) {
+        self.phase = Phase::Flushing { linger };
+        let timeout = self.hcm.config.delayed_close_timeout;
+        self.linger_until = timeout.map(|timeout| now + timeout);
     }
 
     fn count(&self, stream: &Stream, core: &Core) {

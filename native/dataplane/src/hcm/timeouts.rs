@@ -59,13 +59,6 @@ impl ServerConnection {
         }
     }
 
-    /// Ends a connection without a stream.
-    fn end_idle(&mut self, now: Moment) {
-        self.phase = Phase::Flushing { linger: true };
-        let timeout = self.hcm.config.delayed_close_timeout;
-        self.linger_until = timeout.map(|timeout| now + timeout);
-    }
-
     fn next_deadline(&self) -> Option<Moment> {
         let of_phase = match (&self.phase, &self.stream) {
             (Phase::Open, Some(stream)) => stream.next_deadline(),
@@ -121,7 +114,7 @@ impl ServerConnection {
         if due(self.drain_until) {
             self.drain_until = None;
             if self.stream.is_none() && self.phase == Phase::Open {
-                self.end_idle(now);
+                self.flush_and_close(true, now);
             }
         }
         match self.phase {

@@ -30,6 +30,8 @@ class Exchange:
     #: open, eof or reset
     end: str
     leftover: bytes = b""
+    #: the client's own port: what tells this exchange's log lines from an earlier one's that come late
+    port: int = 0
 
 
 class _Stream:
@@ -131,6 +133,7 @@ def exchange(
     """
     with contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout=5)) as sock:
         stream = _Stream(sock, time.monotonic() + timeout)
+        own = sock.getsockname()[1]
         for part in parts:
             if isinstance(part, float):
                 stream.more(time.monotonic() + part)
@@ -144,7 +147,7 @@ def exchange(
                 sock.shutdown(socket.SHUT_WR)
         if abort_after is not None:
             time.sleep(abort_after)
-            return Exchange([], "aborted")
+            return Exchange([], "aborted", port=own)
         responses: list[Response] = []
         for method in methods:
             response = _read_one(stream, method)
@@ -160,4 +163,4 @@ def exchange(
         elif stream.end == "open" and not stream.buffer:
             # Notice an end that is already on its way without waiting for one that is not.
             stream.more(time.monotonic() + 0.02)
-        return Exchange(responses, stream.end, stream.buffer)
+        return Exchange(responses, stream.end, stream.buffer, own)

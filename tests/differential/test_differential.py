@@ -29,6 +29,7 @@ SUBJECT = os.environ.get("TIDEGATE_SUBJECT", "tidegate")
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 DATE = re.compile(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$")
+REMOTE = re.compile(r"127\.0\.0\.1:(\d+) ")
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 
 
@@ -106,39 +107,55 @@ class Pair:
         for proxy in self.proxies:
             proxy.log_lines()
         with ThreadPoolExecutor(2) as pool:
-            envoy, subject = pool.map(lambda p: self._put(p, case), self.proxies)
+            (envoy, ports), (subject, others) = pool.map(lambda p: self._put(p, case), self.proxies)
         if case.compare_log:
-            envoy["log"], subject["log"] = self._logs(case)
+            envoy["log"], subject["log"] = self._logs(case, ports, others)
         return envoy, subject
 
     @staticmethod
-    def _put(proxy: Proxy, case: Case) -> dict[str, Any]:
+    def _put(proxy: Proxy, case: Case) -> tuple[dict[str, Any], set[int]]:
         outcomes: dict[str, Any] = {}
+        ports: set[int] = set()
         for turn in range(case.repeat):
             result = exchange(
                 proxy.port, list(case.parts), methods=list(case.methods), timeout=case.timeout,
                 linger=case.linger, shut=case.shut, abort_after=case.abort_after,
             )  # fmt: skip
             outcomes[str(turn)] = comparable(result, proxy.port)
-        return outcomes
+            ports.add(result.port)
+        return outcomes, ports
 
-    def _logs(self, case: Case) -> tuple[list[str], list[str]]:
+    def _logs(self, case: Case, ports: set[int], others: set[int]) -> tuple[list[str], list[str]]:
         """Waits for Envoy's lines to come to rest, then for as many of the other's."""
         reference, subject = self.proxies
         want: list[str] = []
         quiet = time.monotonic() + (1.5 if case.abort_after is not None else 0.5)
         while time.monotonic() < quiet:
-            if fresh := reference.log_lines():
+            if fresh := _own(reference.log_lines(), ports):
                 want += fresh
                 quiet = time.monotonic() + 0.04
             time.sleep(0.01)
         have: list[str] = []
         deadline = time.monotonic() + 2
         while len(have) < len(want) and time.monotonic() < deadline:
-            have += subject.log_lines()
+            have += _own(subject.log_lines(), others)
             time.sleep(0.01)
-        have += subject.log_lines()
+        have += _own(subject.log_lines(), others)
         return [_log(line, reference.port) for line in want], [_log(line, subject.port) for line in have]
+
+
+def _own(lines: list[str], ports: set[int]) -> list[str]:
+    """Without their first word, the lines of connections from `ports`; a line of another format is kept whole.
+
+    A connection that its client closed is logged whenever the proxy comes to it: perhaps in the next case.
+    """
+    own = []
+    for line in lines:
+        if not (match := REMOTE.match(line)):
+            own.append(line)
+        elif int(match[1]) in ports:
+            own.append(line[match.end() :])
+    return own
 
 
 def _log(line: str, port: int) -> str:

@@ -99,11 +99,7 @@ impl Matcher {
             black_box(routes.find(black_box(request), 0, runtime));
         }
         let found = routes.find(request, 0, runtime)?;
-        let index = found
-            .virtual_host
-            .routes()
-            .iter()
-            .position(|route| Arc::ptr_eq(route, found.route))?;
+        let index = found.route.position as usize;
         let config = &found.route.config;
         let cluster = match &config.action {
             RouteAction::Route(forward) => match &forward.cluster {

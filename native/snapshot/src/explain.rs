@@ -301,16 +301,16 @@ fn http(
     });
     let runtime = snapshot.runtime();
     let found = host.route(request, random, runtime);
-    let before = found.map_or(usize::MAX, |route| route.position);
+    let before = found.map_or(u32::MAX, |route| route.position);
     let lost: Vec<Lost> = host
         .routes()
         .iter()
         .take_while(|route| route.position < before)
-        .filter(|_| before != usize::MAX || found.is_none())
+        .filter(|_| before != u32::MAX || found.is_none())
         .filter_map(|route| {
             let mismatch = route.mismatch(request, random, runtime)?;
             Some(Lost {
-                index: route.position,
+                index: route.position as usize,
                 name: Name::clone(route.name()),
                 reason: reason(route, mismatch),
             })
@@ -326,7 +326,7 @@ fn http(
     };
     explanation.route = Some(RouteStep {
         name: Name::clone(route.name()),
-        index: (route.position != usize::MAX).then_some(route.position),
+        index: (route.position != u32::MAX).then_some(route.position as usize),
         lost,
     });
     action(explanation, snapshot, route, request, random)

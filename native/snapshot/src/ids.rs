@@ -67,13 +67,20 @@ pub(crate) struct Slot {
 /// A name of a cluster with its id; holding it keeps the id from being given to another name.
 #[derive(Debug, Clone)]
 pub struct ClusterRef {
-    pub(crate) slot: Arc<Slot>,
+    slot: Arc<Slot>,
+    /// The slot's: a request that wants nothing but the id need not fetch the slot into its cache.
+    id: ClusterId,
 }
 
 impl ClusterRef {
+    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+        let id = ClusterId::of(&slot);
+        Self { slot, id }
+    }
+
     #[inline]
-    pub fn id(&self) -> ClusterId {
-        ClusterId::of(&self.slot)
+    pub const fn id(&self) -> ClusterId {
+        self.id
     }
 
     #[inline]

@@ -178,9 +178,7 @@ const POLICIES: usize = 16;
 
 impl Names<'_> {
     pub(crate) fn cluster(&mut self, name: &Name) -> ClusterRef {
-        ClusterRef {
-            slot: self.clusters.intern(name),
-        }
+        ClusterRef::new(self.clusters.intern(name))
     }
 
     pub(crate) fn policy(&mut self, policy: ForwardPolicy) -> Arc<ForwardPolicy> {

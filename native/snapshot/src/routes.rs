@@ -47,21 +47,22 @@ pub struct CompiledRoutes {
 #[derive(Debug)]
 pub struct CompiledVirtualHost {
     pub config: Arc<VirtualHost>,
-    routes: Box<[Arc<CompiledRoute>]>,
+    routes: Box<[CompiledRoute]>,
     index: Option<Box<RouteIndex>>,
     pub headers: HeaderMutator,
     pub per_filter: CompiledPerFilter,
     /// Where a request goes that should have come by TLS.
-    ssl_redirect: Option<Arc<CompiledRoute>>,
+    ssl_redirect: Option<Box<CompiledRoute>>,
     /// As in the configuration, which requests need not touch.
     pub include_request_attempt_count: bool,
+    pub include_attempt_count_in_response: bool,
 }
 
 /// What a request matched.
 #[derive(Debug, Clone, Copy)]
 pub struct Routed<'a> {
     pub virtual_host: &'a Arc<CompiledVirtualHost>,
-    pub route: &'a Arc<CompiledRoute>,
+    pub route: &'a CompiledRoute,
 }
 
 impl CompiledRoutes {
@@ -228,12 +229,12 @@ impl CompiledVirtualHost {
         for (position, route) in config.routes.iter().enumerate() {
             let compiled = CompiledRoute::compile(route, position, ignore_path_parameters, names)
                 .map_err(|e| e.within(&format!("routes[{position}]")))?;
-            routes.push(Arc::new(compiled));
+            routes.push(compiled);
         }
         let ssl_redirect = match config.require_tls {
             RequireTls::None => None,
             RequireTls::ExternalOnly | RequireTls::All => {
-                Some(Arc::new(CompiledRoute::ssl_redirect()))
+                Some(Box::new(CompiledRoute::ssl_redirect()))
             }
         };
         let index = RouteIndex::compile(&routes).map(Box::new);
@@ -251,6 +252,7 @@ impl CompiledVirtualHost {
             per_filter: CompiledPerFilter::compile(&config.per_filter)?,
             routes: routes.into_boxed_slice(),
             include_request_attempt_count: config.include_request_attempt_count,
+            include_attempt_count_in_response: config.include_attempt_count_in_response,
             config: Arc::clone(config),
             ssl_redirect,
         })
@@ -262,8 +264,17 @@ impl CompiledVirtualHost {
     }
 
     /// In the order of the configuration.
-    pub fn routes(&self) -> &[Arc<CompiledRoute>] {
+    pub fn routes(&self) -> &[CompiledRoute] {
         &self.routes
+    }
+
+    /// The route that was matched, by its position: what a stream keeps of it.
+    #[inline]
+    pub fn route_at(&self, position: u32) -> &CompiledRoute {
+        let listed = self.routes.get(position as usize);
+        listed
+            .or(self.ssl_redirect.as_deref())
+            .unwrap_or(&action::NOWHERE)
     }
 
     /// The first route, in order, whose every condition holds.
@@ -273,7 +284,7 @@ impl CompiledVirtualHost {
         request: &impl RequestView,
         random: u64,
         runtime: &Runtime,
-    ) -> Option<&Arc<CompiledRoute>> {
+    ) -> Option<&CompiledRoute> {
         if let Some(redirect) = &self.ssl_redirect
             && self.needs_tls(request)
         {
@@ -291,7 +302,7 @@ impl CompiledVirtualHost {
         request: &impl RequestView,
         random: u64,
         runtime: &Runtime,
-    ) -> Option<&Arc<CompiledRoute>> {
+    ) -> Option<&CompiledRoute> {
         self.routes
             .iter()
             .find(|route| route.matches(request, random, runtime))

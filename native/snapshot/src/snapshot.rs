@@ -168,9 +168,9 @@ impl SnapshotBuilder {
         }
         let key = match &old {
             Some(old) => old.key.clone(),
-            None => ClusterRef {
-                slot: Arc::make_mut(&mut self.next.cluster_names).intern(&config.name),
-            },
+            None => {
+                ClusterRef::new(Arc::make_mut(&mut self.next.cluster_names).intern(&config.name))
+            }
         };
         let mut cluster = CompiledCluster::new(key, config, self.next.generation);
         if let Some(old) = old {

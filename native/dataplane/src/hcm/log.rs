@@ -158,7 +158,7 @@ fn text_of<'a>(
         TextField::UpstreamHostNameWithoutPort => &stream.host.as_ref()?.host.hostname,
         TextField::UpstreamCluster => &stream.cluster.as_ref()?.config.alt_stat_name,
         TextField::UpstreamClusterRaw => &stream.cluster.as_ref()?.config.name,
-        TextField::RouteName => stream.route.as_ref()?.route.name(),
+        TextField::RouteName => stream.route.as_ref()?.route().name(),
         TextField::FilterChainName => &connection.downstream.chain.config.name,
         TextField::ListenerName => connection.downstream.listener.compiled.name(),
         TextField::StreamId => {

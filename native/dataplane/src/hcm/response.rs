@@ -48,7 +48,7 @@ pub(super) fn receive(
             .set_known(KnownHeader::XEnvoyUpstreamServiceTime, millis.as_bytes());
     }
     if let Some(route) = &stream.route
-        && route.virtual_host.config.include_attempt_count_in_response
+        && route.virtual_host.include_attempt_count_in_response
     {
         response
             .headers

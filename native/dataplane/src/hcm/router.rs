@@ -97,7 +97,7 @@ impl ServerConnection {
         };
         stream.route = Some(StreamRoute {
             virtual_host: Arc::clone(virtual_host),
-            route: Arc::clone(route),
+            position: route.position,
             random,
             routes,
         });
@@ -146,7 +146,7 @@ impl ServerConnection {
             stream.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
             return self.reply(stream, worker, Reply::new(404, b"", "route_not_found"));
         };
-        match &route.route.action {
+        match &route.route().action {
             CompiledAction::Route(_) => {}
             CompiledAction::DirectResponse(direct) => {
                 self.hcm.stats.inc(stat::RQ_DIRECT_RESPONSE);

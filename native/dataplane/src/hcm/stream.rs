@@ -193,14 +193,20 @@ pub(crate) struct Response {
 pub(crate) struct StreamRoute {
     pub(crate) routes: Arc<CompiledRoutes>,
     pub(crate) virtual_host: Arc<CompiledVirtualHost>,
-    pub(crate) route: Arc<CompiledRoute>,
+    /// In the virtual host.
+    pub(crate) position: u32,
     /// The random number that chose the route, and its weighted cluster.
     pub(crate) random: u64,
 }
 
 impl StreamRoute {
+    #[inline]
+    pub(crate) fn route(&self) -> &CompiledRoute {
+        self.virtual_host.route_at(self.position)
+    }
+
     pub(crate) fn forward(&self) -> Option<&CompiledForward> {
-        match &self.route.action {
+        match &self.route().action {
             CompiledAction::Route(forward) => Some(forward),
             _ => None,
         }
@@ -213,7 +219,7 @@ impl StreamRoute {
     pub(crate) fn header_levels(&self) -> HeaderLevels<'_> {
         HeaderLevels {
             weighted_cluster: self.weighted().map(|entry| &entry.header_mutations),
-            route: &self.route.header_mutations,
+            route: &self.route().header_mutations,
             virtual_host: &self.virtual_host.headers,
             route_configuration: &self.routes.headers,
             most_specific_wins: self.routes.config.most_specific_header_mutations_wins,
@@ -223,7 +229,7 @@ impl StreamRoute {
     pub(crate) fn per_filter(&self) -> PerFilterLevels<'_> {
         PerFilterLevels {
             weighted_cluster: self.weighted().map(|entry| &entry.per_filter),
-            route: &self.route.per_filter,
+            route: &self.route().per_filter,
             virtual_host: &self.virtual_host.per_filter,
             route_configuration: &self.routes.per_filter,
         }

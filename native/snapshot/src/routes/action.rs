@@ -25,25 +25,32 @@ use crate::per_filter::CompiledPerFilter;
 use crate::request::RequestView;
 use crate::runtime::Runtime;
 
-/// A route with everything compiled.
+/// A route with everything compiled. What plain routes do not have is a word in here: requests that walk over many routes
+/// pay for each cache line of them.
 #[derive(Debug)]
 pub struct CompiledRoute {
-    pub config: Arc<Route>,
-    /// Position in its virtual host.
-    pub position: usize,
+    pub action: CompiledAction,
     pub(super) path: PathMatch,
-    pub(super) headers: Vec<CompiledHeader>,
+    conditions: Option<Box<Conditions>>,
+    pub header_mutations: HeaderMutator,
+    pub per_filter: CompiledPerFilter,
+    /// Position in its virtual host.
+    pub position: u32,
+    pub config: Arc<Route>,
+}
+
+/// What a route asks for besides the path.
+#[derive(Debug)]
+struct Conditions {
+    headers: Vec<CompiledHeader>,
     query_parameters: Vec<CompiledQueryParameter>,
     runtime_fraction: Option<RuntimeFraction>,
     grpc: bool,
-    pub action: CompiledAction,
-    pub header_mutations: HeaderMutator,
-    pub per_filter: CompiledPerFilter,
 }
 
 #[derive(Debug)]
 pub enum CompiledAction {
-    Route(Box<CompiledForward>),
+    Route(CompiledForward),
     Redirect(Box<CompiledRedirect>),
     DirectResponse(DirectResponse),
     /// Envoy answers 404.
@@ -91,11 +98,14 @@ impl From<&Forward> for ForwardPolicy {
 #[derive(Debug)]
 enum CompiledClusters {
     Single(ClusterRef),
-    Header(HeaderName),
-    Weighted {
-        entries: Vec<CompiledWeightedCluster>,
-        total_weight: u64,
-    },
+    Header(Box<HeaderName>),
+    Weighted(Box<WeightedClusters>),
+}
+
+#[derive(Debug)]
+struct WeightedClusters {
+    entries: Vec<CompiledWeightedCluster>,
+    total_weight: u64,
 }
 
 /// One of a route's weighted clusters.
@@ -138,7 +148,7 @@ impl CompiledForward {
         let cluster = match &config.cluster {
             ClusterSpecifier::Cluster(name) => CompiledClusters::Single(names.cluster(name)),
             ClusterSpecifier::ClusterHeader(header) => {
-                CompiledClusters::Header(HeaderName::from(header))
+                CompiledClusters::Header(Box::new(HeaderName::from(header)))
             }
             ClusterSpecifier::Weighted(weighted) => {
                 let mut entries = Vec::with_capacity(weighted.clusters.len());
@@ -161,10 +171,10 @@ impl CompiledForward {
                             .map_err(within)?,
                     });
                 }
-                CompiledClusters::Weighted {
+                CompiledClusters::Weighted(Box::new(WeightedClusters {
                     entries,
                     total_weight: weighted.total_weight.max(1),
-                }
+                }))
             }
         };
         Ok(Self {
@@ -197,12 +207,10 @@ impl CompiledForward {
                 target: ClusterTarget::Header(name),
                 weighted: None,
             },
-            CompiledClusters::Weighted {
-                entries,
-                total_weight,
-            } => {
-                let point = random % total_weight;
+            CompiledClusters::Weighted(weighted) => {
+                let point = random % weighted.total_weight;
                 let mut end = 0_u64;
+                let entries = &weighted.entries;
                 let chosen = entries
                     .iter()
                     .find(|entry| {
@@ -233,7 +241,8 @@ impl CompiledForward {
         match &self.cluster {
             CompiledClusters::Single(cluster) => vec![cluster],
             CompiledClusters::Header(_) => Vec::new(),
-            CompiledClusters::Weighted { entries, .. } => entries
+            CompiledClusters::Weighted(weighted) => weighted
+                .entries
                 .iter()
                 .filter_map(|entry| match &entry.cluster {
                     WeightedTarget::Cluster(cluster) => Some(cluster),
@@ -243,6 +252,11 @@ impl CompiledForward {
         }
     }
 }
+
+/// Stands where a position is none of the table's.
+pub(super) static NOWHERE: std::sync::LazyLock<CompiledRoute> = std::sync::LazyLock::new(|| {
+    CompiledRoute::made_up(RouteAction::NonForwarding, CompiledAction::NonForwarding)
+});
 
 static NO_HEADER: std::sync::LazyLock<HeaderName> =
     std::sync::LazyLock::new(|| HeaderName::new(":none"));
@@ -270,10 +284,10 @@ impl CompiledRoute {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| e.within("match.query_parameters"))?;
         let action = match &config.action {
-            RouteAction::Route(forward) => CompiledAction::Route(Box::new(
+            RouteAction::Route(forward) => CompiledAction::Route(
                 CompiledForward::compile(forward, &matches.path, names)
                     .map_err(|e| e.within("route"))?,
-            )),
+            ),
             RouteAction::Redirect(redirect) => CompiledAction::Redirect(Box::new(
                 CompiledRedirect::compile(redirect, &matches.path)
                     .map_err(|e| e.within("redirect"))?,
@@ -283,18 +297,21 @@ impl CompiledRoute {
             }
             RouteAction::NonForwarding => CompiledAction::NonForwarding,
         };
-        Ok(Self {
-            path,
+        let conditions = Conditions {
             headers: CompiledHeader::compile_all(&matches.headers)
                 .map_err(|e| e.within("match"))?,
             query_parameters,
             runtime_fraction: matches.runtime_fraction.clone(),
             grpc: matches.grpc,
+        };
+        Ok(Self {
+            path,
+            conditions: (!conditions.is_empty()).then(|| Box::new(conditions)),
             action,
             header_mutations: HeaderMutator::compile(&config.headers)?,
             per_filter: CompiledPerFilter::compile(&config.per_filter)?,
             config: Arc::clone(config),
-            position,
+            position: position as u32,
         })
     }
 
@@ -308,6 +325,14 @@ impl CompiledRoute {
             response_code: 301,
             strip_query: false,
         };
+        Self::made_up(
+            RouteAction::Redirect(Box::new(redirect.clone())),
+            CompiledAction::Redirect(Box::new(CompiledRedirect::ssl(redirect))),
+        )
+    }
+
+    /// A route that no configuration lists.
+    fn made_up(source: RouteAction, action: CompiledAction) -> Self {
         let config = Route {
             name: Name::from(""),
             matches: RouteMatch {
@@ -318,21 +343,18 @@ impl CompiledRoute {
                 runtime_fraction: None,
                 grpc: false,
             },
-            action: RouteAction::Redirect(Box::new(redirect.clone())),
+            action: source,
             headers: HeaderMutations::default(),
             per_filter: tidegate_model::route::PerFilterConfig::default(),
         };
         Self {
             path: PathMatch::everything(),
-            headers: Vec::new(),
-            query_parameters: Vec::new(),
-            runtime_fraction: None,
-            grpc: false,
-            action: CompiledAction::Redirect(Box::new(CompiledRedirect::ssl(redirect))),
+            conditions: None,
+            action,
             header_mutations: HeaderMutator::default(),
             per_filter: CompiledPerFilter::default(),
             config: Arc::new(config),
-            position: usize::MAX,
+            position: u32::MAX,
         }
     }
 
@@ -371,6 +393,44 @@ impl CompiledRoute {
         random: u64,
         runtime: &Runtime,
     ) -> Option<Mismatch> {
+        let conditions = self.conditions.as_deref()?;
+        conditions.mismatch(request, random, runtime)
+    }
+
+    pub(super) fn header_conditions(&self) -> &[CompiledHeader] {
+        let conditions = self.conditions.as_deref();
+        conditions.map_or(&[], |conditions| &conditions.headers)
+    }
+
+    /// The first condition that a request does not fulfil.
+    pub fn mismatch(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> Option<Mismatch> {
+        if self.path.matches(request) {
+            self.mismatch_besides_path(request, random, runtime)
+        } else {
+            Some(Mismatch::Path)
+        }
+    }
+}
+
+impl Conditions {
+    fn is_empty(&self) -> bool {
+        self.headers.is_empty()
+            && self.query_parameters.is_empty()
+            && self.runtime_fraction.is_none()
+            && !self.grpc
+    }
+
+    fn mismatch(
+        &self,
+        request: &impl RequestView,
+        random: u64,
+        runtime: &Runtime,
+    ) -> Option<Mismatch> {
         if let Some(fraction) = &self.runtime_fraction
             && !runtime.hits(fraction, random)
         {
@@ -389,20 +449,6 @@ impl CompiledRoute {
             .iter()
             .position(parameter)
             .map(Mismatch::QueryParameter)
-    }
-
-    /// The first condition that a request does not fulfil.
-    pub fn mismatch(
-        &self,
-        request: &impl RequestView,
-        random: u64,
-        runtime: &Runtime,
-    ) -> Option<Mismatch> {
-        if self.path.matches(request) {
-            self.mismatch_besides_path(request, random, runtime)
-        } else {
-            Some(Mismatch::Path)
-        }
     }
 }
 

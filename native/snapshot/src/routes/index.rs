@@ -4,8 +4,6 @@
 //! expression. A request looks up the few lists it can possibly match and verifies their members; the lowest position whose
 //! every condition holds wins, so the outcome is that of the plain scan. What fits nowhere is tried in order.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 
 use super::action::CompiledRoute;
@@ -55,7 +53,7 @@ struct RegexIndex {
 
 /// The lowest position found so far.
 struct Best<'a, R> {
-    routes: &'a [Arc<CompiledRoute>],
+    routes: &'a [CompiledRoute],
     request: &'a R,
     path: &'a [u8],
     random: u64,
@@ -99,7 +97,7 @@ impl<R: RequestView> Best<'_, R> {
 
 impl RouteIndex {
     /// `None`: few enough to try one after the other.
-    pub(super) fn compile(routes: &[Arc<CompiledRoute>]) -> Option<Self> {
+    pub(super) fn compile(routes: &[CompiledRoute]) -> Option<Self> {
         let regexes = routes
             .iter()
             .filter(|route| matches!(route.path.kind, PathKind::Regex(_)))
@@ -115,7 +113,7 @@ impl RouteIndex {
         self.regexes.is_some()
     }
 
-    fn build(routes: &[Arc<CompiledRoute>]) -> Self {
+    fn build(routes: &[CompiledRoute]) -> Self {
         let mut index = Self {
             ignore_path_parameters: routes
                 .first()
@@ -140,12 +138,15 @@ impl RouteIndex {
                         .or_default()
                         .push(position);
                 }
-                (PathKind::Prefix(_) | PathKind::SeparatedPrefix(_), true) => {
+                (PathKind::Root | PathKind::Prefix(_) | PathKind::SeparatedPrefix(_), true) => {
                     let slot = index.prefixes.slot(text.as_bytes());
                     slot.get_or_insert_default().push(position);
                 }
                 (
-                    PathKind::Exact(_) | PathKind::Prefix(_) | PathKind::SeparatedPrefix(_),
+                    PathKind::Exact(_)
+                    | PathKind::Root
+                    | PathKind::Prefix(_)
+                    | PathKind::SeparatedPrefix(_),
                     false,
                 ) => {
                     let slot = index.folded.slot(text.to_ascii_lowercase().as_bytes());
@@ -194,11 +195,11 @@ impl RouteIndex {
 
     pub(super) fn find<'r>(
         &self,
-        routes: &'r [Arc<CompiledRoute>],
+        routes: &'r [CompiledRoute],
         request: &impl RequestView,
         random: u64,
         runtime: &Runtime,
-    ) -> Option<&'r Arc<CompiledRoute>> {
+    ) -> Option<&'r CompiledRoute> {
         let path = subject(request.path(), self.ignore_path_parameters);
         let mut best = Best {
             routes,
@@ -270,7 +271,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(routes: &'a [Arc<CompiledRoute>]) -> Self {
+    fn new(routes: &'a [CompiledRoute]) -> Self {
         let mut plan = Self {
             crowd: FxHashMap::default(),
             values: FxHashMap::default(),
@@ -321,7 +322,7 @@ impl<'a> Plan<'a> {
 
 fn exact_headers(route: &CompiledRoute) -> impl Iterator<Item = (&HeaderName, &str)> {
     route
-        .headers
+        .header_conditions()
         .iter()
         .filter_map(|header| Some((header.name(), &**header.exact_text()?)))
 }

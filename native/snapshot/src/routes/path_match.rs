@@ -18,9 +18,11 @@ pub(super) struct PathMatch {
 
 #[derive(Debug)]
 pub(super) enum PathKind {
+    /// The prefix `/`, which most routes have: nothing to look up.
+    Root,
     Prefix(Name),
     Exact(Name),
-    Regex(PathRegex),
+    Regex(Box<PathRegex>),
     /// Without trailing slash.
     SeparatedPrefix(Name),
     Connect,
@@ -50,12 +52,13 @@ impl PathMatch {
         ignore_parameters: bool,
     ) -> Self {
         let kind = match specifier {
+            PathSpecifier::Prefix(prefix) if &**prefix == "/" => PathKind::Root,
             PathSpecifier::Prefix(prefix) => PathKind::Prefix(Name::clone(prefix)),
             PathSpecifier::Path(path) => PathKind::Exact(Name::clone(path)),
-            PathSpecifier::SafeRegex(pattern) => PathKind::Regex(PathRegex {
+            PathSpecifier::SafeRegex(pattern) => PathKind::Regex(Box::new(PathRegex {
                 pattern: Name::clone(pattern),
                 compiled: OnceLock::new(),
-            }),
+            })),
             PathSpecifier::PathSeparatedPrefix(prefix) => {
                 PathKind::SeparatedPrefix(Name::clone(prefix))
             }
@@ -114,6 +117,7 @@ impl PathMatch {
             None => false,
         };
         match &self.kind {
+            PathKind::Root => path.first() == Some(&b'/'),
             PathKind::Prefix(prefix) => starts(prefix),
             PathKind::Exact(exact) => path.len() == exact.len() && starts(exact),
             PathKind::SeparatedPrefix(prefix) => {

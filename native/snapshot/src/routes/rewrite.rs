@@ -10,12 +10,10 @@ use crate::request::path_without_query;
 
 /// `prefix_rewrite` or `regex_rewrite`.
 #[derive(Debug, Default)]
-pub struct PathRewrite(Kind);
+pub struct PathRewrite(Option<Box<Kind>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Kind {
-    #[default]
-    None,
     /// Replace what the route matched.
     Matched {
         matched: Matched,
@@ -40,35 +38,35 @@ impl PathRewrite {
     ) -> Result<Self, CompileError> {
         if let Some(rewrite) = regex_rewrite {
             let regex = RegexRewriter::compile(rewrite).map_err(|e| e.within("regex_rewrite"))?;
-            return Ok(Self(Kind::Regex(regex)));
+            return Ok(Self(Some(Box::new(Kind::Regex(regex)))));
         }
         let Some(by) = prefix_rewrite.filter(|by| !by.is_empty()) else {
-            return Ok(Self(Kind::None));
+            return Ok(Self(None));
         };
         let matched = match path {
             PathSpecifier::Prefix(prefix) | PathSpecifier::PathSeparatedPrefix(prefix) => {
                 Matched::Bytes(prefix.len())
             }
             PathSpecifier::Path(_) | PathSpecifier::SafeRegex(_) => Matched::Whole,
-            PathSpecifier::ConnectMatcher => return Ok(Self(Kind::None)),
+            PathSpecifier::ConnectMatcher => return Ok(Self(None)),
         };
-        Ok(Self(Kind::Matched {
+        Ok(Self(Some(Box::new(Kind::Matched {
             matched,
             by: Name::clone(by),
-        }))
+        }))))
     }
 
     #[inline]
     pub fn is_none(&self) -> bool {
-        matches!(self.0, Kind::None)
+        self.0.is_none()
     }
 
     /// Appends the new path (query included) to `out`. False, and nothing appended, when the path stays as it is.
     #[inline]
     pub fn apply(&self, path: &[u8], out: &mut Vec<u8>) -> bool {
-        match &self.0 {
-            Kind::None => false,
-            Kind::Matched { matched, by } => {
+        match self.0.as_deref() {
+            None => false,
+            Some(Kind::Matched { matched, by }) => {
                 let end = match matched {
                     Matched::Bytes(length) => *length,
                     Matched::Whole => path_without_query(path).len(),
@@ -77,7 +75,7 @@ impl PathRewrite {
                 out.extend_from_slice(path.get(end..).unwrap_or_default());
                 true
             }
-            Kind::Regex(rewriter) => {
+            Some(Kind::Regex(rewriter)) => {
                 let bare = path_without_query(path);
                 rewriter.replace_all(bare, out);
                 out.extend_from_slice(path.get(bare.len()..).unwrap_or_default());

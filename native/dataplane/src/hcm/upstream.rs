@@ -32,6 +32,9 @@ fn is_websocket(stream: &Stream) -> bool {
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
 
+/// A body up to this length is copied behind its head: cheaper than a vectored write.
+const JOINED: usize = 2048;
+
 impl ServerConnection {
     /// Bytes of the response.
     pub(crate) fn on_upstream_data(
@@ -205,7 +208,12 @@ impl ServerConnection {
         with_head: bool,
         last: bool,
     ) {
-        let head = std::mem::take(&mut worker.core.http.head);
+        let mut head = std::mem::take(&mut worker.core.http.head);
+        let mut body = body;
+        if with_head && body.len() <= JOINED && stream.response.mode != BodyMode::Chunk {
+            head.extend_from_slice(body);
+            body = &[];
+        }
         let first: &[u8] = if with_head { &head } else { &[] };
         if stream.response.mode == BodyMode::Chunk {
             let mut size = std::mem::take(&mut worker.core.http.value);

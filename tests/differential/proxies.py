@@ -60,7 +60,15 @@ class Proxy:
 
 @contextlib.contextmanager
 def running(
-    kind: str, bootstrap: str, *, admin_port: int, port: int, directory: Path, log: Path, args: tuple[str, ...] = ()
+    kind: str,
+    bootstrap: str,
+    *,
+    admin_port: int,
+    port: int,
+    directory: Path,
+    log: Path,
+    concurrency: int = 1,
+    args: tuple[str, ...] = (),
 ) -> Iterator[Proxy]:
     """`kind`: envoy or tidegate. Fails with the process's own words if it does not get ready in 20 s."""
     binary = envoy_binary() if kind == "envoy" else tidegate_binary()
@@ -68,7 +76,7 @@ def running(
     config.write_text(bootstrap)
     with (directory / f"{kind}.stderr").open("wb") as errors:
         process = subprocess.Popen(
-            [binary, "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "warning",
+            [binary, "-c", str(config), "--concurrency", str(concurrency), "--disable-hot-restart", "-l", "warning",
              "--file-flush-interval-msec", "10", *args],
             stdout=errors, stderr=errors, stdin=subprocess.DEVNULL,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 //!
 //! [`Acceptor`] is a listening socket in a worker's slot. What it accepts goes, still within the same event, through
 //! `original_dst`, the hand-off by `use_original_dst` and the filter chain match, and to the chain's network filter as
-//! a [`Downstream`]. No listener filter waits for bytes yet, so `listener_filters_timeout` never starts. Nothing here
+//! a [`Downstream`]. Between the hand-off and the match, `exact_balance` may send it to another worker. No listener filter waits for bytes yet, so `listener_filters_timeout` never starts. Nothing here
 //! knows what the network filter does.
 
 use std::net::SocketAddr;
@@ -72,6 +72,7 @@ pub struct Acceptor {
 /// A connection that another worker accepted, for a listener with `exact_balance`.
 #[derive(Debug)]
 pub(crate) struct HandedOver {
+    /// The one that serves it (after the hand-off).
     listener: ListenerId,
     socket: Socket,
     info: ConnectionInfo,
@@ -87,7 +88,7 @@ impl HandedOver {
     pub(crate) fn take_over(self, worker: &mut Worker) {
         if let Some(listener) = worker.core.listeners.get(self.listener) {
             let listener = Rc::clone(listener);
-            admit(worker, &listener, self.socket, self.info, Some(self.share));
+            admit(worker, listener, self.socket, self.info, Some(self.share));
         }
     }
 }
@@ -175,17 +176,22 @@ impl Acceptor {
                 Err(Errno::AGAIN) => return Ok(count),
                 Err(error) => return Err(error),
             };
-            let info = self.info(worker, &socket, remote);
-            match self.listener.balance() {
+            let mut info = self.info(worker, &socket, remote);
+            // Nothing waits in listener filters; the gauge is marked as used, as Envoy's is.
+            self.listener
+                .stats
+                .gauge_add(stat::DOWNSTREAM_PRE_CX_ACTIVE, 0);
+            let listener = original_dst::hand_off(&worker.core, &self.listener, &socket, &mut info);
+            match listener.balance().or_else(|| self.listener.balance()) {
                 Some(share) if share.worker != worker.core.id => {
                     worker.core.shared.hand_over(HandedOver {
-                        listener: self.listener.compiled.id(),
+                        listener: listener.compiled.id(),
                         socket,
                         info,
                         share,
                     });
                 }
-                share => admit(worker, &self.listener, socket, info, share),
+                share => admit(worker, listener, socket, info, share),
             }
         }
         Ok(at_most)
@@ -212,19 +218,14 @@ impl Acceptor {
     }
 }
 
-/// Hand-off, filter chain match and the network filter for one accepted connection.
+/// Filter chain match and the network filter for a connection whose listener and worker are known.
 fn admit(
     worker: &mut Worker,
-    accepted_by: &Rc<ListenerRuntime>,
+    listener: Rc<ListenerRuntime>,
     socket: Socket,
-    mut info: ConnectionInfo,
+    info: ConnectionInfo,
     share: Option<BalanceShare>,
 ) {
-    // Nothing waits in listener filters; the gauge is marked as used, as Envoy's is.
-    accepted_by
-        .stats
-        .gauge_add(stat::DOWNSTREAM_PRE_CX_ACTIVE, 0);
-    let listener = original_dst::hand_off(&worker.core, accepted_by, &socket, &mut info);
     let Some(chain) = filter_chain::find(&listener, &info) else {
         filter_chain::not_found(worker, &listener, &info);
         return;

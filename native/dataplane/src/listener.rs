@@ -37,8 +37,43 @@ pub(crate) struct ListenerStats {
     pub(crate) group: Group<stat::Listener>,
     pub(crate) per_worker: Vec<Group<worker_stat::ListenerWorker>>,
     active: AtomicU64,
-    /// Connections by worker, kept for listeners with `exact_balance` only.
-    balance: Box<[AtomicU64]>,
+    /// Kept for listeners with `exact_balance` only.
+    balance: Balance,
+}
+
+/// A listener's connections by worker.
+struct Balance(Box<[AtomicU64]>);
+
+impl Balance {
+    fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The worker that has the fewest, counting the new one already.
+    ///
+    /// Another worker may accept at the same time. The count must still be the one that was compared, else both
+    /// connections would go to the same worker; without ends in between, counts never differ by more than one.
+    fn take(&self) -> Option<usize> {
+        loop {
+            let (fewest, worker, count) = self
+                .0
+                .iter()
+                .enumerate()
+                .map(|(worker, count)| (count.load(Ordering::Relaxed), worker, count))
+                .min_by_key(|(connections, ..)| *connections)?;
+            let counted =
+                count.compare_exchange(fewest, fewest + 1, Ordering::Relaxed, Ordering::Relaxed);
+            if counted.is_ok() {
+                return Some(worker);
+            }
+        }
+    }
+
+    fn give_back(&self, worker: usize) {
+        if let Some(count) = self.0.get(worker) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A connection's share in its worker's count of a listener with `exact_balance`; it ends with the connection.
@@ -50,9 +85,7 @@ pub(crate) struct BalanceShare {
 
 impl Drop for BalanceShare {
     fn drop(&mut self) {
-        if let Some(count) = self.stats.balance.get(self.worker) {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.stats.balance.give_back(self.worker);
     }
 }
 
@@ -67,12 +100,11 @@ impl ListenerStats {
         group: Group<stat::Listener>,
         per_worker: Vec<Group<worker_stat::ListenerWorker>>,
     ) -> Self {
-        let per_worker_counts = per_worker.iter().map(|_| AtomicU64::new(0)).collect();
         Self {
             group,
-            per_worker,
             active: AtomicU64::new(0),
-            balance: per_worker_counts,
+            balance: Balance::new(per_worker.len()),
+            per_worker,
         }
     }
 }
@@ -153,16 +185,9 @@ impl ListenerRuntime {
         if !self.compiled.config.exact_balance {
             return None;
         }
-        let (worker, count) = self
-            .shared
-            .balance
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, count)| count.load(Ordering::Relaxed))?;
-        count.fetch_add(1, Ordering::Relaxed);
         Some(BalanceShare {
+            worker: self.shared.balance.take()?,
             stats: Arc::clone(&self.shared),
-            worker,
         })
     }
 
@@ -236,5 +261,33 @@ impl Listeners {
 
     pub fn get(&self, id: ListenerId) -> Option<&Rc<ListenerRuntime>> {
         self.entries.get(&id).map(|entry| &entry.runtime)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_that_accept_at_the_same_time_stay_balanced() {
+        const WORKERS: usize = 4;
+        let balance = Balance::new(WORKERS);
+        let together = std::sync::Barrier::new(WORKERS);
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    for round in 1..=3000 {
+                        together.wait();
+                        assert!(balance.take().is_some());
+                        together.wait();
+                        for count in &balance.0 {
+                            assert_eq!(count.load(Ordering::Relaxed), round);
+                        }
+                    }
+                });
+            }
+        });
+        balance.give_back(2);
+        assert_eq!(balance.take(), Some(2));
     }
 }

@@ -420,6 +420,11 @@ impl Engine {
         self.core.reopen_logs();
     }
 
+    /// Gives back what coming up has left unused in the whole process's heap, the owner's part of it included.
+    pub fn release_unused(&self) {
+        tidegate_rt::release_unused();
+    }
+
     /// One line of the process's own log.
     pub fn log(&self, level: Level, component: &str, message: &str) {
         self.core.log.write(level, component, ("", 0), message);

@@ -362,6 +362,10 @@ impl Engine {
         detached(py, || self.inner.reopen_logs())
     }
 
+    fn release_unused(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || self.inner.release_unused())
+    }
+
     fn log(&self, py: Python<'_>, level: &str, component: &str, message: &str) -> PyResult<()> {
         let Some(level) = Level::parse(level) else {
             return Err(PyValueError::new_err(format!("unknown level: {level}")));

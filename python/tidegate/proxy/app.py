@@ -29,6 +29,8 @@ __all__ = ["ProxyProcess", "main"]
 # After the drain time the data plane closes what is left; this much later the process ends even if it never says so.
 _DRAIN_GRACE_S: Final = 2.0
 _RESTART_PAUSE_S: Final = 1.0
+# So long after the first configuration its stream is quiet: what importing and decoding have freed goes back.
+_SETTLED_S: Final = 1.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -177,6 +179,7 @@ class ProxyProcess:
                 self._subscribe()
             elif event == "initialized":
                 self._plane.log("info", "main", "all dependencies initialized. starting workers")
+                asyncio.get_running_loop().call_later(_SETTLED_S, self._plane.release_unused)
                 if self._settings.mode == "init_only":
                     self._finish(0)
             elif event in ("shutdown", "drained"):

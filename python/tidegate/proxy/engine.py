@@ -100,6 +100,9 @@ class DataPlane:
     def reopen_logs(self) -> None:
         self._engine.reopen_logs()
 
+    def release_unused(self) -> None:
+        self._engine.release_unused()
+
     def log(self, level: str, component: str, message: str) -> None:
         known: dict[str, Literal["debug", "info", "warning", "error", "critical"]] = {
             "debug": "debug",

@@ -117,6 +117,9 @@ class Engine:
         self.fail("reopen_logs")
         self.write("reopen_logs")
 
+    def release_unused(self) -> None:
+        self.write("release_unused")
+
     def log(self, level: str, component: str, message: str) -> None:
         self.write("log", level, message)
 

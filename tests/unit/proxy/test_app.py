@@ -105,6 +105,12 @@ def test_hangup_is_eaten_and_usr1_reopens_logs(tmp_path: Path) -> None:
         assert "drain 5.0" in running.lines()
 
 
+def test_memory_is_given_back_once_the_first_configuration_has_settled(tmp_path: Path) -> None:
+    with proxy(tmp_path, {"ready": True}) as running:
+        lines = running.until(lambda lines: "release_unused" in lines)
+        assert any("starting workers" in line for line in lines[: lines.index("release_unused")])
+
+
 def test_a_failing_callback_is_logged_and_counted_and_the_process_goes_on(tmp_path: Path) -> None:
     with proxy(tmp_path, {"drains": True, "ready": True, "fail": {"reopen_logs": 2, "take_events": 1}}) as running:
         running.until(lambda lines: lines.count("count tidegate.callback_failures") == 1)

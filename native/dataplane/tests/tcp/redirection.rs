@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tidegate_dataplane::DataplaneConfig;
 
 use crate::support::*;
 
@@ -67,7 +68,7 @@ fn serve_name(address: SocketAddr, name: &'static str) {
 }
 
 /// Connects from the redirected address of the destination's family.
-fn ask(destination: &str) -> String {
+fn connect_redirected(destination: &str) -> TcpStream {
     let destination: SocketAddr = destination.parse().unwrap();
     let (family, source): (_, SocketAddr) = if destination.is_ipv4() {
         (
@@ -83,10 +84,17 @@ fn ask(destination: &str) -> String {
     let socket = rustix::net::socket(family, rustix::net::SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &source).unwrap();
     rustix::net::connect(&socket, &destination).unwrap();
-    let mut stream = TcpStream::from(socket);
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// What the backend at the end of a redirected connection calls itself.
+fn ask(destination: &str) -> String {
     let mut name = String::new();
-    stream.read_to_string(&mut name).unwrap();
+    connect_redirected(destination)
+        .read_to_string(&mut name)
+        .unwrap();
     name
 }
 
@@ -179,4 +187,39 @@ fn filter_chains_match_the_restored_destination() {
     wait_for(|| ask("10.0.0.2:9080") == "by port", || "port".to_owned());
     assert_eq!(ask("10.0.0.3:9081"), "by prefix");
     assert_eq!(ask("10.0.0.1:9081"), "default");
+}
+
+/// The listener that serves decides: it has no socket of its own, and the one that accepts balances nothing.
+#[test]
+fn exact_balance_of_the_listener_that_a_connection_is_handed_to() {
+    let Some(_namespace) = Namespace::enter("balance") else {
+        return;
+    };
+    let mut running = Running::with(DataplaneConfig {
+        workers: 2,
+        ..DataplaneConfig::default()
+    });
+    running.update(|builder| {
+        builder.set_cluster(Arc::new(cluster("c", &[echo_backend()])));
+        let mut accepting = listener("virtual", "0.0.0.0:15001", tcp_proxy("c"));
+        accepting.use_original_dst = true;
+        builder.set_listener(Arc::new(accepting)).unwrap();
+        let mut serving = listener("serving", "10.0.0.1:80", tcp_proxy("c"));
+        serving.bind_to_port = false;
+        serving.exact_balance = true;
+        builder.set_listener(Arc::new(serving)).unwrap();
+    });
+    let clients: Vec<_> = (0..32)
+        .map(|_| {
+            let mut client = connect_redirected("10.0.0.1:80");
+            ping(&mut client, b"hello");
+            client
+        })
+        .collect();
+    for worker in [0, 1] {
+        let name = format!("listener.serving.worker_{worker}.downstream_cx_active");
+        assert_eq!(running.stat(&name), 16);
+    }
+    drop(clients);
+    running.wait_stat("listener.serving.downstream_cx_active", 0);
 }

@@ -16,8 +16,9 @@ use crate::h1::KnownHeader;
 const SLOTS: usize = 512;
 /// How far a field may lie from the place its hash names.
 const PROBES: u32 = 4;
-/// Places in the filter of recently seen fields.
-const SEEN: usize = 128;
+/// The filter of recently seen fields: so many sets of the last few whose hashes fall into it.
+const SETS: usize = 32;
+const SET: usize = 4;
 /// A short cookie may be guessed bit by bit from the size of what is sent: never indexed.
 const SHORT_COOKIE: usize = 20;
 
@@ -53,8 +54,26 @@ const fn policy(known: KnownHeader) -> Policy {
 struct Index {
     /// One more than the number of the entry (see [`Table::numbered`]); 0: free.
     slots: [u32; SLOTS],
-    /// Parts of the hashes of fields that were not in the table when last sent.
-    seen: [u16; SEEN],
+    /// Parts of the hashes of fields that were not in the table when last sent, the latest first.
+    seen: [[u16; SET]; SETS],
+}
+
+impl Index {
+    /// Whether the field of that hash was here a short while ago; now it was.
+    fn was_seen(&mut self, hash: u32) -> bool {
+        let mark = (hash >> 16) as u16 | 1;
+        let Some(set) = self.seen.get_mut(hash as usize / SLOTS % SETS) else {
+            return false;
+        };
+        let found = set.contains(&mark);
+        if !found {
+            set.rotate_right(1);
+            if let Some(first) = set.first_mut() {
+                *first = mark;
+            }
+        }
+        found
+    }
 }
 
 #[derive(Debug)]
@@ -190,7 +209,7 @@ impl Encoder {
         let index = self.index.get_or_insert_with(|| {
             Box::new(Index {
                 slots: [0; SLOTS],
-                seen: [0; SEEN],
+                seen: [[0; SET]; SETS],
             })
         });
         // The place for a new entry: the first one that no live entry has, else the last one looked at.
@@ -221,9 +240,7 @@ impl Encoder {
                 None => {}
             }
         }
-        let mark = (hash >> 16) as u16 | 1;
-        let seen = index.seen.get_mut(hash as usize / SLOTS % SEEN);
-        let repeated = seen.is_some_and(|seen| std::mem::replace(seen, mark) == mark);
+        let repeated = index.was_seen(hash);
         if !repeated || size * 2 > u64::from(self.table.limit()) {
             literal(out, 0x00, name_index, name, value);
             return;

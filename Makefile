@@ -13,7 +13,7 @@ NATIVE := python/tidegate/_native.abi3.so
 RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
 APT := iptables iproute2 procps haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help setup system peers build demo check test test-rust test-python bench bench-micro lock descriptors fmt clean
+.PHONY: help setup system peers build demo check test test-rust test-python bench bench-micro lock descriptors fmt clean fuzz
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,20 @@ bench-micro: build  ## matching over 1, 1,000 and 10,000 entries, through the na
 
 bench: setup  ## side-by-side figures against Envoy, HAProxy and nginx
 	$(BIN)/tidegate bench $(BENCH_ARGS)
+
+# Instrumented as libFuzzer wants it, on the stable toolchain; new inputs go to the corpus. `make fuzz FUZZ=h2_server`.
+FUZZ ?= $(notdir $(basename $(wildcard native/fuzz/targets/*.rs)))
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := -Cpasses=sancov-module -Ccodegen-units=1 --cfg fuzzing $(addprefix -Cllvm-args=-sanitizer-coverage-, \
+  level=4 inline-8bit-counters pc-table trace-compares)
+FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz:  ## the codecs' fuzzers, FUZZ_SECONDS each
+	cd native/fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo build -q --release --locked --target $(FUZZ_HOST) --target-dir $(CARGO_TARGET_DIR)/fuzz
+	cd native/fuzz && for target in $(FUZZ); do \
+	  $(CARGO_TARGET_DIR)/fuzz/$(FUZZ_HOST)/release/$$target corpus/$$target -max_total_time=$(FUZZ_SECONDS) \
+	    -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -verbosity=0 || exit 1; \
+	done
 
 lock:  ## pin the Python environments
 	$(BIN)/uv pip compile -q --generate-hashes --no-annotate --no-header requirements/dev.in -o requirements/dev.txt

@@ -24,6 +24,8 @@ mod event;
 mod frame;
 mod guard;
 mod hpack;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hpack_fuzzing;
 mod input;
 mod options;
 mod output;

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate.bench import network, peers
 from tidegate.bench.peers.site import REDIRECT_ADDRESS, REDIRECT_PORT
@@ -35,8 +35,10 @@ from tidegate.bench.processes import (
     sleeps,
 )
 from tidegate.bench.scenarios import VHOST, Case
-from tidegate.bench.storm import Storm
 from tidegate.peer import PeerMissing
+
+if TYPE_CHECKING:
+    from tidegate.bench.storm import Storm
 
 #: Who sends the load of the `redirect` cases: anybody but the proxy, whose traffic the rules leave alone.
 _NOBODY = 65534
@@ -312,7 +314,7 @@ class Rig:
             return Target(f"127.0.0.1:{self.ports[case.backend]}")
         site, storm = self._site(case, name), None
         if case.kind == "storm":
-            storm = Storm(site.listen, (self.ports["http"], self.ports["http_other"]))
+            storm = _storm_class()(site.listen, (self.ports["http"], self.ports["http_other"]))
             stack.callback(storm.stop)
             site = replace(site, ads=storm.port)
         launch = peers.launch(name, case, site)
@@ -343,6 +345,15 @@ class Rig:
             host, _, port = address.rpartition(":")
             await_port(int(port), started, output, host.strip("[]"))
             yield Target(to or address, started.pid, launch.logs, user, storm)
+
+
+def _storm_class() -> type[Storm]:
+    """Imported when it is wanted: it needs protobuf, which a plain `pip install tidegate` does not bring."""
+    try:
+        from tidegate.bench.storm import Storm
+    except ModuleNotFoundError as error:
+        raise BenchError(f"no module {error.name}: pip install 'tidegate[mesh]'") from None
+    return Storm
 
 
 def _with_load(case: Case, load: tuple[str, ...]) -> Case:

@@ -83,6 +83,17 @@ class Target:
     storm: Storm | None = None
 
 
+def order(names: list[str], turn: int) -> list[str]:
+    """Who comes after whom in a turn.
+
+    Every second turn is the one before it backwards: nobody always has the same neighbour before him, and a drift
+    within a turn cancels out. Then the next one begins.
+    """
+    first = turn // 2 % max(1, len(names))
+    turned = names[first:] + names[:first]
+    return turned[::-1] if turn % 2 else turned
+
+
 class Rig:
     """The backend and, per case, the processes of its peers."""
 
@@ -169,7 +180,7 @@ class Rig:
                 with _noting(outcome, name):
                     self._burst(case, targets[name], _WARM_SECONDS)
             for turn in range(self.repeats):
-                for name in [name for name in targets if name not in outcome.missing]:
+                for name in [name for name in order(list(targets), turn) if name not in outcome.missing]:
                     self.progress(f"{case.name}: {turn + 1}/{self.repeats} {name}")
                     with _noting(outcome, name):
                         if case.kind == "storm":
@@ -183,7 +194,7 @@ class Rig:
     ) -> None:
         """A fresh process for every figure."""
         for turn in range(self.repeats):
-            for name in [name for name in names if name not in outcome.missing]:
+            for name in [name for name in order(names, turn) if name not in outcome.missing]:
                 self.progress(f"{case.name}: {turn + 1}/{self.repeats} {name}")
                 with _noting(outcome, name):
                     outcome.samples.setdefault(name, []).append(sample(case, name))

@@ -4,7 +4,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 python3
 WORKDIR /src
 COPY . .
 RUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir maturin==1.16.0 \
- && /venv/bin/maturin build --release --locked --out /wheels
+ && cargo build --release --locked -p tidegate-bench \
+ && install -s -D -t python/tidegate/bench/bin target/release/tg-load target/release/tg-backend target/release/tg-forward \
+ && /venv/bin/maturin build --release --locked --out /wheels \
+ && python3 tools/check_wheel.py /wheels/*.whl
 
 FROM python:3.11-slim-bookworm
 RUN apt-get update && apt-get install -y --no-install-recommends iptables && rm -rf /var/lib/apt/lists/* \

@@ -13,7 +13,7 @@ NATIVE := python/tidegate/_native.abi3.so
 RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
 APT := iptables iproute2 procps haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help setup system peers build demo check test test-rust test-python bench bench-micro lock descriptors fmt clean fuzz
+.PHONY: help setup system peers build wheel demo check test test-rust test-python bench bench-micro lock descriptors fmt fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,13 +35,18 @@ build: $(NATIVE) $(VENV)/.installed  ## the native module and the command line, 
 
 $(NATIVE): $(RUST) python/tidegate/data/xds.binpb | $(VENV)/.ready
 	cargo build --release --locked -p tidegate-py -p tidegate-bench
-	install -D -t python/tidegate/bench/bin $(CARGO_TARGET_DIR)/release/tg-load $(CARGO_TARGET_DIR)/release/tg-backend $(CARGO_TARGET_DIR)/release/tg-forward
+	install -s -D -t python/tidegate/bench/bin $(CARGO_TARGET_DIR)/release/tg-load $(CARGO_TARGET_DIR)/release/tg-backend $(CARGO_TARGET_DIR)/release/tg-forward
 	install -m 755 $(CARGO_TARGET_DIR)/release/lib_native.so $@
 
 # An editable install without a second compilation: a .pth and the two entry points.
 $(VENV)/.installed: tools/dev_install.py pyproject.toml | $(VENV)/.ready
 	$(BIN)/python tools/dev_install.py
 	touch $@
+
+wheel: build  ## dist/*.whl, bench tools included
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --out dist
+	$(BIN)/python tools/check_wheel.py dist/*.whl
 
 peers: $(ENVOY_VENV)/.ready  ## the real Envoy, in an environment of its own
 

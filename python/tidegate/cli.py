@@ -52,8 +52,8 @@ def proxy_main() -> int:
 
 def _run(command: str, argv: Sequence[str]) -> int:
     module = _COMMANDS[command][0]
-    __import__(module)
     try:
+        __import__(module)
         code = sys.modules[module].main(list(argv))
     except UsageError as error:
         sys.stderr.write(f"tidegate {command}: {error}\nSee tidegate {command} --help.\n")
@@ -61,6 +61,11 @@ def _run(command: str, argv: Sequence[str]) -> int:
     except TidegateError as error:
         sys.stderr.write(f"tidegate {command}: {error}\n")
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", "tidegate"):
+            raise
+        sys.stderr.write(f"tidegate {command}: no module {error.name}: pip install 'tidegate[mesh]'\n")
+        return 1
     except KeyboardInterrupt:
         return 130
     return int(code or 0)

@@ -44,6 +44,41 @@ def test_every_error_is_in_the_docstring_s_tree() -> None:
         assert f" {name}" in errors.__doc__
 
 
+PLAIN = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("aiohttp", "msgspec", "google", "yaml"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from tidegate.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def plain(*argv: str) -> subprocess.CompletedProcess[str]:
+    """As after `pip install tidegate` without the extra `mesh`."""
+    return subprocess.run(
+        [sys.executable, "-c", PLAIN, *argv],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=PACKAGE.parent,
+    )
+
+
+def test_without_the_extra_the_bench_is_there_and_the_control_plane_says_what_it_needs() -> None:
+    listed = plain("bench", "--list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "h1-get100" in listed.stdout
+    refused = plain("discovery", "--configDir", "/nonexistent")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("tidegate discovery: no module ")
+    assert refused.stderr.endswith(": pip install 'tidegate[mesh]'\n")
+    assert refused.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

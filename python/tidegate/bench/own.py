@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tidegate.bench import peers
 from tidegate.bench.processes import BenchError
 from tidegate.bench.rig import Outcome, Rig
@@ -39,6 +37,9 @@ def measure(rig: Rig, config: Path, load: Load) -> Outcome:
 
 def first_listener(config: Path) -> str:
     """HOST:PORT of the first static listener; the wildcard address is loopback."""
+    # Not part of a plain `pip install tidegate`, and not needed with --target.
+    import yaml
+
     try:
         document: Any = yaml.safe_load(config.read_text())
     except (OSError, yaml.YAMLError) as error:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate.bench import network, peers
 from tidegate.bench.peers.site import REDIRECT_ADDRESS, REDIRECT_PORT
@@ -35,8 +35,10 @@ from tidegate.bench.processes import (
     sleeps,
 )
 from tidegate.bench.scenarios import VHOST, Case
-from tidegate.bench.storm import Storm
 from tidegate.peer import PeerMissing
+
+if TYPE_CHECKING:
+    from tidegate.bench.storm import Storm
 
 #: Who sends the load of the `redirect` cases: anybody but the proxy, whose traffic the rules leave alone.
 _NOBODY = 65534
@@ -79,6 +81,17 @@ class Target:
     logs: tuple[Path, ...] = ()
     user: int | None = None
     storm: Storm | None = None
+
+
+def order(names: list[str], turn: int) -> list[str]:
+    """Who comes after whom in a turn.
+
+    Every second turn is the one before it backwards: nobody always has the same neighbour before him, and a drift
+    within a turn cancels out. Then the next one begins.
+    """
+    first = turn // 2 % max(1, len(names))
+    turned = names[first:] + names[:first]
+    return turned[::-1] if turn % 2 else turned
 
 
 class Rig:
@@ -167,7 +180,7 @@ class Rig:
                 with _noting(outcome, name):
                     self._burst(case, targets[name], _WARM_SECONDS)
             for turn in range(self.repeats):
-                for name in [name for name in targets if name not in outcome.missing]:
+                for name in [name for name in order(list(targets), turn) if name not in outcome.missing]:
                     self.progress(f"{case.name}: {turn + 1}/{self.repeats} {name}")
                     with _noting(outcome, name):
                         if case.kind == "storm":
@@ -181,7 +194,7 @@ class Rig:
     ) -> None:
         """A fresh process for every figure."""
         for turn in range(self.repeats):
-            for name in [name for name in names if name not in outcome.missing]:
+            for name in [name for name in order(names, turn) if name not in outcome.missing]:
                 self.progress(f"{case.name}: {turn + 1}/{self.repeats} {name}")
                 with _noting(outcome, name):
                     outcome.samples.setdefault(name, []).append(sample(case, name))
@@ -312,7 +325,7 @@ class Rig:
             return Target(f"127.0.0.1:{self.ports[case.backend]}")
         site, storm = self._site(case, name), None
         if case.kind == "storm":
-            storm = Storm(site.listen, (self.ports["http"], self.ports["http_other"]))
+            storm = _storm_class()(site.listen, (self.ports["http"], self.ports["http_other"]))
             stack.callback(storm.stop)
             site = replace(site, ads=storm.port)
         launch = peers.launch(name, case, site)
@@ -343,6 +356,15 @@ class Rig:
             host, _, port = address.rpartition(":")
             await_port(int(port), started, output, host.strip("[]"))
             yield Target(to or address, started.pid, launch.logs, user, storm)
+
+
+def _storm_class() -> type[Storm]:
+    """Imported when it is wanted: it needs protobuf, which a plain `pip install tidegate` does not bring."""
+    try:
+        from tidegate.bench.storm import Storm
+    except ModuleNotFoundError as error:
+        raise BenchError(f"no module {error.name}: pip install 'tidegate[mesh]'") from None
+    return Storm
 
 
 def _with_load(case: Case, load: tuple[str, ...]) -> Case:

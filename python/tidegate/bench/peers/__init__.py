@@ -69,5 +69,5 @@ def native_tool(name: str) -> str:
     """`tg-load`, `tg-backend` or `tg-forward`, built with the workspace and installed beside this package."""
     found = Path(__file__).parent.parent / "bin" / name
     if not found.exists():
-        raise PeerMissing(f"{name} is not built; run `make build`")
+        raise PeerMissing(f"{name} is not here: `make build` in a checkout, `make wheel` for a wheel that has it")
     return str(found)

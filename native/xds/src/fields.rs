@@ -189,10 +189,9 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn strings(&self, name: &str) -> Vec<Name> {
         let list = self.get(name).and_then(Value::as_list).unwrap_or_default();
-        list.iter()
-            .filter_map(Value::as_str)
-            .map(Name::from)
-            .collect()
+        let mut strings = Vec::with_capacity(list.len());
+        strings.extend(list.iter().filter_map(Value::as_str).map(Name::from));
+        strings
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Option<&'a [u8]> {
@@ -333,17 +332,13 @@ impl<'a> Fields<'a> {
         mut decode: impl FnMut(&Fields<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
         let list = self.get(name).and_then(Value::as_list).unwrap_or_default();
-        let messages = list.iter().filter_map(Value::as_message).enumerate();
-        messages
-            .map(|(index, message)| {
-                Fields::at(
-                    self.context,
-                    message,
-                    Path::Index(&self.path, name, index),
-                    &mut decode,
-                )
-            })
-            .collect()
+        // Of just the size that is needed: most lists have one element, and models live long.
+        let mut decoded = Vec::with_capacity(list.len());
+        for (index, message) in list.iter().filter_map(Value::as_message).enumerate() {
+            let path = Path::Index(&self.path, name, index);
+            decoded.push(Fields::at(self.context, message, path, &mut decode)?);
+        }
+        Ok(decoded)
     }
 
     /// A map from strings to messages, in the order of the keys.

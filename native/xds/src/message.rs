@@ -28,6 +28,9 @@ fn malformed(reason: impl std::fmt::Display) -> Malformed {
 /// How deep messages may be nested, as prost has it.
 const MAX_DEPTH: usize = 100;
 
+/// Two varints at their longest.
+const ROOM_FOR_KEY_AND_LENGTH: usize = 20;
+
 /// A message that has not been looked into.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Encoded<'a> {
@@ -141,7 +144,8 @@ impl<'a> Encoded<'a> {
                 || field.oneof().is_some()
                     && self.kind.field(number).and_then(FieldType::oneof) == field.oneof()
         };
-        let mut out = Vec::new();
+        let size: usize = self.pieces().map(<[u8]>::len).sum();
+        let mut out = Vec::with_capacity(size + value.len() + ROOM_FOR_KEY_AND_LENGTH);
         for piece in self.pieces() {
             let mut rest = piece;
             while !rest.is_empty() {

@@ -19,6 +19,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tidegate_dataplane::DataplaneHandle;
 use tidegate_model::Name;
 use tidegate_model::bootstrap::DynamicResources;
@@ -127,10 +128,10 @@ pub(crate) struct Manager {
 }
 
 /// The last of each name, with its place.
-fn by_name(all: &[(Name, Vec<u8>)]) -> HashMap<&str, (usize, &[u8])> {
+fn by_name(all: &[(Name, Bytes)]) -> HashMap<&str, (usize, &Bytes)> {
     all.iter()
         .enumerate()
-        .map(|(at, (name, raw))| (&**name, (at, raw.as_slice())))
+        .map(|(at, (name, raw))| (&**name, (at, raw)))
         .collect()
 }
 
@@ -180,9 +181,11 @@ impl Manager {
             by_name(&loaded.static_clusters),
             by_name(&loaded.static_listeners),
         );
-        let raw = |all: &HashMap<&str, (usize, &[u8])>, name: &Name| {
-            let (at, raw) = all.get(&**name).copied().unwrap_or_default();
-            (at, Resource::new(raw, ""))
+        let version = Name::default();
+        let raw = |all: &HashMap<&str, (usize, &Bytes)>, name: &Name| {
+            let (at, raw) = all.get(&**name).copied().unzip();
+            let resource = Resource::new(raw.cloned().unwrap_or_default(), &version);
+            (at.unwrap_or_default(), resource)
         };
         for config in &loaded.bootstrap.clusters {
             let (_, resource) = raw(&clusters, &config.name);
@@ -244,6 +247,7 @@ impl Manager {
         version: &str,
         resources: &[(String, Vec<u8>)],
     ) -> ApplyResult {
+        let version = &Name::from(version);
         match type_url {
             type_url::CLUSTER => self.apply_clusters(version, resources),
             type_url::LISTENER => self.apply_listeners(version, resources),

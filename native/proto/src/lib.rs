@@ -1,12 +1,14 @@
-//! The xDS types: one descriptor set (`python/tidegate/data/xds.binpb`, made by `tools/xds_descriptors.py`) and an index
-//! of it.
+//! The xDS types: one descriptor set (`python/tidegate/data/xds.binpb`, made by `tools/xds_descriptors.py`), an index of its
+//! files, and the same in the form that messages are read and written by: the [`schema`].
 //!
-//! There are no generated structs. `xds` decodes through descriptors because it must see every field that is set, known to
-//! us or not: what it does not read, it rejects. The set is compiled into the binary and read in place; nothing is decoded
-//! until somebody asks for a file, so that an idle proxy does not pay for the hundreds of Envoy extensions that it will
-//! never meet. The control plane's Python messages come from the same file.
+//! There are no generated structs. `xds` decodes through the schema because it must see every field that is set, known to
+//! us or not: what it does not read, it rejects. Both are compiled into the binary and read in place; nothing is decoded until
+//! somebody asks for a file, so that an idle proxy does not pay for the hundreds of Envoy extensions that it will never meet.
+//! The control plane's Python messages come from the same file.
 //!
 //! This crate must not know what any of the messages mean.
+
+pub mod schema;
 
 use std::collections::HashSet;
 
@@ -32,9 +34,9 @@ mod index {
     )]
     use super::File;
 
-    include!(concat!(env!("OUT_DIR"), "/index.rs"));
+    include!(concat!(env!("OUT_DIR"), "/files.rs"));
 }
-use index::{FILES, MESSAGES};
+use index::FILES;
 
 impl FileId {
     /// A `FileDescriptorSet` of this file alone; one after the other, several of these are again a set.
@@ -48,10 +50,7 @@ impl FileId {
 
 /// The file that defines a message, by the message's full name (`envoy.config.cluster.v3.Cluster`).
 pub fn file_of_message(full_name: &str) -> Option<FileId> {
-    let at = MESSAGES
-        .binary_search_by(|(name, _)| (*name).cmp(full_name))
-        .ok()?;
-    MESSAGES.get(at).map(|(_, file)| FileId(*file))
+    schema::MessageType::named(full_name).map(schema::MessageType::file)
 }
 
 /// Every file that `roots` need, `roots` included, dependencies first; those in `present` (sorted) are left out.
@@ -73,16 +72,13 @@ pub fn closure(roots: impl IntoIterator<Item = FileId>, present: &[FileId]) -> V
     files
 }
 
-/// The full names of all messages in the set, sorted.
-pub fn message_names() -> impl ExactSizeIterator<Item = &'static str> {
-    MESSAGES.iter().map(|(name, _)| *name)
-}
-
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
+    use prost_types::field_descriptor_proto::{Label, Type};
     use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
+    use super::schema::{Kind, MessageType};
     use super::*;
 
     fn file_of(id: FileId) -> FileDescriptorProto {
@@ -101,6 +97,67 @@ mod tests {
             }
         }
         assert_eq!(file_of_message("envoy.config.cluster.v3.NoSuchThing"), None);
+    }
+
+    fn check_message(scope: &str, message: &prost_types::DescriptorProto) {
+        let name = format!("{scope}.{}", message.name());
+        let found = MessageType::named(&name).unwrap();
+        assert_eq!(found.full_name(), name);
+        assert_eq!(MessageType::all().nth(found.index()), Some(found));
+        assert_eq!(found.fields().len(), message.field.len());
+        let oneofs: Vec<&str> = message
+            .oneof_decl
+            .iter()
+            .map(prost_types::OneofDescriptorProto::name)
+            .collect();
+        assert!(found.oneofs().map(schema::Oneof::name).eq(oneofs));
+        for field in &message.field {
+            let known = found.field(field.number() as u32).unwrap();
+            assert_eq!(known.name(), field.name());
+            assert_eq!(found.field_named(field.name()), Some(known));
+            assert_eq!(found.field_with_json_name(known.json_name()), Some(known));
+            assert_eq!(known.oneof(), field.oneof_index.map(|at| at as usize));
+            let repeated = field.label() == Label::Repeated;
+            assert_eq!(
+                known.is_list() || known.is_map(),
+                repeated,
+                "{name} {known:?}"
+            );
+            match (known.kind(), field.r#type()) {
+                (Kind::Message(of), Type::Message) => {
+                    assert_eq!(of.full_name(), field.type_name().trim_start_matches('.'));
+                }
+                (Kind::Enum(of), Type::Enum) => {
+                    assert_eq!(of.full_name(), field.type_name().trim_start_matches('.'));
+                }
+                (kind, of) => assert_eq!(format!("{kind:?}"), format!("{of:?}")),
+            }
+        }
+        for nested in &message.nested_type {
+            check_message(&name, nested);
+        }
+    }
+
+    #[test]
+    fn the_schema_is_the_descriptors() {
+        let set = FileDescriptorSet::decode(descriptor_set()).unwrap();
+        for file in &set.file {
+            for message in &file.message_type {
+                check_message(file.package(), message);
+            }
+        }
+        let cluster = MessageType::named("envoy.config.cluster.v3.Cluster").unwrap();
+        assert!(cluster.field_named("name").unwrap().rules().len() > 2);
+        let Kind::Enum(policy) = cluster.field_named("lb_policy").unwrap().kind() else {
+            panic!("an enum");
+        };
+        assert_eq!(policy.name_of(1), Some("LEAST_REQUEST"));
+        assert_eq!(policy.number_of("RANDOM"), Some(3));
+        assert_eq!((policy.name_of(99), policy.number_of("x")), (None, None));
+        assert_eq!(
+            MessageType::named("envoy.config.cluster.v3.NoSuchThing"),
+            None
+        );
     }
 
     #[test]

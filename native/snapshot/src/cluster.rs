@@ -216,9 +216,21 @@ impl CompiledCluster {
         }
         let logical = matches!(&self.config.discovery, Discovery::LogicalDns(_));
         let assignment = Arc::clone(&self.assignment);
+        // Of the sizes that are needed, for most clusters have one host, one locality, one priority.
+        let count = assignment
+            .localities
+            .iter()
+            .map(|group| group.endpoints.len());
+        let last = assignment
+            .localities
+            .iter()
+            .map(|group| group.priority)
+            .max();
         let mut next = Endpoints {
             version: old.version + 1,
             ready: old.ready,
+            hosts: Vec::with_capacity(count.sum()),
+            priorities: vec![Priority::default(); last.map_or(0, |last| last as usize + 1)],
             overprovisioning_factor: assignment.overprovisioning_factor,
             weighted_priority_health: assignment.weighted_priority_health,
             drop_overloads: assignment.drop_overloads.clone(),
@@ -263,12 +275,11 @@ impl CompiledCluster {
                     members.push(index);
                 }
             }
-            let slot = group.priority as usize;
-            if next.priorities.len() <= slot {
-                next.priorities.resize_with(slot + 1, Priority::default);
-            }
-            if let Some(priority) = next.priorities.get_mut(slot) {
+            if let Some(priority) = next.priorities.get_mut(group.priority as usize) {
                 priority.hosts.extend_from_slice(&members);
+                if priority.localities.is_empty() {
+                    priority.localities.reserve_exact(1);
+                }
                 priority.localities.push(LocalityHosts {
                     locality,
                     weight: group.load_balancing_weight,

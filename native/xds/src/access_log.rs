@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use prost_reflect::Value;
 use tidegate_model::access_log::{
     AccessLog, AccessLogFilter, ComparisonOp, JsonFormat, JsonNode, LogFormat,
 };
@@ -11,6 +10,7 @@ use tidegate_model::{Name, format};
 
 use crate::context::Result;
 use crate::fields::Fields;
+use crate::message::Value;
 use crate::{matcher, value};
 
 pub(crate) fn access_log(fields: &Fields<'_>) -> Result<Arc<AccessLog>> {

@@ -1,9 +1,10 @@
 //! Unpacking `google.protobuf.Any`: type URLs, `TypedStruct`, and the table of types that a place supports.
 
-use prost_reflect::{DynamicMessage, Value};
+use tidegate_proto::schema::MessageType;
 
 use crate::context::{Context, Fault, Result};
 use crate::fields::{Fields, Path};
+use crate::message::{Message, Value};
 use crate::{json, rules, value};
 
 /// The message's full name: what follows the last slash of a type URL.
@@ -28,7 +29,8 @@ impl Fields<'_> {
             return Ok(None);
         };
         let path = Path::Field(self.path(), name);
-        decode(self.context, any, path, supported)
+        let any = any.read().map_err(|error| self.fault(name, error.0))?;
+        decode(self.context, &any, path, supported)
             .map(Some)
             .map_err(|fault| {
                 if fault.path.is_empty() {
@@ -60,21 +62,20 @@ impl Fields<'_> {
         if !self.has(name) {
             return None;
         }
-        let any = self.message().get_field_by_name(name)?;
-        let (type_url, bytes) = parts(any.as_message()?);
-        let found = type_name(&type_url);
+        let any = self.message().get(name)?.as_message()?.read().ok()?;
+        let (type_url, bytes) = parts(&any);
+        let found = type_name(type_url);
         if !TYPED_STRUCTS.contains(&found) {
             return Some(found.to_owned());
         }
-        let wrapper = self.context.decode(found, &bytes).ok()?;
-        let wrapped_url = wrapper.get_field_by_name("type_url")?;
+        let wrapper = self.context.decode(found, bytes).ok()?.read().ok()?;
+        let wrapped_url = wrapper.get("type_url")?;
         Some(type_name(wrapped_url.as_str()?).to_owned())
     }
 
-    fn extension_name(&self) -> String {
-        let name = self.message().get_field_by_name("name");
-        name.and_then(|name| name.as_str().map(str::to_owned))
-            .unwrap_or_default()
+    fn extension_name(&self) -> &str {
+        let name = self.message().get("name").and_then(Value::as_str);
+        name.unwrap_or_default()
     }
 
     /// This message, an `Any` itself (an entry of a map), by the decoder for its type.
@@ -96,35 +97,27 @@ impl Fields<'_> {
 
 fn decode<T>(
     context: &Context,
-    any: &DynamicMessage,
+    any: &Message<'_>,
     path: Path<'_>,
     supported: &[(&str, Decode<'_, T>)],
 ) -> Result<T> {
     let at = |fault: Fault| fault.under(&path.to_string());
     let (type_url, bytes) = parts(any);
-    let mut name = type_name(&type_url).to_owned();
-    let mut message = None;
+    let mut name = type_name(type_url).to_owned();
+    let mut payload = None;
     if TYPED_STRUCTS.contains(&name.as_str()) {
-        let wrapper = context.decode(&name, &bytes).map_err(at)?;
-        let wrapped_url = wrapper.get_field_by_name("type_url");
-        type_name(
-            wrapped_url
-                .as_ref()
-                .and_then(|url| url.as_str())
-                .unwrap_or_default(),
-        )
-        .clone_into(&mut name);
-        let contents = wrapper.get_field_by_name("value");
-        let contents = contents
-            .as_ref()
-            .and_then(|value| value.as_message())
-            .map(value::from_struct);
-        message =
-            Some(contents.unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new())));
+        let wrapper = context.decode(&name, bytes).map_err(at)?;
+        let wrapper = context.read(&wrapper).map_err(at)?;
+        let wrapped_url = wrapper.get("type_url").and_then(Value::as_str);
+        type_name(wrapped_url.unwrap_or_default()).clone_into(&mut name);
+        let contents = wrapper.get("value").and_then(Value::as_message);
+        payload = Some(contents.map_or_else(
+            || serde_json::Value::Object(serde_json::Map::new()),
+            value::from_struct,
+        ));
     }
     let Some((_, decode)) = supported.iter().find(|(known, _)| *known == name) else {
-        let known = tidegate_proto::file_of_message(&name).is_some();
-        let verdict = if known {
+        let verdict = if MessageType::named(&name).is_some() {
             "is not supported here"
         } else {
             "is unknown"
@@ -133,22 +126,22 @@ fn decode<T>(
             "type.googleapis.com/{name} {verdict}"
         ))));
     };
-    let message = match message {
-        Some(json) => json::parse(context, &name, &json),
-        None => context.decode(&name, &bytes),
-    }
-    .map_err(at)?;
-    rules::check(context, &message).map_err(at)?;
+    let encoded;
+    let bytes = match payload {
+        Some(json) => {
+            encoded = json::parse(&name, &json).map_err(at)?;
+            &encoded
+        }
+        None => bytes,
+    };
+    let message = context.decode(&name, bytes).map_err(at)?;
+    rules::check(&message).map_err(at)?;
     Fields::at(context, &message, path, decode)
 }
 
 /// The type URL and the encoded payload.
-pub(crate) fn parts(any: &DynamicMessage) -> (String, Vec<u8>) {
-    let type_url = any
-        .get_field_by_number(1)
-        .and_then(|url| url.as_str().map(str::to_owned));
-    let bytes = any
-        .get_field_by_number(2)
-        .and_then(|value| value.as_bytes().map(|bytes| bytes.to_vec()));
+fn parts<'a>(any: &Message<'a>) -> (&'a str, &'a [u8]) {
+    let type_url = any.number(1).and_then(Value::as_str);
+    let bytes = any.number(2).and_then(Value::as_bytes);
     (type_url.unwrap_or_default(), bytes.unwrap_or_default())
 }

@@ -7,14 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message as _;
-use prost_reflect::{DynamicMessage, Value};
+use bytes::Bytes;
 use tidegate_model::Name;
 use tidegate_model::bootstrap::{Bootstrap, Node, StatsConfig};
 use tidegate_model::cluster::{Cluster, Discovery, TcpKeepalive};
 
-use crate::context::{Context, Fault, Result};
+use crate::context::{Context, Fault, Result, message_type, unreadable};
 use crate::fields::Fields;
+use crate::message::{Encoded, Message, Value};
 use crate::references::check_listener_clusters;
 use crate::upstream_http::Http2;
 use crate::{Decoder, Rejected, cluster, json, listener, rules, v2, yaml};
@@ -53,12 +53,12 @@ pub struct Overrides<'a> {
 pub struct Loaded {
     pub bootstrap: Bootstrap,
     /// The encoded `Bootstrap`, merged and in v3 form, for `/config_dump`.
-    pub proto: Vec<u8>,
+    pub proto: Bytes,
     /// The encoded `Node` for discovery requests.
     pub node: Vec<u8>,
-    /// Name and encoded resource of each static listener and cluster, for `/config_dump`.
-    pub static_listeners: Vec<(Name, Vec<u8>)>,
-    pub static_clusters: Vec<(Name, Vec<u8>)>,
+    /// Name and encoded resource of each static listener and cluster, for `/config_dump`: parts of `proto`.
+    pub static_listeners: Vec<(Name, Bytes)>,
+    pub static_clusters: Vec<(Name, Bytes)>,
     /// `envoy_grpc.authority`; empty: the cluster's name.
     pub ads_authority: String,
     pub ads_tcp_keepalive: Option<TcpKeepalive>,
@@ -99,19 +99,19 @@ fn load(
     format: Format,
     overrides: &Overrides<'_>,
 ) -> Result<Loaded> {
-    let mut message = match format {
-        Format::Pb => context.decode(BOOTSTRAP, contents)?,
-        Format::Yaml => from_document(context, yaml::parse(utf8(contents)?)?)?,
-        Format::Json => from_document(context, yaml::parse_json(utf8(contents)?)?)?,
+    let mut encoded = match format {
+        Format::Pb => contents.to_vec(),
+        Format::Yaml => from_document(yaml::parse(utf8(contents)?)?)?,
+        Format::Json => from_json(utf8(contents)?)?,
     };
     if !overrides.config_yaml.is_empty() {
-        let over = from_document(context, yaml::parse(overrides.config_yaml)?)?;
         // Encoded messages one after the other are the merged message.
-        let merged = [message.encode_to_vec(), over.encode_to_vec()].concat();
-        message = context.decode(BOOTSTRAP, &merged)?;
+        encoded.extend(from_document(yaml::parse(overrides.config_yaml)?)?);
     }
-    override_node(context, &mut message, overrides)?;
-    rules::check(context, &message)?;
+    let proto = Bytes::from(override_node(&encoded, overrides)?);
+    drop(encoded);
+    let message = context.decode(BOOTSTRAP, &proto)?;
+    rules::check(&message)?;
     let mut extra = AdsExtra::default();
     let mut bootstrap = Fields::root(context, &message, |fields| {
         self::bootstrap(fields, &mut extra)
@@ -121,20 +121,51 @@ fn load(
         .iter()
         .map(ToString::to_string)
         .collect();
-    let proto = message.encode_to_vec();
-    let wire = WireBootstrap::decode(proto.as_slice())
-        .map_err(|error| Fault::whole(format!("the bootstrap, encoded: {error}")))?;
-    let statics = wire.static_resources.unwrap_or_default();
+    let top = context.read(&message)?;
+    let statics = top.get("static_resources").and_then(Value::as_message);
+    let statics = statics.map(|statics| context.read(statics)).transpose()?;
+    let parts = |name: &str| {
+        let list = statics.as_ref().and_then(|statics| statics.get(name));
+        let list = list.and_then(Value::as_list).unwrap_or_default().iter();
+        list.filter_map(Value::as_message)
+            .map(|part| joined(&proto, part))
+            .collect::<Vec<Bytes>>()
+    };
+    let listener_name = |bytes: &[u8]| Name::from(crate::resource_name(bytes).unwrap_or_default());
+    let cluster_names = bootstrap
+        .clusters
+        .iter()
+        .map(|cluster| cluster.name.clone());
     Ok(Loaded {
-        node: wire.node,
-        static_listeners: named(statics.listeners),
-        static_clusters: named(statics.clusters),
-        proto,
+        node: contents_of(&top, "node"),
+        static_listeners: parts("listeners")
+            .into_iter()
+            .map(|bytes| (listener_name(&bytes), bytes))
+            .collect(),
+        static_clusters: cluster_names.zip(parts("clusters")).collect(),
         ads_authority: extra.authority,
         ads_tcp_keepalive: extra.tcp_keepalive,
         ads_http2_keepalive: extra.http2.and_then(|http2| http2.keepalive),
         ads_retry_back_off: extra.retry_back_off.unwrap_or(RETRY_BACK_OFF),
         bootstrap,
+        proto: proto.clone(),
+    })
+}
+
+/// A message inside `whole` as a part of it.
+fn joined(whole: &Bytes, part: &Encoded<'_>) -> Bytes {
+    let mut pieces = part.pieces();
+    match (pieces.next(), pieces.next()) {
+        (Some(only), None) => whole.slice_ref(only),
+        _ => Bytes::from(part.pieces().collect::<Vec<_>>().concat()),
+    }
+}
+
+/// The encoded message in a field; empty when it is not set.
+fn contents_of(message: &Message<'_>, name: &str) -> Vec<u8> {
+    let found = message.get(name).and_then(Value::as_message);
+    found.map_or_else(Vec::new, |found| {
+        found.pieces().collect::<Vec<_>>().concat()
     })
 }
 
@@ -143,22 +174,31 @@ fn utf8(contents: &[u8]) -> Result<&str> {
         .map_err(|error| Fault::whole(format!("the bootstrap is not UTF-8: {error}")))
 }
 
-fn from_document(context: &Context, document: serde_json::Value) -> Result<DynamicMessage> {
+/// Most text is right and v3: it is read in one pass. The rest goes the long way, which knows what is wrong and converts v2.
+fn from_json(text: &str) -> Result<Vec<u8>> {
+    if !v2::is_suspect(text)
+        && let Some(encoded) = json::parse_text(BOOTSTRAP, text)?
+    {
+        return Ok(encoded);
+    }
+    from_document(yaml::parse_json(text)?)
+}
+
+fn from_document(document: serde_json::Value) -> Result<Vec<u8>> {
     if !document.is_object() {
         return Err(Fault::whole("the bootstrap is not a mapping"));
     }
-    json::parse(context, BOOTSTRAP, &v2::bootstrap(document)?)
+    json::parse(BOOTSTRAP, &v2::bootstrap(document)?)
 }
 
 /// Puts the command line's words about the node into the message, so that every reader sees the same.
-fn override_node(
-    context: &Context,
-    message: &mut DynamicMessage,
-    overrides: &Overrides<'_>,
-) -> Result<()> {
-    let mut node = match message.get_field_by_name("node").as_deref() {
-        Some(Value::Message(node)) => node.clone(),
-        _ => DynamicMessage::new(context.descriptor("envoy.config.core.v3.Node")?),
+fn override_node(encoded: &[u8], overrides: &Overrides<'_>) -> Result<Vec<u8>> {
+    let bootstrap = Encoded::new(message_type(BOOTSTRAP)?, encoded);
+    let kind = message_type("envoy.config.core.v3.Node")?;
+    let broken = |error| unreadable(bootstrap.kind(), &error);
+    let mut node = contents_of(&bootstrap.read().map_err(broken)?, "node");
+    let with = |node: Vec<u8>, name: &str, value: &[u8]| {
+        Encoded::new(kind, &node).with(name, value).map_err(broken)
     };
     let words = [
         ("id", overrides.node_id),
@@ -167,26 +207,27 @@ fn override_node(
     ];
     for (name, word) in words {
         if !word.is_empty() {
-            set(&mut node, name, Value::String(word.to_owned()))?;
+            node = with(node, name, word.as_bytes())?;
         }
     }
     if !overrides.user_agent_version.is_empty() {
-        let build = build_version(context, overrides)?;
-        set(&mut node, "user_agent_build_version", Value::Message(build))?;
+        let version = build_version(overrides)?;
+        node = with(node, "user_agent_build_version", &version)?;
     }
-    if !overrides.node_zone.is_empty()
-        && let Some(Value::Message(locality)) = node.get_field_by_name_mut("locality")
-    {
-        set(
-            locality,
-            "zone",
-            Value::String(overrides.node_zone.to_owned()),
-        )?;
+    if !overrides.node_zone.is_empty() {
+        let locality = contents_of(
+            &Encoded::new(kind, &node).read().map_err(broken)?,
+            "locality",
+        );
+        let locality = Encoded::new(message_type("envoy.config.core.v3.Locality")?, &locality);
+        let zone = overrides.node_zone.as_bytes();
+        let locality = locality.with("zone", zone).map_err(broken)?;
+        node = with(node, "locality", &locality)?;
     }
-    set(message, "node", Value::Message(node))
+    bootstrap.with("node", &node).map_err(broken)
 }
 
-fn build_version(context: &Context, overrides: &Overrides<'_>) -> Result<DynamicMessage> {
+fn build_version(overrides: &Overrides<'_>) -> Result<Vec<u8>> {
     let mut numbers = overrides
         .user_agent_version
         .split('.')
@@ -204,38 +245,7 @@ fn build_version(context: &Context, overrides: &Overrides<'_>) -> Result<Dynamic
         },
         "metadata": metadata,
     });
-    json::parse(context, "envoy.config.core.v3.BuildVersion", &document)
-}
-
-fn set(message: &mut DynamicMessage, name: &str, value: Value) -> Result<()> {
-    message
-        .try_set_field_by_name(name, value)
-        .map_err(|error| Fault::whole(format!("{name}: {error}")))
-}
-
-/// The encoded parts of a `Bootstrap` that others want as they are.
-#[derive(Clone, PartialEq, prost::Message)]
-struct WireBootstrap {
-    #[prost(bytes = "vec", tag = "1")]
-    node: Vec<u8>,
-    #[prost(message, optional, tag = "2")]
-    static_resources: Option<WireStatics>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct WireStatics {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    listeners: Vec<Vec<u8>>,
-    #[prost(bytes = "vec", repeated, tag = "2")]
-    clusters: Vec<Vec<u8>>,
-}
-
-fn named(resources: Vec<Vec<u8>>) -> Vec<(Name, Vec<u8>)> {
-    let name = |bytes: &[u8]| Name::from(crate::resource_name(bytes).unwrap_or_default());
-    resources
-        .into_iter()
-        .map(|bytes| (name(&bytes), bytes))
-        .collect()
+    json::parse("envoy.config.core.v3.BuildVersion", &document)
 }
 
 fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {

@@ -200,7 +200,7 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
             lookup_family: lookup_family(fields)?,
         })
     };
-    let discovery = match kind.as_str() {
+    let discovery = match &*kind {
         "STATIC" => Discovery::Static(assignment(fields, name, false)?),
         "STRICT_DNS" => Discovery::StrictDns(dns(fields)?),
         "LOGICAL_DNS" => {
@@ -331,7 +331,7 @@ fn lb_policy(fields: &Fields<'_>, discovery: &Discovery) -> Result<LbPolicy> {
         .flatten();
     fields.opt("round_robin_lb_config", |_| Ok(()))?;
     let name = fields.enum_name("lb_policy");
-    let policy = match name.as_str() {
+    let policy = match &*name {
         "ROUND_ROBIN" => LbPolicy::RoundRobin,
         "LEAST_REQUEST" => LbPolicy::LeastRequest {
             choice_count: choice_count.unwrap_or(2),

@@ -1,13 +1,11 @@
-//! What all decoders share: the descriptor pool, the compiled validation rules, the warnings, and the way a fault is told.
+//! What all decoders share: the warnings, the descriptors for printing, and the way a fault is told.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::Arc;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
-use tidegate_proto::FileId;
+use tidegate_proto::schema::MessageType;
 
-use crate::rules::MessageRules;
+use crate::dump::Descriptors;
+use crate::message::{Encoded, Malformed, Message};
 
 /// What is wrong, and where; the resource's name is added at the border of the crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,76 +55,21 @@ impl std::fmt::Display for Warning {
 
 #[derive(Debug, Default)]
 pub(crate) struct Context {
-    pool: RefCell<Pool>,
-    rules: RefCell<HashMap<String, Arc<MessageRules>>>,
+    pub(crate) descriptors: RefCell<Descriptors>,
     warnings: RefCell<Vec<Warning>>,
 }
 
-#[derive(Debug, Default)]
-struct Pool {
-    descriptors: DescriptorPool,
-    /// Sorted.
-    files: Vec<FileId>,
-}
-
-/// What stands in the `Any`s of a resource more often than not. It is loaded with the resource's own type, because growing a
-/// pool while messages of it are about means copying it.
-const COMPANIONS: &[(&str, &[&str])] = &[
-    ("envoy.config.bootstrap.v3.Bootstrap", IN_LISTENERS),
-    ("envoy.config.listener.v3.Listener", IN_LISTENERS),
-    ("envoy.config.route.v3.RouteConfiguration", IN_ROUTES),
-];
-
-const IN_LISTENERS: &[&str] = &[
-    "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-    "envoy.extensions.filters.http.cors.v3.Cors",
-    "envoy.extensions.filters.http.fault.v3.HTTPFault",
-    "envoy.extensions.filters.http.router.v3.Router",
-    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-];
-
-const IN_ROUTES: &[&str] = &[
-    "envoy.extensions.filters.http.cors.v3.Cors",
-    "envoy.extensions.filters.http.fault.v3.HTTPFault",
-];
-
 impl Context {
-    /// The descriptor of a message, its file and what that imports loaded when they are not yet.
-    pub(crate) fn descriptor(&self, full_name: &str) -> Result<MessageDescriptor> {
-        let unknown = || Fault::whole(format!("unknown message type '{full_name}'"));
-        let file = tidegate_proto::file_of_message(full_name).ok_or_else(unknown)?;
-        let mut pool = self.pool.borrow_mut();
-        if pool.files.binary_search(&file).is_err() {
-            let companions = COMPANIONS.iter().find(|(name, _)| *name == full_name);
-            let companions = companions.map_or(&[][..], |(_, companions)| companions);
-            let companions = companions
-                .iter()
-                .filter_map(|name| tidegate_proto::file_of_message(name));
-            pool.load(companions.chain([file]))?;
-        }
-        pool.descriptors
-            .get_message_by_name(full_name)
-            .ok_or_else(unknown)
+    /// Bytes as a message of a type. They are not looked at yet, see [`crate::rules::check`].
+    pub(crate) fn decode<'a>(&self, full_name: &str, bytes: &'a [u8]) -> Result<Encoded<'a>> {
+        Ok(Encoded::new(message_type(full_name)?, bytes))
     }
 
-    /// Decodes a message; protobuf's own errors, no validation.
-    pub(crate) fn decode(&self, full_name: &str, bytes: &[u8]) -> Result<DynamicMessage> {
-        let descriptor = self.descriptor(full_name)?;
-        DynamicMessage::decode(descriptor, bytes)
-            .map_err(|error| Fault::whole(format!("Unable to parse as {full_name}: {error}")))
-    }
-
-    /// The validation rules of a message type, compiled on first use.
-    pub(crate) fn rules(&self, descriptor: &MessageDescriptor) -> Result<Arc<MessageRules>> {
-        if let Some(rules) = self.rules.borrow().get(descriptor.full_name()) {
-            return Ok(Arc::clone(rules));
-        }
-        let rules = Arc::new(MessageRules::of(descriptor)?);
-        self.rules
-            .borrow_mut()
-            .insert(descriptor.full_name().to_owned(), Arc::clone(&rules));
-        Ok(rules)
+    /// The first level of a message.
+    pub(crate) fn read<'a>(&self, message: &Encoded<'a>) -> Result<Message<'a>> {
+        message
+            .read()
+            .map_err(|error| unreadable(message.kind(), &error))
     }
 
     pub(crate) fn warn(&self, warning: Warning) {
@@ -138,15 +81,16 @@ impl Context {
     }
 }
 
-impl Pool {
-    fn load(&mut self, roots: impl IntoIterator<Item = FileId>) -> Result<()> {
-        let files = tidegate_proto::closure(roots, &self.files);
-        let set: Vec<u8> = files.iter().flat_map(|file| file.set()).copied().collect();
-        self.descriptors
-            .decode_file_descriptor_set(set.as_slice())
-            .map_err(|error| Fault::whole(format!("descriptor set: {error}")))?;
-        self.files.extend(files);
-        self.files.sort_unstable();
-        Ok(())
-    }
+pub(crate) fn message_type(full_name: &str) -> Result<MessageType> {
+    MessageType::named(full_name)
+        .ok_or_else(|| Fault::whole(format!("unknown message type '{full_name}'")))
+}
+
+/// Bytes that are no message of a type: a fault of the whole.
+pub(crate) fn unreadable(kind: MessageType, error: &Malformed) -> Fault {
+    Fault::whole(format!(
+        "Unable to parse as {}: {}",
+        kind.full_name(),
+        error.0
+    ))
 }

@@ -5,7 +5,7 @@
 
 use prost::Message as _;
 
-use crate::context::{Context, Fault};
+use crate::context::Fault;
 use crate::{Format, Rejected, any, json, v2, yaml};
 
 /// What a discovery response holds, in either transport (gRPC or file).
@@ -181,7 +181,6 @@ pub fn decode_discovery_file(
     contents: &[u8],
     format: Format,
 ) -> Result<DiscoveryResponse, Rejected> {
-    let context = Context::default();
     let file = |fault: Fault| Rejected::from_fault("", fault);
     let document = match format {
         Format::Yaml => yaml::parse(&String::from_utf8_lossy(contents)).map_err(file)?,
@@ -192,13 +191,8 @@ pub fn decode_discovery_file(
         }
     };
     let document = v2::resources(document);
-    let message = json::parse(
-        &context,
-        "envoy.service.discovery.v3.DiscoveryResponse",
-        &document,
-    )
-    .map_err(file)?;
-    let mut wire = WireResponse::decode(message.encode_to_vec().as_slice())
+    let message = json::parse("envoy.service.discovery.v3.DiscoveryResponse", &document);
+    let mut wire = WireResponse::decode(message.map_err(file)?.as_slice())
         .map_err(|error| file(Fault::whole(error.to_string())))?;
     if wire.type_url.is_empty() {
         wire.type_url = wire

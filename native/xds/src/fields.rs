@@ -5,14 +5,14 @@
 //! path. Asking for a field that the message type does not have is a mistake in the decoder and fails in debug builds.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
-use prost_reflect::{DynamicMessage, FieldDescriptor, ReflectMessage as _, Value};
 use tidegate_model::Name;
+use tidegate_proto::schema::{FieldType, Kind};
 
 use crate::context::{Context, Fault, Result, Warning};
+use crate::message::{Encoded, Message, Value};
 
 /// Where a message stands in its resource. Built on the stack, turned into text only for a fault.
 #[derive(Debug, Clone, Copy)]
@@ -45,16 +45,15 @@ impl fmt::Display for Path<'_> {
 /// A message being read.
 pub(crate) struct Fields<'a> {
     pub(crate) context: &'a Context,
-    message: &'a DynamicMessage,
+    message: &'a Message<'a>,
     path: Path<'a>,
-    read: RefCell<Vec<u32>>,
 }
 
 impl<'a> Fields<'a> {
     /// Reads the message at the root of a resource.
     pub(crate) fn root<T>(
         context: &Context,
-        message: &DynamicMessage,
+        message: &Encoded<'_>,
         decode: impl FnOnce(&Fields<'_>) -> Result<T>,
     ) -> Result<T> {
         Fields::at(context, message, Path::Root, decode)
@@ -63,15 +62,18 @@ impl<'a> Fields<'a> {
     /// Reads a message that stands at `path`, and checks afterwards that all of it was read.
     pub(crate) fn at<T>(
         context: &Context,
-        message: &DynamicMessage,
+        message: &Encoded<'_>,
         path: Path<'_>,
         decode: impl FnOnce(&Fields<'_>) -> Result<T>,
     ) -> Result<T> {
+        let message = message.read().map_err(|error| Fault {
+            path: path.to_string(),
+            reason: error.0,
+        })?;
         let fields = Fields {
             context,
-            message,
+            message: &message,
             path,
-            read: RefCell::default(),
         };
         let decoded = decode(&fields)?;
         fields.finish()?;
@@ -79,20 +81,17 @@ impl<'a> Fields<'a> {
     }
 
     fn finish(&self) -> Result<()> {
-        let read = self.read.borrow();
-        for (field, _) in self.message.fields() {
-            if !read.contains(&field.number()) {
-                return Err(self.fault(field.name(), "is not supported"));
-            }
+        if let Some(field) = self.message.left() {
+            return Err(self.fault(field.name(), "is not supported"));
         }
-        if let Some(unknown) = self.message.unknown_fields().next() {
-            let name = self.message.descriptor().full_name().to_owned();
-            return Err(self.here(format!("unknown field {} of {name}", unknown.number())));
+        if let Some(unknown) = self.message.unknown() {
+            let name = self.message.kind().full_name();
+            return Err(self.here(format!("unknown field {unknown} of {name}")));
         }
         Ok(())
     }
 
-    pub(crate) fn message(&self) -> &'a DynamicMessage {
+    pub(crate) fn message(&self) -> &'a Message<'a> {
         self.message
     }
 
@@ -116,33 +115,25 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn field(&self, name: &str) -> Option<FieldDescriptor> {
-        let field = self.message.descriptor().get_field_by_name(name);
+    /// A decoder that asks for a field that the type does not have is mistaken.
+    fn exists(&self, name: &str) {
         debug_assert!(
-            field.is_some(),
-            "{} has no field {name}",
-            self.message.descriptor().full_name()
+            self.message.kind().field_named(name).is_some(),
+            "{:?} has no field {name}",
+            self.message.kind()
         );
-        field
     }
 
     /// The value of a field that is set; the field counts as read either way.
-    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
-        let field = self.field(name)?;
-        self.read.borrow_mut().push(field.number());
-        if !self.message.has_field(&field) {
-            return None;
-        }
-        match self.message.get_field(&field) {
-            Cow::Borrowed(value) => Some(value),
-            Cow::Owned(_) => None,
-        }
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value<'a>> {
+        self.exists(name);
+        self.message.take(name)
     }
 
     /// Whether a field is set; does not count as reading it.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.field(name)
-            .is_some_and(|field| self.message.has_field(&field))
+        self.exists(name);
+        self.message.get(name).is_some()
     }
 
     /// The fields of a kind that Envoy honours and that change nothing here: a warning each, where they are set.
@@ -150,7 +141,7 @@ impl<'a> Fields<'a> {
         for name in names {
             if self.get(name).is_some() {
                 self.context.warn(Warning {
-                    message: self.message.descriptor().full_name().to_owned(),
+                    message: self.message.kind().full_name().to_owned(),
                     field_path: Path::Field(&self.path, name).to_string(),
                     reason,
                 });
@@ -179,7 +170,10 @@ impl<'a> Fields<'a> {
 
     /// A string, empty when not set.
     pub(crate) fn string(&self, name: &str) -> Name {
-        Name::from(self.str(name))
+        match self.str(name) {
+            "" => Name::default(),
+            text => Name::from(text),
+        }
     }
 
     pub(crate) fn str(&self, name: &str) -> &'a str {
@@ -195,16 +189,13 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn strings(&self, name: &str) -> Vec<Name> {
         let list = self.get(name).and_then(Value::as_list).unwrap_or_default();
-        list.iter()
-            .filter_map(Value::as_str)
-            .map(Name::from)
-            .collect()
+        let mut strings = Vec::with_capacity(list.len());
+        strings.extend(list.iter().filter_map(Value::as_str).map(Name::from));
+        strings
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Option<&'a [u8]> {
-        self.get(name)
-            .and_then(Value::as_bytes)
-            .map(|bytes| &bytes[..])
+        self.get(name).and_then(Value::as_bytes)
     }
 
     /// A `bool` or a `BoolValue`, `None` when not set.
@@ -218,9 +209,7 @@ impl<'a> Fields<'a> {
 
     /// An unsigned integer of any width or a wrapper of one, `None` when not set.
     pub(crate) fn opt_uint(&self, name: &str) -> Option<u64> {
-        wrapped(self.get(name)?, 0, |value| {
-            value.as_u64().or_else(|| value.as_u32().map(u64::from))
-        })
+        wrapped(self.get(name)?, 0, Value::as_u64)
     }
 
     pub(crate) fn opt_u32(&self, name: &str) -> Option<u32> {
@@ -234,14 +223,13 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn int(&self, name: &str) -> i64 {
         self.get(name)
-            .and_then(|value| value.as_i64().or_else(|| value.as_i32().map(i64::from)))
+            .and_then(Value::as_integer)
+            .and_then(|value| i64::try_from(value).ok())
             .unwrap_or_default()
     }
 
     pub(crate) fn opt_double(&self, name: &str) -> Option<f64> {
-        wrapped(self.get(name)?, 0.0, |value| {
-            value.as_f64().or_else(|| value.as_f32().map(f64::from))
-        })
+        wrapped(self.get(name)?, 0.0, Value::as_float)
     }
 
     /// An enum value out of those that are supported. A field that is not set has the enum's zero value.
@@ -255,16 +243,15 @@ impl<'a> Fields<'a> {
     }
 
     /// The name of an enum value, its number when the value has no name.
-    pub(crate) fn enum_name(&self, name: &str) -> String {
-        let number = self
-            .get(name)
-            .and_then(Value::as_enum_number)
-            .unwrap_or_default();
-        let kind = self.field(name).map(|field| field.kind());
-        let value = kind
-            .as_ref()
-            .and_then(|kind| kind.as_enum()?.get_value(number));
-        value.map_or_else(|| number.to_string(), |value| value.name().to_owned())
+    pub(crate) fn enum_name(&self, name: &str) -> Cow<'static, str> {
+        let value = self.get(name).and_then(Value::as_enum);
+        let number = value.unwrap_or_default();
+        let kind = self.message.kind().field_named(name).map(FieldType::kind);
+        let known = match kind {
+            Some(Kind::Enum(kind)) => kind.name_of(number),
+            _ => None,
+        };
+        known.map_or_else(|| Cow::Owned(number.to_string()), Cow::Borrowed)
     }
 
     /// A `google.protobuf.Duration`; negative and malformed ones are refused.
@@ -272,12 +259,7 @@ impl<'a> Fields<'a> {
         let Some(message) = self.get(name).and_then(Value::as_message) else {
             return Ok(None);
         };
-        let part = |number| {
-            message
-                .get_field_by_number(number)
-                .and_then(|v| v.as_i64().or_else(|| v.as_i32().map(i64::from)))
-        };
-        let (seconds, nanos) = (part(1).unwrap_or_default(), part(2).unwrap_or_default());
+        let (seconds, nanos) = duration_parts(message);
         match (u64::try_from(seconds), u32::try_from(nanos)) {
             // The limit is the protocol's own: some 10,000 years.
             (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 && seconds <= 315_576_000_000 => {
@@ -350,17 +332,13 @@ impl<'a> Fields<'a> {
         mut decode: impl FnMut(&Fields<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
         let list = self.get(name).and_then(Value::as_list).unwrap_or_default();
-        let messages = list.iter().filter_map(Value::as_message).enumerate();
-        messages
-            .map(|(index, message)| {
-                Fields::at(
-                    self.context,
-                    message,
-                    Path::Index(&self.path, name, index),
-                    &mut decode,
-                )
-            })
-            .collect()
+        // Of just the size that is needed: most lists have one element, and models live long.
+        let mut decoded = Vec::with_capacity(list.len());
+        for (index, message) in list.iter().filter_map(Value::as_message).enumerate() {
+            let path = Path::Index(&self.path, name, index);
+            decoded.push(Fields::at(self.context, message, path, &mut decode)?);
+        }
+        Ok(decoded)
     }
 
     /// A map from strings to messages, in the order of the keys.
@@ -372,13 +350,8 @@ impl<'a> Fields<'a> {
         let Some(map) = self.get(name).and_then(Value::as_map) else {
             return Ok(Vec::new());
         };
-        let mut entries: Vec<(&str, &DynamicMessage)> = map
-            .iter()
+        map.iter()
             .filter_map(|(key, value)| Some((key.as_str()?, value.as_message()?)))
-            .collect();
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        entries
-            .into_iter()
             .map(|(key, message)| {
                 let path = Path::Key(&self.path, name, key);
                 Fields::at(self.context, message, path, |fields| decode(key, fields))
@@ -388,14 +361,27 @@ impl<'a> Fields<'a> {
 }
 
 /// A scalar, or the `value` of a `google.protobuf` wrapper of it, which has its default when the wrapper is empty.
-fn wrapped<T>(value: &Value, default: T, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+fn wrapped<'v, T>(
+    value: &Value<'v>,
+    default: T,
+    read: impl Fn(&Value<'v>) -> Option<T>,
+) -> Option<T> {
     match value.as_message() {
         None => read(value),
-        Some(wrapper) => Some(
-            wrapper
-                .get_field_by_number(1)
-                .and_then(|inner| read(&inner))
-                .unwrap_or(default),
-        ),
+        Some(wrapper) => {
+            let wrapper = wrapper.read().ok();
+            let inner = wrapper.as_ref().and_then(|wrapper| wrapper.number(1));
+            Some(inner.and_then(read).unwrap_or(default))
+        }
     }
+}
+
+/// Seconds and nanoseconds of a `google.protobuf.Duration`.
+pub(crate) fn duration_parts(message: &Encoded<'_>) -> (i128, i128) {
+    let message = message.read().ok();
+    let part = |number| {
+        let part = message.as_ref().and_then(|message| message.number(number));
+        part.and_then(Value::as_integer).unwrap_or_default()
+    };
+    (part(1), part(2))
 }

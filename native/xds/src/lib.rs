@@ -24,6 +24,7 @@ mod cluster;
 mod context;
 mod cors;
 mod discovery;
+mod dump;
 mod endpoint;
 mod fault;
 mod fields;
@@ -32,6 +33,7 @@ mod http_filter;
 mod json;
 mod listener;
 mod matcher;
+mod message;
 mod references;
 mod route;
 mod route_action;
@@ -44,7 +46,6 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-use prost::Message as _;
 use tidegate_model::cluster::{Cluster, ClusterLoadAssignment};
 use tidegate_model::listener::Listener;
 use tidegate_model::route::RouteConfiguration;
@@ -92,9 +93,9 @@ impl Rejected {
     }
 }
 
-/// Decodes resources of any number, sharing what is learnt of the types.
+/// Decodes resources of any number, and keeps what there was to warn of.
 ///
-/// Holds a descriptor pool of a few MiB, built on first use: make one for a batch of resources and drop it after.
+/// Printing ([`Decoder::to_json`]) needs a descriptor pool of a few MiB, which the decoder then holds.
 #[derive(Debug, Default)]
 pub struct Decoder {
     context: Context,
@@ -154,7 +155,7 @@ impl Decoder {
     ///
     /// A payload of a type that no descriptor describes is shown as an `xds.type.v3.TypedStruct` of its type URL and its bytes.
     pub fn to_json(&self, message_name: &str, bytes: &[u8]) -> Result<serde_json::Value, Rejected> {
-        json::to_json(&self.context, message_name, bytes)
+        dump::to_json(&self.context, message_name, bytes)
             .map_err(|fault| Rejected::from_fault("", fault))
     }
 
@@ -164,10 +165,7 @@ impl Decoder {
         message_name: &str,
         value: &serde_json::Value,
     ) -> Result<Vec<u8>, Rejected> {
-        let message = json::parse(&self.context, message_name, value);
-        message
-            .map(|message| message.encode_to_vec())
-            .map_err(|fault| Rejected::from_fault("", fault))
+        json::parse(message_name, value).map_err(|fault| Rejected::from_fault("", fault))
     }
 
     /// What was passed over since the last call: fields that Envoy honours and that change nothing here.
@@ -185,7 +183,7 @@ impl Decoder {
             .context
             .decode(any::type_name(type_url), bytes)
             .and_then(|message| {
-                rules::check(&self.context, &message)?;
+                rules::check(&message)?;
                 fields::Fields::root(&self.context, &message, decode)
             });
         decoded

@@ -210,7 +210,7 @@ fn chain_match(fields: &Fields<'_>) -> Result<FilterChainMatch> {
         source_prefix_ranges: address::cidr_ranges(fields, "source_prefix_ranges")?,
         source_ports: ports
             .iter()
-            .filter_map(|port| u16::try_from(port.as_u32()?).ok())
+            .filter_map(|port| u16::try_from(port.as_u64()?).ok())
             .collect(),
     })
 }

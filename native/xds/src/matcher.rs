@@ -1,6 +1,5 @@
 //! String, header and query parameter matchers, regular expressions, fractions and other small shared messages.
 
-use prost_reflect::Value;
 use regex::Regex;
 use tidegate_model::matcher::{
     HeaderMatchSpecifier, HeaderMatcher, QueryParameterMatchSpecifier, QueryParameterMatcher,
@@ -11,6 +10,7 @@ use tidegate_model::{DataSource, Fraction, Name, RuntimeFraction};
 
 use crate::context::Result;
 use crate::fields::Fields;
+use crate::message::Value;
 
 /// `type.matcher.v3.StringMatcher`.
 pub(crate) fn string(fields: &Fields<'_>) -> Result<StringMatcher> {

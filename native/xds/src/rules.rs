@@ -6,177 +6,173 @@
 mod rule;
 
 use std::borrow::Cow;
+use std::sync::{LazyLock, OnceLock};
 
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor,
-    ReflectMessage as _, Value,
-};
+use tidegate_proto::schema::{FieldType, MessageType};
 
-use crate::context::{Context, Fault, Result};
+use crate::context::{self, Fault, Result};
+use crate::message::{Encoded, Malformed, Value};
 use rule::Rule;
 
 /// The rules of one message type.
 #[derive(Debug, Default)]
-pub(crate) struct MessageRules {
-    /// No rules here or below (`validate.ignored`, `validate.disabled`).
-    skip: bool,
+struct MessageRules {
     fields: Vec<FieldRules>,
-    /// The names of oneofs of which one field must be set, with the numbers of their fields.
-    required_oneofs: Vec<(String, Vec<u32>)>,
+    /// The oneofs of which one field must be set, by name and place.
+    required_oneofs: Vec<(&'static str, usize)>,
 }
 
 #[derive(Debug)]
 struct FieldRules {
-    number: u32,
-    name: String,
-    /// Whether an absent value is to be left alone; else its default is checked.
-    optional: bool,
-    /// Of a oneof's fields the others are absent even where one is required.
-    in_oneof: bool,
+    field: FieldType,
     rule: Option<Rule>,
 }
 
-/// Checks a message and all that it contains.
-pub(crate) fn check(context: &Context, message: &DynamicMessage) -> Result<()> {
-    let rules = context.rules(&message.descriptor())?;
-    if rules.skip {
-        return Ok(());
+/// The rules of a type, compiled when they are first asked for. `None`: nothing here or below is checked.
+fn rules(kind: MessageType) -> Result<Option<&'static MessageRules>> {
+    type Compiled = OnceLock<Result<Option<Box<MessageRules>>>>;
+    static RULES: LazyLock<Vec<Compiled>> =
+        LazyLock::new(|| MessageType::all().map(|_| OnceLock::new()).collect());
+    let compile = || {
+        // The well-known types have no rules; their contents are not Envoy's.
+        if kind.is_google() || kind.is_unchecked() {
+            return Ok(None);
+        }
+        MessageRules::of(kind).map(Box::new).map(Some)
+    };
+    match RULES
+        .get(kind.index())
+        .map(|rules| rules.get_or_init(compile))
+    {
+        Some(Ok(rules)) => Ok(rules.as_deref()),
+        Some(Err(fault)) => Err(fault.clone()),
+        None => Ok(None),
     }
-    for field in &rules.fields {
-        let Some(value) = message.get_field_by_number(field.number) else {
-            continue;
-        };
-        let present = matches!(value, Cow::Borrowed(_));
-        if field.optional && !present {
-            if !field.in_oneof && field.rule.as_ref().is_some_and(Rule::required) {
-                return Err(Fault {
-                    path: field.name.clone(),
-                    reason: "value is required".to_owned(),
-                });
+}
+
+enum Wrong {
+    Bytes(Malformed),
+    Rule(Fault),
+}
+
+impl From<Malformed> for Wrong {
+    fn from(error: Malformed) -> Self {
+        Self::Bytes(error)
+    }
+}
+
+impl From<Fault> for Wrong {
+    fn from(fault: Fault) -> Self {
+        Self::Rule(fault)
+    }
+}
+
+impl Wrong {
+    fn under(self, prefix: &str) -> Self {
+        match self {
+            Self::Rule(fault) => Self::Rule(fault.under(prefix)),
+            bytes @ Self::Bytes(_) => bytes,
+        }
+    }
+}
+
+/// Checks a message and all that it contains: that the bytes are such a message at all, then the rules.
+pub(crate) fn check(message: &Encoded<'_>) -> Result<()> {
+    let wrong = match check_message(message, 0) {
+        Ok(()) => return Ok(()),
+        Err(wrong) => wrong,
+    };
+    // Damage that lies behind the first broken rule counts before it.
+    match (wrong, message.check(0)) {
+        (Wrong::Bytes(error), _) | (Wrong::Rule(_), Err(error)) => {
+            Err(context::unreadable(message.kind(), &error))
+        }
+        (Wrong::Rule(fault), Ok(())) => Err(fault),
+    }
+}
+
+fn check_message(encoded: &Encoded<'_>, depth: usize) -> std::result::Result<(), Wrong> {
+    let Some(rules) = rules(encoded.kind())? else {
+        return Ok(encoded.check(depth)?);
+    };
+    let message = encoded.read_at(depth)?;
+    for FieldRules { field, rule } in &rules.fields {
+        let value = match message.number(field.number()) {
+            Some(value) => Cow::Borrowed(value),
+            None if field.has_presence() => {
+                if field.oneof().is_none() && rule.as_ref().is_some_and(Rule::required) {
+                    return Err(Wrong::Rule(Fault {
+                        path: field.name().to_owned(),
+                        reason: "value is required".to_owned(),
+                    }));
+                }
+                continue;
             }
-            continue;
-        }
-        if let Some(rule) = &field.rule {
+            None => Cow::Owned(Value::default_of(*field)),
+        };
+        if let Some(rule) = rule {
             rule.check(&value)
-                .map_err(|fault| fault.under(&field.name))?;
+                .map_err(|fault| fault.under(field.name()))?;
         }
-        if !field.rule.as_ref().is_some_and(Rule::skips_contents) {
-            check_contents(context, &value).map_err(|fault| fault.under(&field.name))?;
+        if rule.as_ref().is_some_and(Rule::skips_contents) {
+            value.check(depth)?;
+        } else {
+            check_contents(&value, depth).map_err(|wrong| wrong.under(field.name()))?;
         }
     }
-    for (name, numbers) in &rules.required_oneofs {
-        if !numbers
-            .iter()
-            .any(|number| message.has_field_by_number(*number))
+    for (name, at) in &rules.required_oneofs {
+        if !message
+            .fields()
+            .any(|(field, _)| field.oneof() == Some(*at))
         {
-            return Err(Fault {
-                path: name.clone(),
+            return Err(Wrong::Rule(Fault {
+                path: (*name).to_owned(),
                 reason: "value is required".to_owned(),
-            });
+            }));
         }
     }
     Ok(())
 }
 
-fn check_contents(context: &Context, value: &Value) -> Result<()> {
+fn check_contents(value: &Value<'_>, depth: usize) -> std::result::Result<(), Wrong> {
     match value {
-        Value::Message(message) => check(context, message),
+        Value::Message(message) => check_message(message, depth + 1),
         Value::List(list) => list.iter().enumerate().try_for_each(|(index, item)| {
-            check_contents(context, item).map_err(|fault| fault.under(&format!("[{index}]")))
+            check_contents(item, depth).map_err(|wrong| wrong.under(&format!("[{index}]")))
         }),
         Value::Map(map) => map.iter().try_for_each(|(key, item)| {
-            check_contents(context, item).map_err(|fault| fault.under(&key_path(key)))
+            check_contents(item, depth).map_err(|wrong| wrong.under(&key_path(key)))
         }),
         _ => Ok(()),
     }
 }
 
-fn key_path(key: &MapKey) -> String {
-    key.as_str()
-        .map_or_else(|| format!("[{key:?}]"), |key| format!("[\"{key}\"]"))
+fn key_path(key: &Value<'_>) -> String {
+    match key {
+        Value::Str(key) => format!("[\"{key}\"]"),
+        key => format!("[{key:?}]"),
+    }
 }
 
 impl MessageRules {
-    pub(crate) fn of(descriptor: &MessageDescriptor) -> Result<Self> {
-        // The well-known types have no rules; their contents are not Envoy's.
-        if descriptor.package_name() == "google.protobuf" {
-            return Ok(Self {
-                skip: true,
-                ..Self::default()
-            });
-        }
-        let pool = descriptor.parent_pool();
-        let options = descriptor.options();
-        if flag(pool, &options, "validate.ignored") || flag(pool, &options, "validate.disabled") {
-            return Ok(Self {
-                skip: true,
-                ..Self::default()
-            });
-        }
+    fn of(kind: MessageType) -> Result<Self> {
         let mut fields = Vec::new();
-        for field in descriptor.fields() {
-            let rule = extension(pool, &field.options(), "validate.rules")
-                .map(|rules| Rule::of(&rules, &field))
-                .transpose()?
-                .flatten();
-            if rule.is_some() || contains_messages(&field) {
-                fields.push(FieldRules {
-                    number: field.number(),
-                    name: field.name().to_owned(),
-                    optional: field.supports_presence(),
-                    in_oneof: field.containing_oneof().is_some(),
-                    rule,
-                });
+        for field in kind.fields() {
+            let rule = Rule::of(field)?;
+            // Those that contain messages are looked into in any case.
+            if rule.is_some() || field.message().is_some() {
+                fields.push(FieldRules { field, rule });
             }
         }
-        fields.sort_by_key(|field| field.number);
-        let required_oneofs = descriptor
+        let required_oneofs = kind
             .oneofs()
-            .filter(|oneof| flag(pool, &oneof.options(), "validate.required"))
-            .map(|oneof| {
-                (
-                    oneof.name().to_owned(),
-                    oneof.fields().map(|field| field.number()).collect(),
-                )
-            })
+            .enumerate()
+            .filter(|(_, oneof)| oneof.is_required())
+            .map(|(at, oneof)| (oneof.name(), at))
             .collect();
         Ok(Self {
-            skip: false,
             fields,
             required_oneofs,
         })
     }
-}
-
-fn contains_messages(field: &FieldDescriptor) -> bool {
-    match field.kind() {
-        Kind::Message(message) if field.is_map() => message
-            .map_entry_value_field()
-            .kind()
-            .as_message()
-            .is_some(),
-        Kind::Message(message) => message.package_name() != "google.protobuf",
-        _ => false,
-    }
-}
-
-fn extension(
-    pool: &DescriptorPool,
-    options: &DynamicMessage,
-    name: &str,
-) -> Option<DynamicMessage> {
-    let extension = pool.get_extension_by_name(name)?;
-    if !options.has_extension(&extension) {
-        return None;
-    }
-    options.get_extension(&extension).as_message().cloned()
-}
-
-fn flag(pool: &DescriptorPool, options: &DynamicMessage, name: &str) -> bool {
-    pool.get_extension_by_name(name).is_some_and(|extension| {
-        options
-            .get_extension(&extension)
-            .as_bool()
-            .unwrap_or_default()
-    })
 }

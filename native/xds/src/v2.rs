@@ -4,6 +4,9 @@
 //! duration as `{"seconds": 1}`, one of the old extension names without a typed configuration. A v3 document is left alone to
 //! the last byte. What is v2 and has no meaning here (`mixer`) is a fault that names it.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::{Map, Value as Json, json};
 
 use crate::context::{Fault, Result};
@@ -104,6 +107,21 @@ pub(crate) fn bootstrap(document: Json) -> Result<Json> {
     } else {
         Ok(document)
     }
+}
+
+/// Whether JSON text may have a v2 shape: one of the words is in it that every such shape has. What has none need not be looked
+/// through value by value.
+pub(crate) fn is_suspect(text: &str) -> bool {
+    /// With escaped letters any word may be anywhere.
+    const OTHERS: &str = r"config|hosts|per_filter_config|tls_context|seconds|nanos";
+    static WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        let names: Vec<String> = EXTENSIONS
+            .iter()
+            .map(|(old, _, _)| regex::escape(old))
+            .collect();
+        Regex::new(&format!(r#""(?:{OTHERS}|{})"|\\u"#, names.join("|"))).ok()
+    });
+    WORDS.as_ref().is_none_or(|words| words.is_match(text))
 }
 
 /// The resources of a discovery response in a file. v2 resources have v2 type URLs, which are unknown here; so this only covers

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use regex::Regex;
 use serde_json::{Map, Value, json};
@@ -165,7 +166,7 @@ struct Part {
 
 /// What the dump is made of, out of the lock.
 struct Parts {
-    bootstrap: Vec<u8>,
+    bootstrap: Bytes,
     started_at: SystemTime,
     cluster_version: String,
     clusters: Vec<Part>,

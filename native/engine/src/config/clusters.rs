@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tidegate_model::Name;
 use tidegate_model::cluster::{Address, Cluster, Discovery, DnsCluster, DnsLookupFamily};
 use tidegate_snapshot::SnapshotBuilder;
@@ -197,7 +198,7 @@ impl Manager {
 
     pub(super) fn apply_clusters(
         &mut self,
-        version: &str,
+        version: &Name,
         resources: &[(String, Vec<u8>)],
     ) -> ApplyResult {
         let started = SystemTime::now();
@@ -239,7 +240,7 @@ impl Manager {
             server_log!(self.context.log, Warning, "config", "{warning}");
         }
         if result.rejected.is_empty() {
-            version.clone_into(&mut self.clusters.version);
+            (**version).clone_into(&mut self.clusters.version);
             self.clusters.failures.remove("");
         } else {
             let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
@@ -267,7 +268,7 @@ impl Manager {
     fn take_cluster(
         &mut self,
         decoder: &Decoder,
-        version: &str,
+        version: &Name,
         name: &str,
         raw: &[u8],
     ) -> Result<bool, ConfigError> {
@@ -299,7 +300,7 @@ impl Manager {
             }
         }
         let config = Arc::new(decoder.cluster(raw)?);
-        let resource = Resource::new(raw, version);
+        let resource = Resource::new(Bytes::copy_from_slice(raw), version);
         if let Some(active) = self.clusters.active.get_mut(name)
             && *active.config == *config
         {

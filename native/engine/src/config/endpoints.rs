@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tidegate_model::Name;
 use tidegate_model::cluster::ClusterLoadAssignment;
 use tidegate_stats::defs::cluster as stat;
@@ -53,7 +54,7 @@ impl Endpoints {
 impl Manager {
     pub(super) fn apply_endpoints(
         &mut self,
-        version: &str,
+        version: &Name,
         resources: &[(String, Vec<u8>)],
     ) -> ApplyResult {
         let started = SystemTime::now();
@@ -109,7 +110,7 @@ impl Manager {
                         for cluster in clusters {
                             builder.set_endpoints(cluster, Arc::clone(&assignment));
                         }
-                        let resource = Resource::new(raw, version);
+                        let resource = Resource::new(Bytes::copy_from_slice(raw), version);
                         self.endpoints.known.insert(
                             Name::from(name.as_str()),
                             EndpointsEntry {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tidegate_model::Name;
 use tidegate_model::hcm::{HttpConnectionManager, RouteSource};
 use tidegate_model::listener::{FilterChain, Listener, NetworkFilter};
@@ -167,7 +168,7 @@ impl Manager {
 
     pub(super) fn apply_listeners(
         &mut self,
-        version: &str,
+        version: &Name,
         resources: &[(String, Vec<u8>)],
     ) -> ApplyResult {
         let started = SystemTime::now();
@@ -211,7 +212,7 @@ impl Manager {
             server_log!(self.context.log, Warning, "config", "{warning}");
         }
         if result.rejected.is_empty() {
-            version.clone_into(&mut self.listeners.version);
+            (**version).clone_into(&mut self.listeners.version);
             self.listeners.failures.remove("");
         } else {
             let reasons: Vec<String> = result
@@ -244,7 +245,7 @@ impl Manager {
         &mut self,
         decoder: &Decoder,
         builder: &SnapshotBuilder,
-        version: &str,
+        version: &Name,
         name: &str,
         raw: &[u8],
     ) -> Result<bool, ConfigError> {
@@ -275,7 +276,7 @@ impl Manager {
             }
         }
         let config = Arc::new(decoder.listener(raw)?);
-        let resource = Resource::new(raw, version);
+        let resource = Resource::new(Bytes::copy_from_slice(raw), version);
         if let Some(active) = self.listeners.active.get_mut(name)
             && *active.config == *config
         {

@@ -1,24 +1,24 @@
 //! What is remembered of every resource besides its meaning: bytes, version and time, for comparison and `/config_dump`.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tidegate_model::Name;
 
 /// An accepted resource as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Resource {
     /// Encoded; decoded again only when someone asks for a dump.
-    pub(crate) raw: Arc<[u8]>,
+    pub(crate) raw: Bytes,
     pub(crate) version: Name,
     pub(crate) updated: SystemTime,
 }
 
 impl Resource {
-    pub(crate) fn new(raw: &[u8], version: &str) -> Self {
+    pub(crate) fn new(raw: Bytes, version: &Name) -> Self {
         Self {
-            raw: raw.into(),
-            version: version.into(),
+            raw,
+            version: Name::clone(version),
             updated: SystemTime::now(),
         }
     }
@@ -29,7 +29,7 @@ impl Resource {
 pub(crate) struct Failure {
     pub(crate) details: String,
     /// What was refused, where it could be read that far.
-    pub(crate) raw: Option<Arc<[u8]>>,
+    pub(crate) raw: Option<Bytes>,
     pub(crate) version: Name,
     pub(crate) at: SystemTime,
 }
@@ -38,7 +38,7 @@ impl Failure {
     pub(crate) fn new(details: &str, raw: Option<&[u8]>, version: &str) -> Self {
         Self {
             details: details.to_owned(),
-            raw: raw.map(Arc::from),
+            raw: raw.map(Bytes::copy_from_slice),
             version: version.into(),
             at: SystemTime::now(),
         }

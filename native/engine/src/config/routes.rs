@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tidegate_model::Name;
 use tidegate_model::hcm::RouteSource;
 use tidegate_model::route::RouteConfiguration;
@@ -66,7 +67,7 @@ impl Routes {
 impl Manager {
     pub(super) fn apply_routes(
         &mut self,
-        version: &str,
+        version: &Name,
         resources: &[(String, Vec<u8>)],
     ) -> ApplyResult {
         let started = SystemTime::now();
@@ -140,7 +141,7 @@ impl Manager {
         &mut self,
         decoder: &Decoder,
         builder: &mut SnapshotBuilder,
-        version: &str,
+        version: &Name,
         name: &str,
         raw: &[u8],
     ) -> Result<bool, ConfigError> {
@@ -152,7 +153,7 @@ impl Manager {
         builder
             .set_route_configuration(config)
             .map_err(|error| ConfigError::compile(name, error))?;
-        let resource = Resource::new(raw, version);
+        let resource = Resource::new(Bytes::copy_from_slice(raw), version);
         self.routes
             .known
             .insert(Name::from(name), RoutesEntry { resource });

@@ -1,6 +1,5 @@
 //! What operators see and turn: the admin address, runtime layers, statistics and where they are sent.
 
-use prost_reflect::Value;
 use tidegate_model::Name;
 use tidegate_model::bootstrap::{
     Admin, StatsConfig, StatsMatcher, StatsSink, StatsTag, StatsTagValue,
@@ -8,6 +7,7 @@ use tidegate_model::bootstrap::{
 
 use crate::context::Result;
 use crate::fields::Fields;
+use crate::message::Value;
 use crate::{access_log, address, matcher, value};
 
 /// Static layers, flattened, and whether there is an admin layer.

@@ -1,13 +1,14 @@
 //! One rule: a constraint on one value, compiled from a `validate.FieldRules`, and its check.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 
-use prost_reflect::{DynamicMessage, FieldDescriptor, ReflectMessage as _, Value};
 use regex::Regex;
+use tidegate_proto::schema::FieldType;
 
 use super::key_path;
-use crate::context::{Fault, Result};
+use crate::context::{self, Fault, Result};
+use crate::fields::duration_parts;
+use crate::message::{Encoded, Message, Value};
 
 #[derive(Debug)]
 pub(super) enum Rule {
@@ -101,56 +102,60 @@ pub(super) struct TextRule {
     uri: bool,
 }
 
+const RULES: &str = "validate.FieldRules";
+
 /// A field of a rules message, `None` when it is not set.
-fn get<T>(rules: &DynamicMessage, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
-    if !rules.has_field_by_name(name) {
-        return None;
-    }
-    rules.get_field_by_name(name).and_then(|value| read(&value))
+fn get<'v, T>(
+    rules: &Message<'v>,
+    name: &str,
+    read: impl Fn(&Value<'v>) -> Option<T>,
+) -> Option<T> {
+    rules.get(name).and_then(read)
 }
 
-fn get_list<T>(rules: &DynamicMessage, name: &str, read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
-    get(rules, name, |value| {
-        value
-            .as_list()
-            .map(|list| list.iter().filter_map(&read).collect())
-    })
-    .unwrap_or_default()
+fn get_list<'v, T>(
+    rules: &Message<'v>,
+    name: &str,
+    read: impl Fn(&Value<'v>) -> Option<T>,
+) -> Vec<T> {
+    let list = rules.get(name).and_then(Value::as_list).unwrap_or_default();
+    list.iter().filter_map(read).collect()
 }
 
-fn integer(value: &Value) -> Option<i128> {
-    match value {
-        Value::I32(value) => Some(i128::from(*value)),
-        Value::I64(value) => Some(i128::from(*value)),
-        Value::U32(value) => Some(i128::from(*value)),
-        Value::U64(value) => Some(i128::from(*value)),
-        _ => None,
-    }
-}
-
-fn float(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_f32().map(f64::from))
-}
-
-fn nanos(value: &Value) -> Option<Nanos> {
-    let message = value.as_message()?;
-    let part = |number| {
-        message
-            .get_field_by_number(number)
-            .and_then(|part| integer(&part))
-            .unwrap_or_default()
+/// The message in a field of a rules message.
+fn inner<'a>(rules: &Message<'a>, name: &str) -> Result<Option<Message<'a>>> {
+    let Some(message) = rules.get(name).and_then(Value::as_message) else {
+        return Ok(None);
     };
-    Some(Nanos(part(1) * 1_000_000_000 + part(2)))
+    read(message).map(Some)
+}
+
+fn read<'a>(message: &Encoded<'a>) -> Result<Message<'a>> {
+    message
+        .read()
+        .map_err(|error| context::unreadable(message.kind(), &error))
+}
+
+fn nanos(value: &Value<'_>) -> Option<Nanos> {
+    let (seconds, nanos) = duration_parts(value.as_message()?);
+    Some(Nanos(seconds * 1_000_000_000 + nanos))
 }
 
 impl Rule {
-    pub(super) fn of(rules: &DynamicMessage, field: &FieldDescriptor) -> Result<Option<Self>> {
-        let message = rules.get_field_by_name("message");
-        let message = message.as_ref().and_then(|value| value.as_message());
-        let required =
-            message.is_some_and(|rules| get(rules, "required", Value::as_bool) == Some(true));
-        let skip = message.is_some_and(|rules| get(rules, "skip", Value::as_bool) == Some(true));
-        let value = Self::of_value(rules)?;
+    /// The rule that the descriptors have for a field.
+    pub(super) fn of(field: FieldType) -> Result<Option<Self>> {
+        if field.rules().is_empty() {
+            return Ok(None);
+        }
+        let rules = Encoded::new(context::message_type(RULES)?, field.rules());
+        let rules = read(&rules)?;
+        let message = inner(&rules, "message")?;
+        let flag = |name| {
+            let flag = message.as_ref().and_then(|m| get(m, name, Value::as_bool));
+            flag == Some(true)
+        };
+        let (required, skip) = (flag("required"), flag("skip"));
+        let value = Self::of_value(&rules)?;
         if (required || skip) && !field.is_list() && !field.is_map() {
             return Ok(Some(Self::Message {
                 required,
@@ -162,29 +167,22 @@ impl Rule {
     }
 
     /// The rule in the oneof `type`.
-    fn of_value(rules: &DynamicMessage) -> Result<Option<Self>> {
-        let set = rules
-            .fields()
-            .find(|(field, _)| field.containing_oneof().is_some());
+    fn of_value(rules: &Message<'_>) -> Result<Option<Self>> {
+        let set = rules.fields().find(|(field, _)| field.oneof().is_some());
         let Some((kind, Value::Message(rule))) = set else {
             return Ok(None);
         };
-        let ignore_empty = rule
-            .descriptor()
-            .get_field_by_name("ignore_empty")
-            .is_some()
-            && get(rule, "ignore_empty", Value::as_bool) == Some(true);
+        let rule = &read(rule)?;
+        let ignore_empty = get(rule, "ignore_empty", Value::as_bool) == Some(true);
         let nested = |name: &str| -> Result<Option<Box<Self>>> {
-            let inner = get(rule, name, |value| value.as_message().cloned());
-            Ok(inner
-                .map(|inner| Self::of_value(&inner))
-                .transpose()?
-                .flatten()
-                .map(Box::new))
+            let Some(inner) = inner(rule, name)? else {
+                return Ok(None);
+            };
+            Ok(Self::of_value(&inner)?.map(Box::new))
         };
         Ok(Some(match kind.name() {
             "float" | "double" => Self::Float {
-                bounds: Bounds::of(rule, float),
+                bounds: Bounds::of(rule, Value::as_float),
                 ignore_empty,
             },
             "bool" => match get(rule, "const", Value::as_bool) {
@@ -195,16 +193,15 @@ impl Rule {
             "bytes" => Self::Text(Box::new(TextRule::of_bytes(rule, ignore_empty))),
             "enum" => Self::Enum {
                 defined_only: get(rule, "defined_only", Value::as_bool).unwrap_or_default(),
-                is_in: get_list(rule, "in", Value::as_i32),
-                not_in: get_list(rule, "not_in", Value::as_i32),
+                is_in: get_list(rule, "in", enum_number),
+                not_in: get_list(rule, "not_in", enum_number),
             },
             "repeated" => {
-                let items = get(rule, "items", |value| value.as_message().cloned());
-                let skip_items = items.is_some_and(|items| {
-                    get(&items, "message", |value| {
-                        get(value.as_message()?, "skip", Value::as_bool)
-                    }) == Some(true)
-                });
+                let items = inner(rule, "items")?;
+                let message = items.as_ref().map(|items| inner(items, "message"));
+                let message = message.transpose()?.flatten();
+                let skip_items =
+                    message.and_then(|m| get(&m, "skip", Value::as_bool)) == Some(true);
                 Self::Repeated {
                     min: get(rule, "min_items", Value::as_u64).unwrap_or_default(),
                     max: get(rule, "max_items", Value::as_u64).unwrap_or(u64::MAX),
@@ -229,7 +226,7 @@ impl Rule {
                 bounds: Bounds::of(rule, nanos),
             },
             _ => Self::Int {
-                bounds: Bounds::of(rule, integer),
+                bounds: Bounds::of(rule, Value::as_integer),
                 ignore_empty,
             },
         }))
@@ -251,7 +248,7 @@ impl Rule {
         }
     }
 
-    pub(super) fn check(&self, value: &Value) -> Result<()> {
+    pub(super) fn check(&self, value: &Value<'_>) -> Result<()> {
         match self {
             Self::Required => Ok(()),
             Self::Message { value: rule, .. } => {
@@ -260,7 +257,7 @@ impl Rule {
             Self::Int {
                 bounds,
                 ignore_empty,
-            } => match integer(&unwrapped(value)) {
+            } => match unwrapped(value, Value::as_integer) {
                 Some(0) if *ignore_empty => Ok(()),
                 Some(number) => bounds.check(&number),
                 None => Ok(()),
@@ -268,22 +265,22 @@ impl Rule {
             Self::Float {
                 bounds,
                 ignore_empty,
-            } => match float(&unwrapped(value)) {
+            } => match unwrapped(value, Value::as_float) {
                 Some(0.0) if *ignore_empty => Ok(()),
                 Some(number) => bounds.check(&number),
                 None => Ok(()),
             },
-            Self::Bool(equal) if unwrapped(value).as_bool() != Some(*equal) => {
+            Self::Bool(equal) if unwrapped(value, Value::as_bool) != Some(*equal) => {
                 Err(Fault::whole(format!("value must equal {equal}")))
             }
             Self::Bool(_) => Ok(()),
-            Self::Text(rule) => rule.check(&unwrapped(value)),
+            Self::Text(rule) => unwrapped(value, |value| Some(rule.check(value))).unwrap_or(Ok(())),
             Self::Enum {
                 defined_only,
                 is_in,
                 not_in,
             } => {
-                let Some(number) = value.as_enum_number() else {
+                let Some(number) = value.as_enum() else {
                     return Ok(());
                 };
                 // Whether a number is defined is for the decoders: they refuse what they do not know, defined or not.
@@ -343,7 +340,7 @@ impl Rule {
                 check_count(map.len(), *min, *max, "pair(s)")?;
                 map.iter().try_for_each(|(key, item)| {
                     let checked = match keys {
-                        Some(rule) => rule.check(&Value::from(key.clone())),
+                        Some(rule) => rule.check(key),
                         None => Ok(()),
                     };
                     let checked = checked
@@ -358,14 +355,21 @@ impl Rule {
     }
 }
 
-/// A wrapper's value, or the value itself.
-fn unwrapped(value: &Value) -> Cow<'_, Value> {
-    match value.as_message() {
-        Some(wrapper) => wrapper
-            .get_field_by_number(1)
-            .unwrap_or(Cow::Borrowed(value)),
-        None => Cow::Borrowed(value),
+/// Of a wrapper's value, or of the value itself. An empty wrapper holds its default.
+fn unwrapped<'v, T>(value: &Value<'v>, read: impl Fn(&Value<'v>) -> Option<T>) -> Option<T> {
+    let Some(wrapper) = value.as_message() else {
+        return read(value);
+    };
+    let message = wrapper.read().ok()?;
+    match (message.number(1), wrapper.kind().field(1)) {
+        (Some(value), _) => read(value),
+        (None, Some(field)) => read(&Value::default_of(field)),
+        (None, None) => None,
     }
+}
+
+fn enum_number(value: &Value<'_>) -> Option<i32> {
+    value.as_integer().and_then(|value| value.try_into().ok())
 }
 
 fn check_count(count: usize, min: u64, max: u64, what: &str) -> Result<()> {
@@ -383,7 +387,7 @@ fn check_count(count: usize, min: u64, max: u64, what: &str) -> Result<()> {
 }
 
 impl<T: PartialOrd + Display + std::fmt::Debug> Bounds<T> {
-    fn of(rule: &DynamicMessage, read: impl Fn(&Value) -> Option<T> + Copy) -> Self {
+    fn of<'v>(rule: &Message<'v>, read: impl Fn(&Value<'v>) -> Option<T> + Copy) -> Self {
         Self {
             lt: get(rule, "lt", read),
             lte: get(rule, "lte", read),
@@ -453,14 +457,14 @@ impl<T: PartialOrd + Display + std::fmt::Debug> Bounds<T> {
 }
 
 impl TextRule {
-    fn of_string(rule: &DynamicMessage, ignore_empty: bool) -> Result<Self> {
+    fn of_string(rule: &Message<'_>, ignore_empty: bool) -> Result<Self> {
         let text = |name| get(rule, name, |value| value.as_str().map(str::to_owned));
         let number = |name| get(rule, name, Value::as_u64);
         let texts = |name| get_list(rule, name, |value| value.as_str().map(str::to_owned));
         let pattern = text("pattern")
             .map(|pattern| Regex::new(&pattern))
             .transpose();
-        let header = get(rule, "well_known_regex", Value::as_enum_number).unwrap_or_default();
+        let header = get(rule, "well_known_regex", Value::as_enum).unwrap_or_default();
         let strict = get(rule, "strict", Value::as_bool).unwrap_or(true);
         Ok(Self {
             ignore_empty,
@@ -487,7 +491,7 @@ impl TextRule {
         })
     }
 
-    fn of_bytes(rule: &DynamicMessage, ignore_empty: bool) -> Self {
+    fn of_bytes(rule: &Message<'_>, ignore_empty: bool) -> Self {
         let number = |name| get(rule, name, Value::as_u64);
         Self {
             ignore_empty,
@@ -497,7 +501,7 @@ impl TextRule {
         }
     }
 
-    fn check(&self, value: &Value) -> Result<()> {
+    fn check(&self, value: &Value<'_>) -> Result<()> {
         if let Some(bytes) = value.as_bytes() {
             return if bytes.is_empty() && self.ignore_empty {
                 Ok(())

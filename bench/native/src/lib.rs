@@ -1,9 +1,10 @@
-//! What the bench's backend and load generator share: arguments, HTTP/1 framing cheap enough not to be the limit, and
-//! the process's own CPU time. Knows nothing of the proxies between them.
+//! What the bench's backend, forwarder and load generator share: arguments, HTTP/1 framing cheap enough not to be the
+//! limit, accepting, and the process's own CPU time. Knows nothing of the proxies between them.
 
 pub mod arguments;
 pub mod http;
 pub mod load;
+pub mod server;
 
 use std::time::Duration;
 

@@ -23,8 +23,8 @@ use tidegate_model::listener::{
     FilterChain, FilterChainMatch, Listener, NetworkFilter, TrafficDirection,
 };
 use tidegate_model::route::{
-    ClusterSpecifier, Forward, HostRewrite, PathSpecifier, PerFilterConfig, RequireTls, Route,
-    RouteAction, RouteConfiguration, RouteMatch, RoutingPriority, VirtualHost,
+    ClusterSpecifier, Forward, ForwardPolicy, HostRewrite, PathSpecifier, PerFilterConfig,
+    RequireTls, Route, RouteAction, RouteConfiguration, RouteMatch, RoutingPriority, VirtualHost,
 };
 use tidegate_model::{HeaderMutations, Name};
 use tidegate_snapshot::SnapshotBuilder;
@@ -214,17 +214,19 @@ fn manager(log: Option<&str>) -> HttpConnectionManager {
 fn routes() -> RouteConfiguration {
     let forward = Forward {
         cluster: ClusterSpecifier::Cluster("upstream".into()),
-        cluster_not_found_status: 503,
         prefix_rewrite: None,
         regex_rewrite: None,
         host_rewrite: HostRewrite::None,
-        append_x_forwarded_host: false,
-        timeout: Some(Duration::from_secs(15)),
-        idle_timeout: None,
-        max_stream_duration: None,
-        max_grpc_timeout: None,
-        priority: RoutingPriority::Default,
-        upgrade_configs: Vec::new(),
+        policy: ForwardPolicy {
+            cluster_not_found_status: 503,
+            append_x_forwarded_host: false,
+            timeout: Some(Duration::from_secs(15)),
+            idle_timeout: None,
+            max_stream_duration: None,
+            max_grpc_timeout: None,
+            priority: RoutingPriority::Default,
+            upgrade_configs: Vec::new(),
+        },
     };
     RouteConfiguration {
         name: "routes".into(),

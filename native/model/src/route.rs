@@ -95,11 +95,18 @@ pub enum RouteAction {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forward {
     pub cluster: ClusterSpecifier,
-    /// Default 503.
-    pub cluster_not_found_status: u16,
     pub prefix_rewrite: Option<Name>,
     pub regex_rewrite: Option<RegexRewrite>,
     pub host_rewrite: HostRewrite,
+    pub policy: ForwardPolicy,
+}
+
+/// Timeouts, priority, upgrades and what else of `RouteAction` needs no compiling. Most routes of a configuration say the
+/// same here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForwardPolicy {
+    /// Default 503.
+    pub cluster_not_found_status: u16,
     pub append_x_forwarded_host: bool,
     /// Default 15 s; `None`: off.
     pub timeout: Option<Duration>,

@@ -7,13 +7,14 @@ use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::hcm::{HttpConnectionManager, HttpFilter, HttpFilterKind, RouteSource};
 use tidegate_model::listener::{FilterChain, Listener, NetworkFilter, TcpCluster, TcpProxy};
+use tidegate_model::route::ForwardPolicy;
 
 use crate::access_log::{AccessLogs, CompiledAccessLog};
 use crate::error::CompileError;
 use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
-use crate::routes::{CompiledRoutes, ForwardPolicy};
+use crate::routes::CompiledRoutes;
 
 /// One listener of a snapshot, bound to a socket or reached by hand-off only.
 #[derive(Debug)]
@@ -167,28 +168,36 @@ impl ListenerTable {
 
 /// What compiling a listener may intern.
 pub(crate) struct Names<'a> {
-    pub(crate) clusters: &'a mut SlotTable,
-    pub(crate) routes: &'a mut SlotTable,
+    clusters: &'a mut SlotTable,
+    routes: &'a mut SlotTable,
     /// The last different ones seen.
-    pub(crate) policies: Vec<Arc<ForwardPolicy>>,
+    policies: Vec<Arc<ForwardPolicy>>,
 }
 
 /// A configuration's routes rarely say more different things.
 const POLICIES: usize = 16;
 
-impl Names<'_> {
+impl<'a> Names<'a> {
+    pub(crate) const fn new(clusters: &'a mut SlotTable, routes: &'a mut SlotTable) -> Self {
+        Self {
+            clusters,
+            routes,
+            policies: Vec::new(),
+        }
+    }
+
     pub(crate) fn cluster(&mut self, name: &Name) -> ClusterRef {
         ClusterRef::new(self.clusters.intern(name))
     }
 
-    pub(crate) fn policy(&mut self, policy: ForwardPolicy) -> Arc<ForwardPolicy> {
-        if let Some(known) = self.policies.iter().find(|known| ***known == policy) {
+    pub(crate) fn policy(&mut self, policy: &ForwardPolicy) -> Arc<ForwardPolicy> {
+        if let Some(known) = self.policies.iter().find(|known| ***known == *policy) {
             return Arc::clone(known);
         }
         if self.policies.len() == POLICIES {
             self.policies.remove(0);
         }
-        let policy = Arc::new(policy);
+        let policy = Arc::new(policy.clone());
         self.policies.push(Arc::clone(&policy));
         policy
     }

@@ -18,9 +18,7 @@ use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::route::{RequireTls, RouteConfiguration, VirtualHost};
 
-pub use self::action::{
-    CompiledAction, CompiledForward, CompiledRoute, ForwardPolicy, Mismatch, RoutedCluster,
-};
+pub use self::action::{CompiledAction, CompiledForward, CompiledRoute, Mismatch, RoutedCluster};
 use self::hosts::HostTable;
 pub use self::hosts::port_start;
 use self::index::RouteIndex;
@@ -88,11 +86,7 @@ impl CompiledRoutes {
     pub fn standalone(config: &Arc<RouteConfiguration>) -> Result<Self, CompileError> {
         let mut clusters = crate::ids::SlotTable::default();
         let mut routes = crate::ids::SlotTable::default();
-        let mut names = Names {
-            clusters: &mut clusters,
-            routes: &mut routes,
-            policies: Vec::new(),
-        };
+        let mut names = Names::new(&mut clusters, &mut routes);
         Self::compile(config, &mut names)
     }
 

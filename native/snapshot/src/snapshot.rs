@@ -237,11 +237,10 @@ impl SnapshotBuilder {
         {
             return Ok(false);
         }
-        let mut names = Names {
-            clusters: Arc::make_mut(&mut self.next.cluster_names),
-            routes: Arc::make_mut(&mut self.next.route_names),
-            policies: Vec::new(),
-        };
+        let mut names = Names::new(
+            Arc::make_mut(&mut self.next.cluster_names),
+            Arc::make_mut(&mut self.next.route_names),
+        );
         let listeners = Arc::make_mut(&mut self.next.listeners);
         let slot = listeners.names.intern(&config.name);
         let compiled = listener::compile(
@@ -283,11 +282,10 @@ impl SnapshotBuilder {
         {
             return Ok(false);
         }
-        let mut names = Names {
-            clusters: Arc::make_mut(&mut self.next.cluster_names),
-            routes: Arc::make_mut(&mut self.next.route_names),
-            policies: Vec::new(),
-        };
+        let mut names = Names::new(
+            Arc::make_mut(&mut self.next.cluster_names),
+            Arc::make_mut(&mut self.next.route_names),
+        );
         let key = names.route_config(&config.name);
         let index = key.id().index();
         let compiled = CompiledRoutes::compile_rds(&config, key, old.as_deref(), &mut names)?;

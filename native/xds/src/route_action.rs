@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidegate_model::hcm::{CorsPolicy, UpgradeConfig};
 use tidegate_model::route::{
-    ClusterSpecifier, DirectResponse, Forward, HostRewrite, MaxStreamDuration, PathRedirect,
-    Redirect, RoutingPriority, SchemeRedirect, WeightedCluster, WeightedClusterName,
+    ClusterSpecifier, DirectResponse, Forward, ForwardPolicy, HostRewrite, MaxStreamDuration,
+    PathRedirect, Redirect, RoutingPriority, SchemeRedirect, WeightedCluster, WeightedClusterName,
     WeightedClusters,
 };
 
@@ -31,8 +31,9 @@ pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPo
             "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy",
         ));
     }
-    let forward = Forward {
-        cluster: cluster_specifier(fields)?,
+    let cluster = cluster_specifier(fields)?;
+    let host_rewrite = host_rewrite(fields)?;
+    let policy = ForwardPolicy {
         cluster_not_found_status: fields.choice(
             "cluster_not_found_response_code",
             &[
@@ -41,9 +42,6 @@ pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPo
                 ("INTERNAL_SERVER_ERROR", 500),
             ],
         )?,
-        prefix_rewrite,
-        regex_rewrite,
-        host_rewrite: host_rewrite(fields)?,
         append_x_forwarded_host: fields.bool("append_x_forwarded_host"),
         timeout: fields.timeout("timeout", Some(TIMEOUT))?,
         idle_timeout: fields.opt_timeout("idle_timeout")?,
@@ -68,6 +66,13 @@ pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPo
                 enabled: config.opt_bool("enabled").unwrap_or(true),
             })
         })?,
+    };
+    let forward = Forward {
+        cluster,
+        prefix_rewrite,
+        regex_rewrite,
+        host_rewrite,
+        policy,
     };
     let cors = fields.opt("cors", cors::policy)?;
     Ok((forward, cors.map(Arc::new)))

@@ -25,8 +25,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="tidegate bench",
         description="Side-by-side CPU per operation, throughput, latency and memory of tidegate, Envoy, HAProxy and "
         "nginx on one machine. What counts is the ratio to a peer within one run. As root the run takes place in a "
-        "network namespace of its own.",
-        epilog="bench/README.md says how to measure, how to read the figures and how to use them in CI.",
+        "network namespace of its own; not so with --config.",
+        epilog="bench/README.md in tidegate's sources says how to measure, how to read the figures and how to use them "
+        "in CI.",
     )
     parser.add_argument(
         "cases", nargs="*", metavar="CASE",
@@ -34,10 +35,21 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list cases and aliases and exit")
     parser.add_argument("--all", action="store_true", help="every case")
-    parser.add_argument("--peers", default=",".join(peers.NAMES), help="comma separated (default: %(default)s)")
+    parser.add_argument(
+        "--peers", default=",".join(peers.NAMES),
+        help="comma separated; those that a case is not meant for or that are not installed are left out "
+        "(default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--duration", type=float, default=3.0, help="seconds per burst (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="bursts per peer, in turns (default: %(default)s)")
-    parser.add_argument("--host-network", action="store_true", help="stay in the host's network namespace")
+    parser.add_argument(
+        "--repeats", type=int, default=5,
+        help="figures per peer, taken in turns whose order alternates (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--host-network", action="store_true",
+        help="stay in the host's network namespace: TIME_WAIT and its congestion control distort, and redirect* are "
+        "skipped",
+    )  # fmt: skip
     output = parser.add_argument_group("output (a file, or '-' for standard output instead of the table)")
     output.add_argument("--json", type=Path, metavar="FILE", help="everything measured; --baseline reads it")
     output.add_argument("--pytest-benchmark", type=Path, metavar="FILE", help="for `pytest-benchmark compare`")

@@ -121,12 +121,16 @@ _TCP = (
 )  # fmt: skip
 
 
+def _over(size: int, what: str) -> str:
+    return f"one {what}" if size == 1 else f"walking over {size:,} {what}s"
+
+
 def _vhosts() -> tuple[Case, ...]:
     cases = []
     for size in (1, 1000, 10_000):
         for match, host in (("exact", VHOST), ("wildcard", WILDCARD)):
             cases.append(
-                Case(f"vhosts-{size}-{match}", f"GET 100 B, walking over {size:,} virtual hosts ({match})",
+                Case(f"vhosts-{size}-{match}", f"GET 100 B, {_over(size, 'virtual host')} ({match})",
                      "http", "http", ("http", *_SIXTY_FOUR, "--path", "/100", "--host", host, "--range", f"0..{size}"),
                      table=Table("vhosts", size, "exact" if match == "exact" else "wildcard"))
             )  # fmt: skip
@@ -143,9 +147,11 @@ def _routes() -> tuple[Case, ...]:
     for size in (1, 1000):
         for match, request in requests:
             for which, span in (("average", f"0..{size}"), ("last", f"{size - 1}..{size}")):
-                where = "walking over" if which == "average" else "always the last of"
+                where = (
+                    _over(size, "route") if which == "average" or size == 1 else f"always the last of {size:,} routes"
+                )
                 cases.append(
-                    Case(f"routes-{size}-{match}-{which}", f"GET 100 B, {where} {size:,} routes by {match}",
+                    Case(f"routes-{size}-{match}-{which}", f"GET 100 B, {where} by {match}",
                          "http", "http", ("http", *_SIXTY_FOUR, *request, "--range", span),
                          table=Table("routes", size, match))
                 )  # fmt: skip

@@ -4,14 +4,14 @@
 //! back; two ports, so that an endpoint can come and go), and TCP
 //! ports that echo, swallow, pour and close at once. Prints its ports as one line of JSON; ends when standard input does, or after `--max-seconds`.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tidegate_bench::arguments::Arguments;
 use tidegate_bench::http::{self, Body};
-use tidegate_rt::{ListenOptions, Listening, Poller, Received, Sent, Socket, Token};
+use tidegate_bench::server::{self, Accepted};
+use tidegate_rt::{Poller, Received, Sent, Socket, Token};
 
 const LISTENER: u8 = 0;
 const CONNECTION: u8 = 1;
@@ -108,6 +108,28 @@ impl Answers {
 }
 
 impl Connection {
+    /// Nothing for a service that closes at once.
+    fn open(socket: Socket, service: Service, poller: &Poller, number: u32) -> Option<Self> {
+        if service == Service::Close {
+            return None;
+        }
+        let token = Token {
+            index: number,
+            generation: 0,
+            side: CONNECTION,
+        };
+        poller.add(&socket, token).ok()?;
+        Some(Self {
+            socket,
+            service,
+            body: None,
+            echo: Vec::new(),
+            partial: Vec::new(),
+            pending: Vec::new(),
+            sent: 0,
+        })
+    }
+
     /// Sends now if nothing waits, keeps the rest; false when the connection is gone.
     fn send(&mut self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
@@ -232,23 +254,14 @@ fn serve(max: Duration) -> Result<(), String> {
     let mut listeners = Vec::new();
     let mut ports = serde_json::Map::new();
     for (index, (service, name)) in SERVICES.iter().enumerate() {
-        let options = ListenOptions {
-            reuse_port: false,
-            backlog: 4096,
-            ..ListenOptions::default()
-        };
-        let listening = Listening::bind(SocketAddr::from(([127, 0, 0, 1], 0)), &options)
-            .map_err(|error| error.to_string())?;
-        let address = listening.local_addr().map_err(|error| error.to_string())?;
-        ports.insert((*name).to_owned(), address.port().into());
         let token = Token {
             index: index as u32,
             generation: 0,
             side: LISTENER,
         };
-        poller
-            .add_level(&listening, token, false)
-            .map_err(|error| error.to_string())?;
+        let listening = server::listen(&poller, SocketAddr::from(([127, 0, 0, 1], 0)), token)?;
+        let address = listening.local_addr().map_err(|error| error.to_string())?;
+        ports.insert((*name).to_owned(), address.port().into());
         listeners.push((listening, *service));
     }
     // Standard input is watched for its end only when it is a pipe: a file or a terminal cannot be, or says nothing.
@@ -261,8 +274,7 @@ fn serve(max: Duration) -> Result<(), String> {
     println!("{}", serde_json::Value::Object(ports));
 
     let answers = Answers::new();
-    let mut connections: HashMap<u32, Connection> = HashMap::new();
-    let mut next = 0_u32;
+    let mut connections: Accepted<Connection> = Accepted::default();
     let mut buffer = vec![b'x'; READ_BUFFER];
     let end = Instant::now() + max;
     while Instant::now() < end {
@@ -284,33 +296,12 @@ fn serve(max: Duration) -> Result<(), String> {
                     let Some((listening, service)) = listeners.get(token.index as usize) else {
                         continue;
                     };
-                    while let Ok(accepted) = listening.accept() {
-                        if *service == Service::Close {
-                            continue;
-                        }
-                        next = next.wrapping_add(1);
-                        let token = Token {
-                            index: next,
-                            generation: 0,
-                            side: CONNECTION,
-                        };
-                        if poller.add(&accepted.socket, token).is_err() {
-                            continue;
-                        }
-                        let connection = Connection {
-                            socket: accepted.socket,
-                            service: *service,
-                            body: None,
-                            echo: Vec::new(),
-                            partial: Vec::new(),
-                            pending: Vec::new(),
-                            sent: 0,
-                        };
-                        connections.insert(next, connection);
-                    }
+                    connections.take_in(listening, |socket, number| {
+                        Connection::open(socket, *service, &poller, number)
+                    });
                 }
                 _ => {
-                    let Some(connection) = connections.get_mut(&token.index) else {
+                    let Some(connection) = connections.get_mut(token.index) else {
                         continue;
                     };
                     let mut alive = true;
@@ -325,7 +316,7 @@ fn serve(max: Duration) -> Result<(), String> {
                         };
                     }
                     if !alive {
-                        connections.remove(&token.index);
+                        connections.remove(token.index);
                     }
                 }
             }

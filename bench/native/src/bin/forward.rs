@@ -4,16 +4,14 @@
 //! time of its thread, not time on the wall, so that a busy machine changes nothing. An end or error on either side
 //! ends both.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tidegate_bench::arguments::Arguments;
-use tidegate_rt::{
-    ConnectOptions, ListenOptions, Listening, Poller, Received, Sent, Socket, Token,
-};
+use tidegate_bench::server::{self, Accepted};
+use tidegate_rt::{ConnectOptions, Poller, Received, Sent, Socket, Token};
 
 const DOWNSTREAM: u8 = 0;
 const UPSTREAM: u8 = 1;
@@ -130,22 +128,13 @@ fn forward(
     max: Duration,
 ) -> Result<(), String> {
     let mut poller = Poller::new(1024).map_err(|error| error.to_string())?;
-    let options = ListenOptions {
-        reuse_port: false,
-        backlog: 1024,
-        ..ListenOptions::default()
-    };
-    let listening = Listening::bind(listen, &options).map_err(|error| error.to_string())?;
     let token = Token {
         index: 0,
         generation: 0,
         side: LISTENER,
     };
-    poller
-        .add_level(&listening, token, false)
-        .map_err(|error| error.to_string())?;
-    let mut pairs: HashMap<u32, Pair> = HashMap::new();
-    let mut next = 0_u32;
+    let listening = server::listen(&poller, listen, token)?;
+    let mut pairs = Accepted::default();
     let mut buffer = vec![0; BUFFER];
     let end = Instant::now() + max;
     while Instant::now() < end {
@@ -157,20 +146,17 @@ fn forward(
                 break;
             };
             if token.side == LISTENER {
-                while let Ok(accepted) = listening.accept() {
-                    next = next.wrapping_add(1);
-                    if let Some(pair) = Pair::open(accepted.socket, upstream, &poller, next) {
-                        pairs.insert(next, pair);
-                    }
-                }
+                pairs.take_in(&listening, |socket, number| {
+                    Pair::open(socket, upstream, &poller, number)
+                });
                 continue;
             }
-            let Some(pair) = pairs.get_mut(&token.index) else {
+            let Some(pair) = pairs.get_mut(token.index) else {
                 continue;
             };
             let (readable, writable) = (readiness.readable(), readiness.writable());
             if !pair.event(token.side, readable, writable, spin, &mut buffer) {
-                pairs.remove(&token.index);
+                pairs.remove(token.index);
             }
         }
     }

@@ -14,11 +14,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
         max_connect_attempts: 1,
     });
     let (mut clusters, mut routes) = (SlotTable::default(), SlotTable::default());
-    let mut names = Names {
-        clusters: &mut clusters,
-        routes: &mut routes,
-        policies: Vec::new(),
-    };
+    let mut names = Names::new(&mut clusters, &mut routes);
     Arc::new(Chain {
         filter: ChainFilter::TcpProxy(CompiledTcpProxy {
             clusters: TcpClusters::Single(names.cluster(&name.into())),

@@ -1,14 +1,11 @@
 //! One route: its conditions and what it asks for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidegate_model::Name;
-use tidegate_model::hcm::UpgradeConfig;
 use tidegate_model::route::{
-    ClusterSpecifier, DirectResponse, Forward, HostRewrite, MaxStreamDuration, PathRedirect,
-    PathSpecifier, Redirect, Route, RouteAction, RouteMatch, RoutingPriority, SchemeRedirect,
-    WeightedClusterName,
+    ClusterSpecifier, DirectResponse, Forward, ForwardPolicy, HostRewrite, PathRedirect,
+    PathSpecifier, Redirect, Route, RouteAction, RouteMatch, SchemeRedirect, WeightedClusterName,
 };
 use tidegate_model::{HeaderMutations, RuntimeFraction};
 
@@ -60,39 +57,11 @@ pub enum CompiledAction {
 /// `RouteAction`: where to send the request and how to change it on the way.
 #[derive(Debug)]
 pub struct CompiledForward {
+    /// Routes that say the same share it: requests that walk over many routes then find it in the cache.
     pub config: Arc<ForwardPolicy>,
     cluster: CompiledClusters,
     pub path_rewrite: PathRewrite,
     pub host_rewrite: CompiledHostRewrite,
-}
-
-/// Timeouts, priority, upgrades and what else of `RouteAction` needs no compiling. Most routes of a configuration say the
-/// same here and share it: requests that walk over many routes then find it in the cache.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ForwardPolicy {
-    pub cluster_not_found_status: u16,
-    pub append_x_forwarded_host: bool,
-    pub timeout: Option<Duration>,
-    pub idle_timeout: Option<Option<Duration>>,
-    pub max_stream_duration: Option<MaxStreamDuration>,
-    pub max_grpc_timeout: Option<Option<Duration>>,
-    pub priority: RoutingPriority,
-    pub upgrade_configs: Vec<UpgradeConfig>,
-}
-
-impl From<&Forward> for ForwardPolicy {
-    fn from(config: &Forward) -> Self {
-        Self {
-            cluster_not_found_status: config.cluster_not_found_status,
-            append_x_forwarded_host: config.append_x_forwarded_host,
-            timeout: config.timeout,
-            idle_timeout: config.idle_timeout,
-            max_stream_duration: config.max_stream_duration.clone(),
-            max_grpc_timeout: config.max_grpc_timeout,
-            priority: config.priority,
-            upgrade_configs: config.upgrade_configs.clone(),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -191,7 +160,7 @@ impl CompiledForward {
                 HostRewrite::Header(name) => CompiledHostRewrite::Header(HeaderName::from(name)),
                 HostRewrite::PathRegex(rewrite) => CompiledHostRewrite::path_regex(rewrite)?,
             },
-            config: names.policy(config.into()),
+            config: names.policy(&config.policy),
         })
     }
 

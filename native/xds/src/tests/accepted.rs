@@ -310,16 +310,16 @@ fn route_actions_of_every_kind() {
     };
     assert_eq!((weighted.total_weight, weighted.clusters.len()), (100, 3));
     assert_eq!(
-        (forward.timeout, forward.max_grpc_timeout),
+        (forward.policy.timeout, forward.policy.max_grpc_timeout),
         (None, Some(None))
     );
     assert_eq!(forward.host_rewrite, HostRewrite::Literal("other".into()));
-    assert_eq!(forward.cluster_not_found_status, 404);
+    assert_eq!(forward.policy.cluster_not_found_status, 404);
     let RouteAction::Route(plain) = action("route", json!({ "cluster": "a" })) else {
         panic!("no route")
     };
     assert_eq!(
-        (plain.timeout, plain.cluster_not_found_status),
+        (plain.policy.timeout, plain.policy.cluster_not_found_status),
         (Some(Duration::from_secs(15)), 503)
     );
     let RouteAction::Redirect(redirect) = action(

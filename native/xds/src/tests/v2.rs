@@ -179,7 +179,7 @@ fn istio_1_0s_bootstrap() {
         panic!("no route")
     };
     assert_eq!(
-        (forward.timeout, forward.max_grpc_timeout),
+        (forward.policy.timeout, forward.policy.max_grpc_timeout),
         (None, Some(None))
     );
 }

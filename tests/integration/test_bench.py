@@ -39,18 +39,21 @@ def _cpu(outcome: Outcome, peer: str) -> float:
 
 
 def _slowed(case: Case) -> float:
-    """CPU per operation of `forward-20` over `forward-0`: 20 us more per message, and an operation is two messages."""
-    with Rig(["forward-0", "forward-20"], duration=0.4, repeats=3, progress=lambda _: None) as rig:
+    """CPU per operation of `forward-80` over `forward-0`: 80 us more per message, and an operation is two messages."""
+    with Rig(["forward-0", "forward-80"], duration=0.4, repeats=3, progress=lambda _: None) as rig:
         outcome = rig.measure(case)
-    return _cpu(outcome, "forward-20") - _cpu(outcome, "forward-0")
+    return _cpu(outcome, "forward-80") - _cpu(outcome, "forward-0")
 
 
 @pytest.mark.parametrize("mode", [("tcp-pingpong", "--size", "64"), ("http", "--path", "/100")])
 def test_a_proxy_slowed_by_a_known_amount_shows_that_amount(mode: tuple[str, ...]) -> None:
-    """At a fixed rate, where all else is equal: the backend sleeps between messages in both runs, and is woken."""
+    """At a fixed rate, where all else is equal: the backend sleeps between messages in both runs, and is woken.
+
+    What waking costs drifts by some 10 us with the machine's mood; the known amount is large beside that.
+    """
     case = select(["tcp-pingpong64" if mode[0] == "tcp-pingpong" else "h1-get100"])[0]
-    paced = dataclasses.replace(case, load=(*mode, "--connections", "16", "--rate", "2000"))
-    assert _slowed(paced) == pytest.approx(2 * 20, rel=0.25)
+    paced = dataclasses.replace(case, load=(*mode, "--connections", "16", "--rate", "1000"))
+    assert _slowed(paced) == pytest.approx(2 * 80, rel=0.2)
 
 
 def test_under_full_load_it_shows_no_less_and_says_who_pays_for_waking() -> None:

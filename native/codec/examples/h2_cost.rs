@@ -108,7 +108,7 @@ impl Proxy {
     }
 
     #[inline(never)]
-    fn from_downstream(&mut self, bytes: &[u8]) {
+    fn downstream_sent(&mut self, bytes: &[u8]) {
         let mut input = Input::new(bytes);
         while let Ok(Some(event)) = self.down.next(&mut input, &mut self.scratch, 0) {
             if let Event::Request { stream, end } = event {
@@ -132,7 +132,7 @@ impl Proxy {
     }
 
     #[inline(never)]
-    fn from_upstream(&mut self, bytes: &[u8]) {
+    fn upstream_sent(&mut self, bytes: &[u8]) {
         let mut input = Input::new(bytes);
         while let Ok(Some(event)) = self.up.next(&mut input, &mut self.scratch, 0) {
             match event {
@@ -217,7 +217,7 @@ fn measure(name: &str, request: Lines, at_once: u32) {
             assert!(sent.is_ok());
         }
         to_proxy = take(&mut client);
-        proxy.from_downstream(&to_proxy);
+        proxy.downstream_sent(&to_proxy);
         let to_origin = take(&mut proxy.up);
         for stream in feed(&mut origin, &mut scratch, &to_origin) {
             let answered = origin.send_response(stream, 200, fields(RESPONSE), false);
@@ -225,7 +225,7 @@ fn measure(name: &str, request: Lines, at_once: u32) {
             assert_eq!(origin.send_data(stream, &BODY, true), Ok(BODY.len()));
         }
         from_origin = take(&mut origin);
-        proxy.from_upstream(&from_origin);
+        proxy.upstream_sent(&from_origin);
         let to_client = take(&mut proxy.down);
         feed(&mut client, &mut scratch, &to_client);
     }
@@ -238,7 +238,7 @@ fn measure(name: &str, request: Lines, at_once: u32) {
     let mut samples = Vec::new();
     for _ in 0..200 {
         let mut spent = 0.0;
-        proxy.from_downstream(&WINDOW_UPDATE);
+        proxy.downstream_sent(&WINDOW_UPDATE);
         for _ in 0..rounds {
             for number in 0..at_once as usize {
                 let piece = requests.get_mut(number * request_len..(number + 1) * request_len);
@@ -248,10 +248,10 @@ fn measure(name: &str, request: Lines, at_once: u32) {
             }
             id += 2 * at_once;
             let start = Instant::now();
-            proxy.from_downstream(black_box(&requests));
+            proxy.downstream_sent(black_box(&requests));
             let sent = black_box(proxy.up.output()).len();
             proxy.up.written(sent);
-            proxy.from_upstream(black_box(&responses));
+            proxy.upstream_sent(black_box(&responses));
             let sent = black_box(proxy.down.output()).len();
             proxy.down.written(sent);
             spent += start.elapsed().as_secs_f64();

@@ -88,13 +88,15 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub(crate) const fn new(max_size: u32) -> Self {
-        Self {
+    pub(crate) fn new(max_size: u32) -> Self {
+        let mut encoder = Self {
             table: Table::new(super::DEFAULT_TABLE_SIZE),
             index: None,
             max_size,
             owed: None,
-        }
+        };
+        encoder.set_peer_size(super::DEFAULT_TABLE_SIZE);
+        encoder
     }
 
     /// The peer's `SETTINGS_HEADER_TABLE_SIZE`.

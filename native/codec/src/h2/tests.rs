@@ -5,6 +5,8 @@ mod flow;
 mod hpack;
 mod limits;
 mod messages;
+mod model;
+mod pieces;
 mod protocol;
 mod wire;
 

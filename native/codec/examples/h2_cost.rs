@@ -2,7 +2,7 @@
 //!
 //! A client and an origin, whose work is not counted, talk through the two connections of a proxy. The bytes of one
 //! exchange in the steady state are recorded and played again and again with new stream identifiers. Prints nanoseconds,
-//! the best and the median of many rounds, so that a busy machine disturbs little.
+//! the best and the median of many rounds (how many may be said), so that a busy machine disturbs little.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -196,7 +196,7 @@ fn renumber(bytes: &mut [u8], id: u32) {
     }
 }
 
-fn measure(name: &str, request: Lines, at_once: u32) {
+fn measure(name: &str, request: Lines, at_once: u32, sample_count: usize) {
     const WARM: u32 = 8;
     let options = Arc::new(Options::default());
     let mut client = Connection::new(Role::Client, Arc::clone(&options));
@@ -236,7 +236,7 @@ fn measure(name: &str, request: Lines, at_once: u32) {
     let mut id = 2 * WARM - 1;
     let rounds = 2_000 / at_once;
     let mut samples = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..sample_count {
         let mut spent = 0.0;
         proxy.downstream_sent(&WINDOW_UPDATE);
         for _ in 0..rounds {
@@ -272,13 +272,15 @@ fn measure(name: &str, request: Lines, at_once: u32) {
 }
 
 fn main() {
+    let samples = std::env::args().nth(1).and_then(|text| text.parse().ok());
+    let samples = samples.unwrap_or(200);
     for (name, lines) in [
         ("small GET", SMALL),
         ("browser GET", BROWSER),
         ("Istio GET, 18 headers", ISTIO),
     ] {
         for at_once in [1, 32] {
-            measure(name, lines, at_once);
+            measure(name, lines, at_once, samples);
         }
     }
 }

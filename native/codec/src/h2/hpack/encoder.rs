@@ -35,22 +35,41 @@ enum Policy {
     Fleeting,
     /// No hop may index it.
     Sensitive,
+    /// Sensitive if it is short.
+    Cookie,
+    /// Has a value in the static table.
+    AcceptEncoding,
 }
 
-const fn policy(known: KnownHeader) -> Policy {
-    match known {
-        KnownHeader::Authorization | KnownHeader::ProxyAuthorization => Policy::Sensitive,
-        KnownHeader::XRequestId
-        | KnownHeader::Traceparent
-        | KnownHeader::Tracestate
-        | KnownHeader::B3
-        | KnownHeader::XB3TraceId
-        | KnownHeader::XB3SpanId
-        | KnownHeader::XB3ParentSpanId
-        | KnownHeader::XClientTraceId
-        | KnownHeader::XOtSpanContext => Policy::Fleeting,
-        _ => Policy::Repeating,
+static POLICIES: [Policy; 128] = policies();
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, bounded by the loop"
+)]
+const fn policies() -> [Policy; 128] {
+    let mut table = [Policy::Repeating; 128];
+    let mut i = 0;
+    while i < KnownHeader::ALL.len() {
+        let known = KnownHeader::ALL[i];
+        table[known as usize] = match known {
+            KnownHeader::Authorization | KnownHeader::ProxyAuthorization => Policy::Sensitive,
+            KnownHeader::Cookie => Policy::Cookie,
+            KnownHeader::AcceptEncoding => Policy::AcceptEncoding,
+            KnownHeader::XRequestId
+            | KnownHeader::Traceparent
+            | KnownHeader::Tracestate
+            | KnownHeader::B3
+            | KnownHeader::XB3TraceId
+            | KnownHeader::XB3SpanId
+            | KnownHeader::XB3ParentSpanId
+            | KnownHeader::XClientTraceId
+            | KnownHeader::XOtSpanContext => Policy::Fleeting,
+            _ => Policy::Repeating,
+        };
+        i += 1;
     }
+    table
 }
 
 /// Parts of the hashes of fields that were not in the table when last sent, the latest first.
@@ -179,23 +198,19 @@ impl Encoder {
         value: &[u8],
         sensitive: bool,
     ) {
-        let policy = match policy(known) {
-            _ if sensitive => Policy::Sensitive,
-            Policy::Repeating if known == KnownHeader::Cookie && value.len() < SHORT_COOKIE => {
-                Policy::Sensitive
-            }
-            policy => policy,
-        };
-        match policy {
-            Policy::Repeating => {
-                if known == KnownHeader::AcceptEncoding && value == b"gzip, deflate" {
-                    out.push(0x80 | 16);
-                    return;
-                }
+        let policy = POLICIES.get(known as usize).copied();
+        match policy.unwrap_or(Policy::Repeating) {
+            _ if sensitive => literal(out, 0x10, name_index(known, name), name, value),
+            Policy::Repeating => self.repeating(out, Name::Header(known), name, value),
+            Policy::Fleeting => literal(out, 0x00, name_index(known, name), name, value),
+            Policy::Cookie if value.len() >= SHORT_COOKIE => {
                 self.repeating(out, Name::Header(known), name, value);
             }
-            Policy::Fleeting => literal(out, 0x00, name_index(known, name), name, value),
-            Policy::Sensitive => literal(out, 0x10, name_index(known, name), name, value),
+            Policy::Sensitive | Policy::Cookie => {
+                literal(out, 0x10, name_index(known, name), name, value);
+            }
+            Policy::AcceptEncoding if value == b"gzip, deflate" => out.push(0x80 | 16),
+            Policy::AcceptEncoding => self.repeating(out, Name::Header(known), name, value),
         }
     }
 

@@ -146,6 +146,17 @@ fn larger_frames_when_the_peer_takes_them() {
 }
 
 #[test]
+fn table_sizes_in_one_frame_are_taken_in_order() {
+    let mut side = server();
+    side.fine(&settings(&[(1, 0), (1, 4096)]));
+    side.fine(&headers(1, END_STREAM, GET));
+    side.take();
+    let stream = side.last.unwrap();
+    side.conn.send_response(stream, 200, [], true).unwrap();
+    assert_eq!(frames(&side.take())[0].3, hex("20 3f e1 1f 88"));
+}
+
+#[test]
 fn windows_do_not_overflow() {
     let wrong = Some(ConnectionError::FlowControl);
     let (mut side, _) = asked(&[]);

@@ -74,6 +74,17 @@ def test_check(data_plane: str, isolation: str, place: dict[str, str]) -> None:
     assert left_behind(place, process.pid) == []
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("data_plane", ["tidegate", "envoy"])
+def test_check_with_http2_between_the_sidecars(data_plane: str, place: dict[str, str]) -> None:
+    argv = demo("--check", "--http2", "--data-plane", data_plane)
+    done = subprocess.run(argv, capture_output=True, env=place, timeout=150, check=False)
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == 0, (report, done.stderr.decode())
+    assert report["checks"]["http2"]["ok"] is True
+    assert report["between_sidecars"] == "HTTP/2"
+
+
 @contextmanager
 def serving(place: dict[str, str], *flags: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A demo that is up, with the file it writes to."""

@@ -29,6 +29,7 @@ from tidegate.flags import Flag, help_text, parse
 DEMO_FLAGS: Final = (
     Flag("--check", "try everything out, print one JSON object and exit with 0 or 1", False, "switch"),
     Flag("--data-plane", "tidegate, envoy, or the path of a program with Envoy's command line", "tidegate"),
+    Flag("--http2", "HTTP/2 between the sidecars (h2UpgradePolicy: UPGRADE for the mesh)", False, "switch"),
     Flag("--rules", "files with VirtualServices and DestinationRules; saving one applies it at once", (), "list"),
     Flag("--isolation", "namespaces (needs root), loopback, or whichever of them works", "auto",
          choices=("auto", "namespaces", "loopback")),
@@ -54,6 +55,7 @@ class _Settings:
     check: bool
     data_plane: str
     binary: str
+    http2: bool
     rules: tuple[Path, ...]
     isolation: str
     ingress_address: str
@@ -79,6 +81,7 @@ def _settings(argv: Sequence[str]) -> _Settings | str:
         check=parsed.switch("check"),
         data_plane=parsed.text("data-plane"),
         binary=dataplane.find(parsed.text("data-plane")),
+        http2=parsed.switch("http2"),
         rules=rules,
         isolation=parsed.text("isolation"),
         ingress_address=parsed.text("ingress-address"),
@@ -138,6 +141,7 @@ def _plan(settings: _Settings, run: Run) -> Plan:
         ports=_free_ports(16),
         ingress_bind=settings.ingress_address,
         ingress_port=port,
+        http2=settings.http2,
     )
 
 
@@ -176,9 +180,10 @@ def _show(mesh: Mesh, screen: Screen) -> bool:
 
 def _report(settings: _Settings, plan: Plan, checks: Sequence[Check], error: str, seconds: float) -> dict[str, object]:
     return {
-        "ok": not error and len(checks) == 5 and all(check.ok for check in checks),
+        "ok": not error and len(checks) == 5 + plan.http2 and all(check.ok for check in checks),
         "data_plane": settings.data_plane,
         "isolation": "namespaces" if plan.isolated else "loopback",
+        "between_sidecars": "HTTP/2" if plan.http2 else "HTTP/1.1",
         "seconds": round(seconds, 1),
         **({"error": error} if error else {}),
         "checks": {check.name: {"ok": check.ok, "summary": check.summary, **check.figures} for check in checks},
@@ -202,7 +207,8 @@ def _serve(mesh: Mesh, settings: _Settings, screen: Screen) -> None:
 def _live(mesh: Mesh, settings: _Settings, screen: Screen) -> bool:
     """From nothing to the end of the run; whether all that was shown was right."""
     where = "network namespaces" if mesh.plan.isolated else "loopback"
-    screen.title(f"tidegate demo bookinfo · data plane {settings.data_plane} · {where}")
+    version = " · HTTP/2 between the sidecars" if settings.http2 else ""
+    screen.title(f"tidegate demo bookinfo · data plane {settings.data_plane} · {where}{version}")
     mesh.up(screen.ready)
     good = _show(mesh, screen)
     if settings.rules:

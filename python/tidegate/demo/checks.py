@@ -148,6 +148,21 @@ def check_rule_change(mesh: Mesh) -> Check:
     )  # fmt: skip
 
 
+def check_http2(mesh: Mesh) -> Check:
+    """What the sidecars counted: connections between them are HTTP/2, those to the applications HTTP/1.1."""
+    totals: Counter[str] = Counter()
+    for workload in mesh.plan.workloads:
+        text = mesh.admin(workload.name, "/stats?filter=upstream_cx_http").text
+        for line in text.splitlines():
+            name, _, value = line.partition(": ")
+            if name.startswith(("cluster.outbound", "cluster.inbound")):
+                totals[f"{name.split('|')[0].removeprefix('cluster.')} {name.rpartition('.')[2]}"] += int(value)
+    out2, out1 = totals["outbound upstream_cx_http2_total"], totals["outbound upstream_cx_http1_total"]
+    in2, in1 = totals["inbound upstream_cx_http2_total"], totals["inbound upstream_cx_http1_total"]
+    summary = f"connections to other sidecars: {out2} HTTP/2, {out1} HTTP/1.1; to the applications: {in2}, {in1}"
+    return Check("http2", out2 > 0 and out1 == 0 and in2 == 0 and in1 > 0, summary, {"connections": dict(totals)})
+
+
 def run_checks(mesh: Mesh, done: Callable[[Check], None]) -> list[Check]:
     """All of them, in an order in which none disturbs the next."""
     found = []
@@ -158,6 +173,8 @@ def run_checks(mesh: Mesh, done: Callable[[Check], None]) -> list[Check]:
         lambda: check_header_match(mesh),
         lambda: check_rule_change(mesh),
     ]
+    if mesh.plan.http2:
+        checks.append(lambda: check_http2(mesh))
     for check in checks:
         found.append(check())
         done(found[-1])

@@ -110,6 +110,10 @@ class Mesh:
         web = f"{plan.discovery_ip}:{plan.discovery_web_port}"
         words = ["--configDir", str(self.config), "--grpcAddr", f"{plan.discovery_ip}:{plan.discovery_port}"]
         words += ["--httpAddr", "", "--monitoringAddr", web, "--domain", plans.DOMAIN]
+        if plan.http2:
+            mesh = self.run.directory / "mesh.yaml"
+            mesh.write_text("h2UpgradePolicy: UPGRADE\n")
+            words += ["--meshConfig", str(mesh)]
         child = Child("discovery", [*_tidegate("discovery"), *words], self.logs / "discovery.log")
         self._start(child)
         self._until(lambda: self.discovery("/ready").status == 200, child, "discovery is not ready")

@@ -71,6 +71,8 @@ class Plan:
     discovery_ip: str
     discovery_port: int = 15010
     discovery_web_port: int = 9093
+    #: the sidecars speak HTTP/2 to each other
+    http2: bool = False
 
     def workload(self, name: str) -> Workload:
         return next(found for found in self.workloads if found.name == name)
@@ -89,7 +91,15 @@ class Plan:
 
 
 def make_plan(
-    *, isolated: bool, run_id: str, prefix: str, network: str, ports: list[int], ingress_bind: str, ingress_port: int
+    *,
+    isolated: bool,
+    run_id: str,
+    prefix: str,
+    network: str,
+    ports: list[int],
+    ingress_bind: str,
+    ingress_port: int,
+    http2: bool = False,
 ) -> Plan:
     """`network` is the first three octets of the mesh's addresses; `ports` are free ones, used from the end."""
     free = list(ports)
@@ -117,6 +127,7 @@ def make_plan(
         ingress_port=ingress_port,
         ingress_admin_port=free.pop(),
         discovery_ip=f"{network}.1",
+        http2=http2,
     )
 
 

@@ -151,6 +151,9 @@ def read_mesh(mesh: Mapping, settings: MeshSettings) -> MeshSettings:
         connect_timeout=mesh.read("connectTimeout", Value.duration, settings.connect_timeout),
         access_log_file=mesh.read("accessLogFile", Value.string, settings.access_log_file),
         enable_tracing=mesh.read("enableTracing", Value.boolean, settings.enable_tracing),
+        h2_upgrade_policy=mesh.read(
+            "h2UpgradePolicy", lambda v: v.one_of(("DO_NOT_UPGRADE", "UPGRADE")), settings.h2_upgrade_policy
+        ),
         proxy_http_port=mesh.read("proxyHttpPort", Value.port, settings.proxy_http_port),
     )
     mesh.finish()

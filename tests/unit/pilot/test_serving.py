@@ -261,7 +261,7 @@ def test_command_lines_refused(argv: list[str], wanted: str) -> None:
 
 def test_istios_own_command_line_is_understood(tmp_path: Path) -> None:
     mesh = tmp_path / "mesh"
-    mesh.write_text("outboundTrafficPolicy: {mode: ALLOW_ANY}\nconnectTimeout: 10s\n")
+    mesh.write_text("outboundTrafficPolicy: {mode: ALLOW_ANY}\nconnectTimeout: 10s\nh2UpgradePolicy: UPGRADE\n")
     settings = discovery_settings(
         ["discovery", f"--configDir={tmp_path}", "--log_output_level=default:warn,ads:debug", "--meshConfig", str(mesh),
          "--domain", "cluster.local", "--discovery_cache=true"],
@@ -272,5 +272,5 @@ def test_istios_own_command_line_is_understood(tmp_path: Path) -> None:
         "[::]:15010",
         ("", 9093),
     )
-    assert settings.mesh.outbound_traffic_policy == "ALLOW_ANY"
+    assert (settings.mesh.outbound_traffic_policy, settings.mesh.h2_upgrade_policy) == ("ALLOW_ANY", "UPGRADE")
     assert "--configDir" in discovery_help()

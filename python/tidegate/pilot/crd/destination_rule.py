@@ -38,6 +38,8 @@ class ConnectionPool:
     max_requests_per_connection: int | None = None
     max_retries: int | None = None
     idle_timeout: timedelta | None = None
+    #: UPGRADE or DO_NOT_UPGRADE; `None`, which is also DEFAULT, leaves it to the mesh
+    h2_upgrade_policy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ def _keepalive(value: Value) -> TcpKeepalive:
     return read
 
 
+def _h2_upgrade_policy(value: Value) -> str | None:
+    policy = value.one_of(("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"))
+    return None if policy == "DEFAULT" else policy
+
+
 def _connection_pool(value: Value) -> ConnectionPool:
     pool = value.mapping()
     tcp_field, http_field = pool.take("tcp"), pool.take("http")
@@ -122,6 +129,7 @@ def _connection_pool(value: Value) -> ConnectionPool:
             or None,
             max_retries=http.optional("maxRetries", lambda v: v.integer(0)) or None,
             idle_timeout=http.optional("idleTimeout", Value.duration),
+            h2_upgrade_policy=http.optional("h2UpgradePolicy", _h2_upgrade_policy),
         )
         http.finish()
     return read

@@ -17,15 +17,21 @@ from tidegate.pilot.translate.settings import MeshSettings
 _DISCOVERY = {Resolution.DNS: "STRICT_DNS", Resolution.DNS_ROUND_ROBIN: "LOGICAL_DNS"}
 
 
-def _http_options(protocol: Protocol, pool: ConnectionPool) -> dict[str, Any]:
+def _is_http2(protocol: Protocol, pool: ConnectionPool, settings: MeshSettings) -> bool:
+    """HTTP/2 by the port's protocol, or upgraded on its way between the proxies."""
+    upgrade = pool.h2_upgrade_policy or settings.h2_upgrade_policy
+    return protocol.is_http2 or (protocol is Protocol.HTTP and upgrade == "UPGRADE")
+
+
+def _http_options(http2: bool, pool: ConnectionPool) -> dict[str, Any]:
     common: dict[str, Any] = {}
     if pool.idle_timeout is not None:
         common["idle_timeout"] = wire.duration(pool.idle_timeout)
     if pool.max_requests_per_connection is not None:
         common["max_requests_per_connection"] = {"value": pool.max_requests_per_connection}
-    if not common and not protocol.is_http2:
+    if not common and not http2:
         return {}
-    version = "http2_protocol_options" if protocol.is_http2 else "http_protocol_options"
+    version = "http2_protocol_options" if http2 else "http_protocol_options"
     options = wire.HttpProtocolOptions(explicit_http_config={version: {}})
     if common:
         options.common_http_protocol_options.MergeFrom(type(options.common_http_protocol_options)(**common))
@@ -66,7 +72,7 @@ def _outbound(
         name=name,
         connect_timeout=wire.duration(connect_timeout),
         circuit_breakers={"thresholds": [_thresholds(pool)]},
-        typed_extension_protocol_options=_http_options(port.protocol, pool),
+        typed_extension_protocol_options=_http_options(_is_http2(port.protocol, pool, settings), pool),
         upstream_connection_options=_keepalive(pool),
     )
     if service.resolution is Resolution.PASSTHROUGH or policy.load_balancer == "PASSTHROUGH":
@@ -125,7 +131,7 @@ def inbound_clusters(view: ProxyView, settings: MeshSettings) -> Iterator[Any]:
                     }
                 ],
             },
-            typed_extension_protocol_options=_http_options(port.protocol, ConnectionPool()),
+            typed_extension_protocol_options=_http_options(port.protocol.is_http2, ConnectionPool()),
         )
         yield cluster
 

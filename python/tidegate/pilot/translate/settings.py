@@ -17,5 +17,7 @@ class MeshSettings:
     access_log_file: str = "/dev/stdout"
     #: Ask sidecars to trace; needs a tracer in their bootstrap.
     enable_tracing: bool = False
+    #: `UPGRADE` or `DO_NOT_UPGRADE`: whether calls to HTTP ports travel as HTTP/2 where no DestinationRule says.
+    h2_upgrade_policy: str = "DO_NOT_UPGRADE"
     #: The explicit HTTP proxy port of workloads without redirection that have no Sidecar resource.
     proxy_http_port: int = 15002

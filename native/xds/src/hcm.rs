@@ -10,11 +10,12 @@ use tidegate_model::hcm::{
     Http1Options, HttpConnectionManager, HttpFilterKind, InternalAddressConfig,
     PathWithEscapedSlashesAction, RouteSource, ServerHeaderTransformation, UpgradeConfig,
 };
+use tidegate_model::http2::Http2Options;
 use tidegate_model::route::RouteConfiguration;
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, address, cluster, http_filter, matcher, route};
+use crate::{access_log, address, cluster, http_filter, http2, matcher, route};
 
 pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionManager> {
     fields.ignore(&["tracing"], "spans are not reported yet");
@@ -60,7 +61,11 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
         stat_prefix: fields.string("stat_prefix"),
         codec_type: fields.choice(
             "codec_type",
-            &[("AUTO", CodecType::Auto), ("HTTP1", CodecType::Http1)],
+            &[
+                ("AUTO", CodecType::Auto),
+                ("HTTP1", CodecType::Http1),
+                ("HTTP2", CodecType::Http2),
+            ],
         )?,
         routes: routes(fields)?,
         http_filters,
@@ -83,10 +88,7 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
                 Ok(scheme.opt_string("scheme_to_overwrite"))
             })?
             .flatten(),
-        max_request_headers_bytes: fields
-            .opt_u32("max_request_headers_kb")
-            .unwrap_or(60)
-            .saturating_mul(1024),
+        max_request_headers_bytes: max_request_headers_bytes(fields),
         max_headers_count: common.max_headers_count,
         idle_timeout: common.idle_timeout,
         max_connection_duration: common.max_connection_duration,
@@ -164,6 +166,7 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
         stream_error_on_invalid_http_message: http1_stream_error.unwrap_or(stream_error),
         append_x_forwarded_port: fields.bool("append_x_forwarded_port"),
         http1,
+        http2: http2_options(fields)?,
     })
 }
 
@@ -293,6 +296,35 @@ fn http1_options(fields: &Fields<'_>) -> Result<(Http1Options, Option<bool>)> {
         options,
         fields.opt_bool("override_stream_error_on_invalid_http_message"),
     ))
+}
+
+/// Downstream HTTP/2 options. Where they do not override it, the connection manager says what an invalid message ends.
+fn http2_options(fields: &Fields<'_>) -> Result<Http2Options> {
+    const NAME: &str = "http2_protocol_options";
+    let decoded = fields.opt(NAME, http2::options)?;
+    let (mut options, is_final) = decoded.map_or_else(Default::default, |decoded| {
+        (decoded.options, decoded.stream_error_is_final)
+    });
+    if let Some(stream_error) = fields.opt_bool("stream_error_on_invalid_http_message")
+        && !is_final
+    {
+        options.stream_error_on_invalid_http_message = stream_error;
+    }
+    http2::check_field_size(
+        fields,
+        &format!("{NAME}.max_header_field_size_kb"),
+        &options,
+        max_request_headers_bytes(fields),
+        "max_header_field_size_kb must not exceed max_request_headers_kb",
+    )?;
+    Ok(options)
+}
+
+fn max_request_headers_bytes(fields: &Fields<'_>) -> u32 {
+    fields
+        .opt_u32("max_request_headers_kb")
+        .unwrap_or(60)
+        .saturating_mul(1024)
 }
 
 fn upgrade_configs(fields: &Fields<'_>) -> Result<Vec<UpgradeConfig>> {

@@ -154,7 +154,7 @@ impl InternalAddressConfig {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeConfig {
-    /// Lower case: `websocket`.
+    /// Lower case: `websocket`, `connect` (the method).
     pub upgrade_type: Name,
     pub enabled: bool,
 }

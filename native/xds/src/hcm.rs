@@ -232,10 +232,10 @@ impl Default for CommonOptions {
 }
 
 fn common_options(fields: &Fields<'_>) -> Result<CommonOptions> {
-    fields.ignore(
-        &["max_response_headers_kb"],
-        "it is about responses received",
-    );
+    fields.refuse(
+        "max_response_headers_kb",
+        "Error: max_response_headers_kb cannot be set on http_connection_manager.",
+    )?;
     let default = CommonOptions::default();
     Ok(CommonOptions {
         idle_timeout: fields.timeout("idle_timeout", default.idle_timeout)?,
@@ -310,14 +310,13 @@ fn http2_options(fields: &Fields<'_>) -> Result<Http2Options> {
     {
         options.stream_error_on_invalid_http_message = stream_error;
     }
-    http2::check_field_size(
-        fields,
-        &format!("{NAME}.max_header_field_size_kb"),
-        &options,
-        max_request_headers_bytes(fields),
-        "max_header_field_size_kb must not exceed max_request_headers_kb",
-    )?;
-    Ok(options)
+    match options.max_header_field_size_bytes {
+        Some(one) if one > max_request_headers_bytes(fields) => Err(fields.fault(
+            &format!("{NAME}.max_header_field_size_kb"),
+            "max_header_field_size_kb must not exceed max_request_headers_kb",
+        )),
+        _ => Ok(options),
+    }
 }
 
 fn max_request_headers_bytes(fields: &Fields<'_>) -> u32 {
@@ -347,13 +346,11 @@ fn upgrade_configs(fields: &Fields<'_>) -> Result<Vec<UpgradeConfig>> {
     Ok(configs)
 }
 
-fn upgrade_config(fields: &Fields<'_>) -> Result<UpgradeConfig> {
+/// One of `upgrade_configs`, of a connection manager or of a route.
+pub(crate) fn upgrade_config(fields: &Fields<'_>) -> Result<UpgradeConfig> {
     let upgrade_type = matcher::lower(fields.str("upgrade_type"));
-    if &*upgrade_type == "connect" || &*upgrade_type == "connect-udp" {
-        return Err(fields.fault(
-            "upgrade_type",
-            format!("{} is not supported", upgrade_type.to_uppercase()),
-        ));
+    if &*upgrade_type == "connect-udp" {
+        return Err(fields.fault("upgrade_type", "CONNECT-UDP is not supported"));
     }
     Ok(UpgradeConfig {
         upgrade_type,

@@ -99,20 +99,6 @@ pub(crate) fn options(fields: &Fields<'_>) -> Result<Decoded> {
     })
 }
 
-/// A single field may not be larger than all of them together (`together`, in bytes).
-pub(crate) fn check_field_size(
-    fields: &Fields<'_>,
-    path: &str,
-    options: &Http2Options,
-    together: u32,
-    reason: &str,
-) -> Result<()> {
-    match options.max_header_field_size_bytes {
-        Some(one) if one > together => Err(fields.fault(path, reason)),
-        _ => Ok(()),
-    }
-}
-
 const HEADER_TABLE_SIZE: u16 = 1;
 const ENABLE_PUSH: u16 = 2;
 const MAX_CONCURRENT_STREAMS: u16 = 3;

@@ -12,51 +12,58 @@ pub(crate) const NO_TLS: &str = "it is about TLS, and this upstream has none";
 pub(crate) fn http_protocol_options(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
     let mut options = UpstreamHttpOptions::default();
     fields.ignore(&["upstream_http_protocol_options"], NO_TLS);
-    fields.opt("common_http_protocol_options", |common| {
-        common_options(common, &mut options)
+    let max_headers = fields.opt("common_http_protocol_options", |common| {
+        common_options(common, &mut options)?;
+        Ok(common.opt_u32("max_response_headers_kb"))
     })?;
     fields.opt("explicit_http_config", |explicit| {
         explicit.refuse("http3_protocol_options", NO_HTTP3)?;
-        protocols(explicit, &mut options)?;
-        if explicit.has("http2_protocol_options") {
+        if explicit.has(HTTP2) {
             options.protocol = UpstreamProtocol::Http2;
         }
-        Ok(())
+        protocols(explicit, &mut options)?;
+        field_size(explicit, &options, max_headers.flatten())
     })?;
     fields.opt("use_downstream_protocol_config", |downstream| {
-        downstream.ignore(
-            &["http3_protocol_options"],
-            "no request comes over HTTP/3, so none goes upstream over it",
-        );
+        downstream.refuse("http3_protocol_options", NO_HTTP3)?;
         options.protocol = UpstreamProtocol::Downstream;
-        protocols(downstream, &mut options)
+        protocols(downstream, &mut options)?;
+        field_size(downstream, &options, max_headers.flatten())
     })?;
     fields.refuse(
         "auto_config",
-        "ALPN is negotiated by a TLS transport socket, and TLS is not supported",
+        "ALPN configured for cluster which has a non-ALPN transport socket",
     )?;
     Ok(options)
 }
 
-const NO_HTTP3: &str = "HTTP/3 is not supported";
+const NO_HTTP3: &str = "HTTP3 requires a QuicUpstreamTransport transport socket";
+const HTTP2: &str = "http2_protocol_options";
 
 /// `http_protocol_options` and `http2_protocol_options` of a cluster or of one of its choices of a protocol.
 pub(crate) fn protocols(fields: &Fields<'_>, options: &mut UpstreamHttpOptions) -> Result<()> {
-    const HTTP2: &str = "http2_protocol_options";
     fields.opt("http_protocol_options", |http1| {
         http1_options(http1, options)
     })?;
     if let Some(decoded) = fields.opt(HTTP2, http2::options)? {
-        http2::check_field_size(
-            fields,
-            &format!("{HTTP2}.max_header_field_size_kb"),
-            &decoded.options,
-            options.max_response_headers_bytes_http2,
-            "max_header_field_size_kb must not exceed max_response_headers_kb",
-        )?;
         options.http2 = decoded.options;
     }
     Ok(())
+}
+
+/// Envoy compares only what was set, and only here.
+fn field_size(
+    fields: &Fields<'_>,
+    options: &UpstreamHttpOptions,
+    max_headers_kib: Option<u32>,
+) -> Result<()> {
+    match (options.http2.max_header_field_size_bytes, max_headers_kib) {
+        (Some(one), Some(all)) if one > all.saturating_mul(1024) => Err(fields.fault(
+            &format!("{HTTP2}.max_header_field_size_kb"),
+            "max_header_field_size_kb must not exceed max_response_headers_kb",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// `config.core.v3.HttpProtocolOptions`, upstream side.

@@ -11,6 +11,7 @@
 mod downstream;
 mod filters;
 mod finish;
+mod grpc;
 mod headers;
 mod local_reply;
 mod log;

@@ -134,6 +134,10 @@ impl LogContext for View<'_> {
     fn request_random(&self) -> u64 {
         self.stream.random
     }
+
+    fn grpc_message_counts(&self) -> Option<(u64, u64)> {
+        self.stream.grpc.message_counts()
+    }
 }
 
 /// The texts that a format may ask for.

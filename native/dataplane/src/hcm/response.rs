@@ -123,6 +123,9 @@ impl ServerConnection {
         if stream.cors {
             self.annotate_cors(stream);
         }
+        if !stream.grpc.is_empty() {
+            self.grpc_response_head(stream, core, ends);
+        }
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
             headers.append(b"via", b", ", via.as_bytes());

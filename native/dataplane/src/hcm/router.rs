@@ -122,6 +122,8 @@ impl ServerConnection {
                 _ if self.is_disabled(stream, *filter) => Verdict::Continue,
                 FilterKind::Cors => self.cors(stream, worker),
                 FilterKind::Fault => self.fault(stream, worker, filter.index),
+                FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
+                FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
             };
             match verdict {
                 Verdict::Continue => {}

@@ -21,6 +21,7 @@ use tidegate_snapshot::{
     ResponseFlags, WellKnown,
 };
 
+use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use crate::conn::Key;
@@ -306,6 +307,8 @@ pub(crate) struct Stream {
     pub(crate) next_filter: usize,
     /// The CORS filter has to annotate the response.
     pub(crate) cors: bool,
+    /// What the gRPC filters keep.
+    pub(crate) grpc: GrpcFilters,
     /// Counts among the upgraded streams: the client may leave HTTP.
     pub(crate) upgraded: bool,
     /// The response's `content-length` speaks of a body that is not passed on.

@@ -1,4 +1,4 @@
-//! The HTTP connection manager: one downstream connection and the request it carries.
+//! The HTTP connection manager: one downstream connection and the requests it carries.
 //!
 //! The files of this folder follow a request: `downstream` reads and writes the client's socket, `request` prepares the
 //! head, `router` runs the filters, matches and picks an upstream, `upstream` takes the answer, `response` prepares its
@@ -21,6 +21,7 @@ mod response;
 mod router;
 mod runtime;
 mod stream;
+mod streams;
 mod timeouts;
 mod upgrade;
 mod upstream;
@@ -39,6 +40,8 @@ use tidegate_stats::defs::http as stat;
 pub(crate) use self::runtime::HcmGroups;
 use self::runtime::HcmRuntime;
 use self::stream::Stream;
+pub(crate) use self::streams::StreamKey;
+use self::streams::Streams;
 pub(crate) use self::upstream::Delivered;
 pub(crate) use self::worker_state::HttpState;
 use crate::accept::Downstream;
@@ -74,7 +77,7 @@ pub struct ServerConnection {
     resume: HeadResume,
     out: OutBuf,
     mark: Watermark,
-    stream: Option<Box<Stream>>,
+    streams: Streams,
     timer: LazyTimer,
     phase: Phase,
     /// The socket may have more to read.
@@ -139,7 +142,7 @@ impl ServerConnection {
             input: Vec::new(),
             resume: HeadResume::default(),
             out: OutBuf::new(),
-            stream: None,
+            streams: Streams::default(),
             timer: LazyTimer::new(),
             phase: Phase::Open,
             readable: false,
@@ -179,11 +182,12 @@ impl ServerConnection {
                 }
             }
             Event::Timer(_) => self.on_timer(worker),
-            Event::Nudge(_) => {
-                self.unhold_request();
+            Event::Nudge { stream, .. } => {
+                self.unhold_request(stream);
                 self.resume_input(worker);
                 self.read(worker);
             }
+            Event::Flush => {}
             Event::Drain => {
                 // A draining listener asks by and by, as the strategy says; a chain that is gone does not wait.
                 self.leaving |= self.downstream.listener.draining_since().is_none()
@@ -226,7 +230,7 @@ impl ServerConnection {
         if stream.response.complete {
             self.finish(stream, worker);
         } else {
-            self.stream = Some(stream);
+            self.streams.put(stream);
         }
     }
 }
@@ -244,9 +248,7 @@ impl Drop for ServerConnection {
         stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
         let age = tidegate_rt::Clock::precise().since(self.downstream.info.accepted_at);
         stats.record(stat::DOWNSTREAM_CX_LENGTH_MS, age.as_millis() as u64);
-        if self.stream.is_some() {
-            stats.gauge_dec(stat::DOWNSTREAM_RQ_ACTIVE);
-        }
+        stats.gauge_add(stat::DOWNSTREAM_RQ_ACTIVE, -i64::from(self.streams.len()));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Upstream HTTP connection pools: one per host and priority in each worker.
 //!
 //! A free connection is used again last in, first out, so that the hottest one works and the rest may time out. What
-//! finds none free waits in the pool's queue, in order, while connections are opened. The pool knows which downstream
-//! connection waits, but not what for. Closing and opening follow Envoy's `ConnPoolImplBase`.
+//! finds none free waits in the pool's queue, in order, while connections are opened. The pool knows which stream
+//! waits, but not what for. Closing and opening follow Envoy's `ConnPoolImplBase`.
 
 mod connection;
 
@@ -21,6 +21,7 @@ use crate::cluster::{
     ActiveConnection, ClusterRuntime, GoneHost, HostRuntime, Permit, ResourceKind,
 };
 use crate::conn::{After, Conn, Key};
+use crate::hcm::StreamKey;
 use crate::worker::Worker;
 
 /// A pool of this worker. Valid as long as something is in the pool or waits for it.
@@ -51,7 +52,7 @@ pub(crate) enum Acquired {
 }
 
 struct Waiting {
-    downstream: Key,
+    stream: StreamKey,
     _permit: Permit,
     stats: Rc<ClusterRuntime>,
 }
@@ -128,13 +129,13 @@ impl Pools {
     }
 }
 
-/// Asks for a connection to a host on behalf of a downstream connection.
+/// Asks for a connection to a host on behalf of a stream.
 pub(crate) fn acquire(
     worker: &mut Worker,
     cluster: &Rc<ClusterRuntime>,
     host: &Rc<HostRuntime>,
     priority: RoutingPriority,
-    downstream: Key,
+    stream: StreamKey,
 ) -> Acquired {
     let id = worker.core.pools.find(cluster, host, priority);
     let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
@@ -160,13 +161,13 @@ pub(crate) fn acquire(
     cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_TOTAL);
     cluster.stats.gauge_inc(stat::UPSTREAM_RQ_PENDING_ACTIVE);
     pool.waiting.push_back(Waiting {
-        downstream,
+        stream,
         _permit: permit,
         stats: Rc::clone(cluster),
     });
     if let Err(failure) = open_connections(worker, id) {
         // The request that asked is told by the return value; any others are told one by one.
-        cancel(worker, id, downstream);
+        cancel(worker, id, stream);
         fail_waiting(worker, id, failure);
         return Acquired::Failed(failure);
     }
@@ -230,10 +231,10 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
 }
 
 /// A waiting request is gone.
-pub(crate) fn cancel(worker: &mut Worker, id: PoolId, downstream: Key) {
+pub(crate) fn cancel(worker: &mut Worker, id: PoolId, stream: StreamKey) {
     if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
         pool.waiting
-            .retain(|waiting| waiting.downstream != downstream);
+            .retain(|waiting| waiting.stream != stream);
     }
     worker.core.pools.tidy(id);
 }
@@ -253,7 +254,7 @@ fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> After {
             pool.idle.push(connection.key());
             return After::Keep;
         };
-        let downstream = waiting.downstream;
+        let stream = waiting.stream;
         drop(waiting);
         let admitted = pool
             .cluster
@@ -264,13 +265,13 @@ fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> After {
         if !admitted {
             pool.cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
         }
-        let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else {
+        let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) else {
             continue;
         };
         let sent = if admitted {
-            down.on_connection_ready(worker, connection)
+            down.on_connection_ready(worker, connection, stream)
         } else {
-            down.on_pool_failure(worker, &host, PoolFailure::RequestOverflow);
+            down.on_pool_failure(worker, stream, &host, PoolFailure::RequestOverflow);
             false
         };
         crate::hcm::put_back(worker, down);
@@ -295,14 +296,14 @@ fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
     let waiting = std::mem::take(&mut pool.waiting);
     let host = Rc::clone(&pool.host);
     for entry in waiting {
-        let downstream = entry.downstream;
+        let stream = entry.stream;
         entry
             .stats
             .stats
             .inc(stat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
         drop(entry);
-        if let Some(Conn::Http(mut down)) = worker.conns.take(downstream) {
-            down.on_pool_failure(worker, &host, failure);
+        if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
+            down.on_pool_failure(worker, stream, &host, failure);
             crate::hcm::put_back(worker, down);
         }
     }

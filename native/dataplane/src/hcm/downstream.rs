@@ -41,7 +41,7 @@ pub(super) fn feed<'b>(
 impl ServerConnection {
     /// Whether anything that might be read could be used now.
     fn wants_input(&self) -> bool {
-        match (&self.phase, &self.stream) {
+        match (&self.phase, self.streams.first()) {
             // A client that asks without reading the answers is not asked for more.
             (Phase::Open, None) => !self.mark.is_above(),
             (Phase::Open, Some(stream)) => {
@@ -125,10 +125,10 @@ impl ServerConnection {
                 // What comes after the last response is of no interest.
                 _ => return bytes.len(),
             }
-            let used = match self.stream.take() {
+            let used = match self.streams.take(0) {
                 None => self.begin(worker, rest),
                 Some(stream) if stream.request.complete => {
-                    self.stream = Some(stream);
+                    self.streams.put(stream);
                     0
                 }
                 Some(stream) => self.on_body(stream, worker, rest),
@@ -241,6 +241,7 @@ impl ServerConnection {
 
     pub(super) fn open_stream(&mut self, core: &mut Core) -> Box<Stream> {
         let mut stream = core.http.take_stream();
+        stream.key = self.streams.reserve(self.key);
         let hcm = &self.hcm;
         let now = core.now();
         hcm.stats.inc(stat::DOWNSTREAM_RQ_TOTAL);
@@ -317,8 +318,8 @@ impl ServerConnection {
     }
 
     /// The upstream has taken what it was given: more may be read.
-    pub(super) fn unhold_request(&mut self) {
-        if let Some(stream) = &mut self.stream {
+    pub(super) fn unhold_request(&mut self, slot: u32) {
+        if let Some(stream) = self.streams.get_mut(slot) {
             stream.request_held = false;
         }
     }
@@ -383,7 +384,7 @@ impl ServerConnection {
             {
                 Sent::Bytes(count) => {
                     self.out.consume(&mut worker.core.segments, count);
-                    if let Some(stream) = &mut self.stream {
+                    if let Some(stream) = self.streams.get_mut(0) {
                         stream.deadlines.active_at = worker.core.clock.now();
                     }
                 }
@@ -395,7 +396,7 @@ impl ServerConnection {
             self.hcm
                 .stats
                 .inc(stat::DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
-            match &self.stream {
+            match self.streams.first() {
                 Some(stream) => {
                     if let Upstream::Active(key) = stream.upstream
                         && let Some(Conn::Upstream(up)) = worker.conns.get_mut(key)
@@ -411,7 +412,7 @@ impl ServerConnection {
 
     /// The client will send no more (`reset`: nor read). Envoy takes either for the end of the connection.
     pub(super) fn on_peer_gone(&mut self, worker: &mut Worker, reset: bool) {
-        match (&self.phase, &self.stream) {
+        match (&self.phase, self.streams.first()) {
             (Phase::Open, Some(stream)) => {
                 if stream.response.tunnel && !reset {
                     if self.peer_closed {
@@ -435,7 +436,7 @@ impl ServerConnection {
             (Phase::Open, None) if self.head_since.is_some() => {
                 let mut stream = self.open_stream(&mut worker.core);
                 stream.times.start = self.head_since.take().unwrap_or(worker.core.now());
-                self.stream = Some(stream);
+                self.streams.put(stream);
                 self.abort(
                     worker,
                     ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,

@@ -22,7 +22,7 @@ impl ServerConnection {
                 if let Some(cluster) = &stream.cluster {
                     cluster.stats.inc(cluster_stat::UPSTREAM_RQ_CANCELLED);
                 }
-                pool::cancel(worker, id, self.key);
+                pool::cancel(worker, id, stream.key);
             }
             Upstream::Active(key) => {
                 stream.active = None;
@@ -39,7 +39,7 @@ impl ServerConnection {
         flag: ResponseFlags,
         details: &'static str,
     ) {
-        let Some(mut stream) = self.stream.take() else {
+        let Some(mut stream) = self.streams.take(0) else {
             return;
         };
         let stats = &self.hcm.stats;
@@ -74,6 +74,7 @@ impl ServerConnection {
                 .stats
                 .gauge_dec(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
         }
+        self.streams.release(stream.key.slot);
         core.http.give_stream(stream);
         self.idle_since = now;
         if self.phase == Phase::Open && (self.draining || !complete || tunnel) {

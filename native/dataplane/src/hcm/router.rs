@@ -19,7 +19,7 @@ use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
 use super::stream::{Attached, Stream, StreamRoute, Upstream};
-use super::{ServerConnection, upgrade};
+use super::{ServerConnection, StreamKey, upgrade};
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
 use crate::conn::Conn;
 use crate::pool::{self, Acquired, ClientConnection, PoolFailure};
@@ -306,7 +306,7 @@ impl ServerConnection {
             rewrite_host(stream, host.host.hostname.as_bytes(), append);
         }
         stream.attempts = 1;
-        match pool::acquire(worker, cluster, &host, priority, self.key) {
+        match pool::acquire(worker, cluster, &host, priority, stream.key) {
             Acquired::Ready(key) => {
                 stream.host = Some(Rc::clone(&host));
                 stream.upstream = Upstream::Active(key);
@@ -362,12 +362,13 @@ impl ServerConnection {
         &mut self,
         worker: &mut Worker,
         up: &mut ClientConnection,
+        stream: StreamKey,
     ) -> bool {
-        let Some(mut stream) = self.stream.take() else {
+        let Some(mut stream) = self.streams.take_key(stream) else {
             return false;
         };
         let Some(host) = stream.pending_host.take() else {
-            self.stream = Some(stream);
+            self.streams.put(stream);
             return false;
         };
         stream.upstream = Upstream::Active(up.key());
@@ -399,7 +400,7 @@ impl ServerConnection {
                 priority,
             ));
         }
-        up.begin(self.key);
+        up.begin(stream.key);
         stream.upstream_connection_id = Some(up.id());
         stream.times.connect_begin = Some(up.connect_begin);
         stream.times.connect_end = up.connect_end;
@@ -445,10 +446,11 @@ impl ServerConnection {
     pub(crate) fn on_pool_failure(
         &mut self,
         worker: &mut Worker,
+        stream: StreamKey,
         host: &Rc<HostRuntime>,
         failure: PoolFailure,
     ) {
-        let Some(mut stream) = self.stream.take() else {
+        let Some(mut stream) = self.streams.take_key(stream) else {
             return;
         };
         self.pool_failed(&mut stream, worker, host, failure);

@@ -23,6 +23,7 @@ use tidegate_snapshot::{
 
 use super::headers::HeaderList;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
+use super::streams::StreamKey;
 use crate::conn::Key;
 use crate::pool::PoolId;
 
@@ -277,6 +278,8 @@ pub(crate) struct Deadlines {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Stream {
+    /// What the rest of the worker knows it by.
+    pub(crate) key: StreamKey,
     pub(crate) request: Request,
     pub(crate) response: Response,
     pub(crate) route: Option<StreamRoute>,

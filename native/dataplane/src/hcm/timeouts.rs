@@ -60,7 +60,7 @@ impl ServerConnection {
     }
 
     fn next_deadline(&self) -> Option<Moment> {
-        let of_phase = match (&self.phase, &self.stream) {
+        let of_phase = match (&self.phase, self.streams.first()) {
             (Phase::Open, Some(stream)) => stream.next_deadline(),
             (Phase::Open, None) => match (self.head_since, self.hcm.config.request_headers_timeout)
             {
@@ -113,7 +113,7 @@ impl ServerConnection {
         }
         if due(self.drain_until) {
             self.drain_until = None;
-            if self.stream.is_none() && self.phase == Phase::Open {
+            if self.streams.is_empty() && self.phase == Phase::Open {
                 self.flush_and_close(true, now);
             }
         }
@@ -130,7 +130,7 @@ impl ServerConnection {
             }
             Phase::Closed => return,
         }
-        match self.stream.take() {
+        match self.streams.take(0) {
             Some(stream) => self.on_stream_timer(stream, worker, now),
             None => self.on_idle_timer(worker, now),
         }

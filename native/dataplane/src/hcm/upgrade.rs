@@ -131,7 +131,7 @@ impl ServerConnection {
 
     /// The client sends no more: the upstream is told, and may go on.
     pub(super) fn on_tunnel_eof(&mut self, worker: &mut Worker) {
-        let Some(mut stream) = self.stream.take() else {
+        let Some(mut stream) = self.streams.take(0) else {
             return;
         };
         stream.request.complete = true;
@@ -146,7 +146,7 @@ impl ServerConnection {
         {
             up.shutdown_write();
         }
-        self.stream = Some(stream);
+        self.streams.put(stream);
     }
 
     /// The upstream has closed: what it sent is flushed, then the client's connection ends.

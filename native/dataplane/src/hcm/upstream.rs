@@ -12,7 +12,7 @@ use tidegate_stats::defs::cluster as stat;
 use super::downstream::feed;
 use super::local_reply::Reply;
 use super::stream::{BodyMode, Stream, Upstream};
-use super::{ServerConnection, response};
+use super::{ServerConnection, StreamKey, response};
 use crate::pool::{ClientConnection, Reading};
 use crate::worker::Worker;
 
@@ -38,9 +38,10 @@ impl ServerConnection {
         &mut self,
         worker: &mut Worker,
         up: &mut ClientConnection,
+        stream: StreamKey,
         bytes: &[u8],
     ) -> Delivered {
-        let Some(mut stream) = self.stream.take() else {
+        let Some(mut stream) = self.streams.take_key(stream) else {
             return Delivered::Broken;
         };
         stream.deadlines.active_at = worker.core.now();
@@ -258,8 +259,13 @@ impl ServerConnection {
     }
 
     /// The upstream has closed its connection, or the connection has failed.
-    pub(crate) fn on_upstream_closed(&mut self, worker: &mut Worker, up: &ClientConnection) {
-        let Some(mut stream) = self.stream.take() else {
+    pub(crate) fn on_upstream_closed(
+        &mut self,
+        worker: &mut Worker,
+        up: &ClientConnection,
+        stream: StreamKey,
+    ) {
+        let Some(mut stream) = self.streams.take_key(stream) else {
             return;
         };
         stream.upstream = Upstream::None;

@@ -14,7 +14,7 @@ use tidegate_stats::defs::cluster as stat;
 use super::{PoolFailure, PoolId, closed, offer};
 use crate::cluster::ActiveConnection;
 use crate::conn::{After, Conn, Event, Key, TimerKey};
-use crate::hcm::{self, Delivered};
+use crate::hcm::{self, Delivered, StreamKey};
 use crate::worker::{Core, Worker};
 
 /// There may be something to read after all.
@@ -26,7 +26,7 @@ const NUDGE_BROKEN: u8 = 2;
 enum State {
     Connecting,
     Idle,
-    Busy(Key),
+    Busy(StreamKey),
 }
 
 /// Where the response stands that the connection is reading.
@@ -162,8 +162,8 @@ impl ClientConnection {
         }
     }
 
-    /// Starts to serve a request of this downstream connection.
-    pub(crate) fn begin(&mut self, downstream: Key) {
+    /// Starts to serve this stream's request.
+    pub(crate) fn begin(&mut self, downstream: StreamKey) {
         self.state = State::Busy(downstream);
         self.requests += 1;
         self.reading = Reading::Head;
@@ -279,7 +279,7 @@ impl ClientConnection {
                 .stats
                 .inc(stat::UPSTREAM_FLOW_CONTROL_DRAINED_TOTAL);
             if let State::Busy(downstream) = self.state {
-                core.nudge(downstream, hcm::NUDGE_READ);
+                core.nudge_stream(downstream.connection, hcm::NUDGE_READ, downstream.slot);
             }
         }
     }
@@ -306,11 +306,13 @@ impl ClientConnection {
                 self.closing |= ready.read_closed();
                 self.read(worker)
             }
-            Event::Nudge(NUDGE_BROKEN) => self.on_closed(worker),
-            Event::Nudge(_) => self.read(worker),
+            Event::Nudge {
+                why: NUDGE_BROKEN, ..
+            } => self.on_closed(worker),
+            Event::Nudge { .. } => self.read(worker),
             Event::Timer(_) => self.on_timer(worker),
             // Upstream connections do not belong to a listener.
-            Event::Drain | Event::DrainDeadline => After::Keep,
+            Event::Flush | Event::Drain | Event::DrainDeadline => After::Keep,
         }
     }
 
@@ -415,11 +417,11 @@ impl ClientConnection {
                 .inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
             return self.finish(worker, true);
         };
-        let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else {
+        let Some(Conn::Http(mut down)) = worker.conns.take(downstream.connection) else {
             return self.finish(worker, true);
         };
         let delivered = if self.input.is_empty() {
-            let delivered = down.on_upstream_data(worker, self, bytes);
+            let delivered = down.on_upstream_data(worker, self, downstream, bytes);
             if let Delivered::More { consumed } = delivered
                 && consumed < bytes.len()
             {
@@ -430,7 +432,7 @@ impl ClientConnection {
         } else {
             let mut input = std::mem::take(&mut self.input);
             input.extend_from_slice(bytes);
-            let delivered = down.on_upstream_data(worker, self, &input);
+            let delivered = down.on_upstream_data(worker, self, downstream, &input);
             let total = input.len();
             if let Delivered::More { consumed } = delivered {
                 input.drain(..consumed.min(total));
@@ -462,7 +464,7 @@ impl ClientConnection {
     /// The upstream has closed, or the socket failed.
     fn on_closed(&mut self, worker: &mut Worker) -> After {
         if let State::Busy(downstream) = self.state
-            && let Some(Conn::Http(mut down)) = worker.conns.take(downstream)
+            && let Some(Conn::Http(mut down)) = worker.conns.take(downstream.connection)
         {
             self.guard
                 .cluster
@@ -472,7 +474,7 @@ impl ClientConnection {
                 .cluster
                 .stats
                 .inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
-            down.on_upstream_closed(worker, self);
+            down.on_upstream_closed(worker, self, downstream);
             hcm::put_back(worker, down);
         }
         self.finish(worker, false)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
+use crate::http2::Http2Options;
 use crate::matcher::HeaderMatcher;
 use crate::route::RouteConfiguration;
 use crate::{Name, RuntimeFraction};
@@ -63,6 +64,7 @@ pub struct HttpConnectionManager {
     pub stream_error_on_invalid_http_message: bool,
     pub append_x_forwarded_port: bool,
     pub http1: Http1Options,
+    pub http2: Http2Options,
 }
 
 /// `config.core.v3.Http1ProtocolOptions`, downstream side.
@@ -87,9 +89,11 @@ pub enum HeaderKeyFormat {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CodecType {
+    /// HTTP/2 for a connection that begins with its preface, HTTP/1 for any other.
     #[default]
     Auto,
     Http1,
+    Http2,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -150,7 +154,7 @@ impl InternalAddressConfig {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeConfig {
-    /// Lower case: `websocket`.
+    /// Lower case: `websocket`, `connect` (the method).
     pub upgrade_type: Name,
     pub enabled: bool,
 }

@@ -4,3 +4,4 @@
 //! hands in slices. Nothing here allocates in the steady state.
 
 pub mod h1;
+pub mod h2;

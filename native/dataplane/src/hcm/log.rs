@@ -143,8 +143,12 @@ fn text_of<'a>(
     field: TextField,
 ) -> Option<&'a [u8]> {
     let text: &str = match field {
-        TextField::Protocol => stream.request.version.as_str(),
-        TextField::UpstreamProtocol => stream.upstream_connection_id.map(|_| "HTTP/1.1")?,
+        TextField::Protocol => stream.request.protocol.as_str(),
+        TextField::UpstreamProtocol => match stream.upstream_connection_id {
+            Some(_) if stream.upstream_http2 => "HTTP/2",
+            Some(_) => "HTTP/1.1",
+            None => return None,
+        },
         TextField::ResponseCodeDetails => &stream.details,
         TextField::UpstreamTransportFailureReason => stream.failure_reason.as_deref()?,
         TextField::UpstreamHostName => {

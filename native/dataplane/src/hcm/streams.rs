@@ -192,14 +192,4 @@ impl Streams {
     pub(super) const fn slots(&self) -> u32 {
         self.more.len() as u32 + 1
     }
-
-    /// All streams that are not taken.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
-        std::iter::once(&self.first)
-            .chain(&self.more)
-            .filter_map(|slot| match slot {
-                Slot::Here(stream) => Some(&**stream),
-                _ => None,
-            })
-    }
 }

@@ -111,6 +111,12 @@ impl Core {
         self.clock.now()
     }
 
+    /// The same in milliseconds, as the HTTP/2 codec counts.
+    #[inline]
+    pub(crate) fn now_millis(&self) -> u64 {
+        self.clock.now().millis()
+    }
+
     /// The runtime of a cluster, made on first use. `None`: the snapshot has no such cluster.
     #[inline]
     pub fn cluster(&mut self, id: ClusterId) -> Option<Rc<ClusterRuntime>> {

@@ -3,5 +3,6 @@
 //! Knows nothing of sockets, clocks, threads, configuration types or statistics: the connection manager owns those and
 //! hands in slices. Nothing here allocates in the steady state.
 
+pub mod grpc;
 pub mod h1;
 pub mod h2;

@@ -173,8 +173,32 @@ pub enum HttpFilterKind {
     Router(Router),
     Cors(CorsPolicy),
     Fault(Arc<Fault>),
-    /// Accepted because Istio always sends it; counts gRPC only once HTTP/2 is here.
-    GrpcStats,
+    GrpcStats(Arc<GrpcStats>),
+    /// `extensions.filters.http.grpc_web.v3.GrpcWeb`, which has no options.
+    GrpcWeb,
+}
+
+/// `extensions.filters.http.grpc_stats.v3.FilterConfig`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GrpcStats {
+    pub methods: GrpcStatsMethods,
+    /// Message counts for `%FILTER_STATE(envoy.filters.http.grpc_stats)%`.
+    pub emit_filter_state: bool,
+    /// The time that an upstream took, by method.
+    pub enable_upstream_stats: bool,
+    /// Only with [`GrpcStatsMethods::All`]: `a.B` is counted as `a_B`.
+    pub replace_dots_in_grpc_service_name: bool,
+}
+
+/// Which methods are counted under a name of their own; the others are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum GrpcStatsMethods {
+    #[default]
+    None,
+    /// `stats_for_all_methods`. The names are the clients'; whoever may call can make as many as he likes.
+    All,
+    /// `individual_method_stats_allowlist`: services and their methods.
+    Listed(Vec<(Name, Vec<Name>)>),
 }
 
 /// `extensions.filters.http.router.v3.Router`.

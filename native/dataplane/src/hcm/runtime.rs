@@ -107,7 +107,7 @@ impl HcmRuntime {
             let kind = match &filter.kind {
                 HttpFilterKind::Cors(_) => FilterKind::Cors,
                 HttpFilterKind::Fault(_) => FilterKind::Fault,
-                HttpFilterKind::GrpcStats => continue,
+                HttpFilterKind::GrpcStats(_) | HttpFilterKind::GrpcWeb => continue,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;

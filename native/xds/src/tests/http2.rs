@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tidegate_model::Fraction;
+use tidegate_model::access_log::AccessLogFilter;
 use tidegate_model::cluster::{UpstreamHttpOptions, UpstreamProtocol};
-use tidegate_model::hcm::CodecType;
+use tidegate_model::hcm::{CodecType, GrpcStats, GrpcStatsMethods, HttpFilterKind};
 use tidegate_model::http2::{Http2Options, KeepaliveSettings, SettingsParameter};
 use tidegate_model::listener::NetworkFilter;
 
-use super::{CLUSTER, LISTENER, PREFIX, cluster, encode, listener, with};
+use super::{CLUSTER, LISTENER, PREFIX, cluster, encode, listener, router, with};
 use crate::{decode_cluster, decode_listener};
 
 /// The upstream options of a cluster with `changes`.
@@ -224,4 +225,80 @@ fn an_http2_listener_and_connect() {
     };
     assert_eq!(manager.codec_type, CodecType::Http2);
     assert_eq!(&*manager.upgrade_configs[0].upgrade_type, "connect");
+}
+
+#[test]
+fn grpc_filters_and_the_log_filter() {
+    let path = |field: &str| format!("/filter_chains/0/filters/0/typed_config/{field}");
+    let stats = |more: Json| {
+        let mut config = more;
+        config["@type"] = json!(format!(
+            "{PREFIX}envoy.extensions.filters.http.grpc_stats.v3.FilterConfig"
+        ));
+        json!({ "name": "envoy.filters.http.grpc_stats", "typed_config": config })
+    };
+    let filters = json!([
+        { "name": "envoy.filters.http.grpc_web", "typed_config": {
+            "@type": format!("{PREFIX}envoy.extensions.filters.http.grpc_web.v3.GrpcWeb")
+        } },
+        stats(json!({})),
+        stats(json!({ "stats_for_all_methods": false, "emit_filter_state": true })),
+        stats(json!({
+            "stats_for_all_methods": true, "enable_upstream_stats": true, "replace_dots_in_grpc_service_name": true
+        })),
+        stats(json!({ "individual_method_stats_allowlist": { "services": [{ "name": "a.B", "method_names": ["C", "D"] }] } })),
+        router()
+    ]);
+    let log = json!([{
+        "name": "l",
+        "filter": { "grpc_status_filter": { "statuses": ["CANCELED", "UNAUTHENTICATED"], "exclude": true } },
+        "typed_config": {
+            "@type": format!("{PREFIX}envoy.extensions.access_loggers.file.v3.FileAccessLog"), "path": "/dev/null"
+        }
+    }]);
+    let listener = with(
+        listener(),
+        &[(&path("http_filters"), filters), (&path("access_log"), log)],
+    );
+    let listener = decode_listener(&encode(LISTENER, &listener)).unwrap();
+    let NetworkFilter::HttpConnectionManager(manager) = &listener.filter_chains[0].filter else {
+        panic!("no HTTP");
+    };
+    assert_eq!(manager.http_filters[0].kind, HttpFilterKind::GrpcWeb);
+    let decoded: Vec<GrpcStats> = manager
+        .http_filters
+        .iter()
+        .filter_map(|filter| match &filter.kind {
+            HttpFilterKind::GrpcStats(stats) => Some(GrpcStats::clone(stats)),
+            _ => None,
+        })
+        .collect();
+    let listed = GrpcStatsMethods::Listed(vec![("a.B".into(), vec!["C".into(), "D".into()])]);
+    assert_eq!(
+        decoded,
+        [
+            GrpcStats::default(),
+            GrpcStats {
+                emit_filter_state: true,
+                ..GrpcStats::default()
+            },
+            GrpcStats {
+                methods: GrpcStatsMethods::All,
+                enable_upstream_stats: true,
+                replace_dots_in_grpc_service_name: true,
+                ..GrpcStats::default()
+            },
+            GrpcStats {
+                methods: listed,
+                ..GrpcStats::default()
+            },
+        ]
+    );
+    assert_eq!(
+        manager.access_log[0].filter,
+        Some(AccessLogFilter::GrpcStatus {
+            statuses: vec![1, 16],
+            exclude: true
+        })
+    );
 }

@@ -406,6 +406,42 @@ fn http2_settings_by_number() {
 }
 
 #[test]
+fn grpc_statistics_and_log_filters() {
+    let stats = |list: Json| {
+        json!([
+            { "name": "s", "typed_config": {
+                "@type": format!("{PREFIX}envoy.extensions.filters.http.grpc_stats.v3.FilterConfig"),
+                "individual_method_stats_allowlist": { "services": [list] }
+            } },
+            router()
+        ])
+    };
+    manager_refused(
+        "http_filters",
+        stats(json!({ "name": "", "method_names": ["m"] })),
+        "http_filters[0].typed_config.individual_method_stats_allowlist.services[0].name",
+        "at least 1 characters",
+    );
+    manager_refused(
+        "http_filters",
+        stats(json!({ "name": "s" })),
+        "http_filters[0].typed_config.individual_method_stats_allowlist.services[0].method_names",
+        "at least 1 item(s)",
+    );
+    let log = |filter: Json| {
+        json!([{ "name": "l", "filter": filter, "typed_config": {
+            "@type": format!("{PREFIX}envoy.extensions.access_loggers.file.v3.FileAccessLog"), "path": "/dev/null"
+        } }])
+    };
+    manager_refused(
+        "access_log",
+        log(json!({ "grpc_status_filter": { "statuses": ["OK", 17] } })),
+        "access_log[0].filter.grpc_status_filter.statuses[1]",
+        "value must be one of the defined enum values",
+    );
+}
+
+#[test]
 fn http_filters() {
     let cors = json!({
         "name": "envoy.filters.http.cors",
@@ -526,9 +562,9 @@ fn access_logs() {
         "access_log",
         with(
             file(json!({})),
-            &[("/0/filter", json!({ "grpc_status_filter": {} }))],
+            &[("/0/filter", json!({ "metadata_filter": {} }))],
         ),
-        "access_log[0].filter.grpc_status_filter",
+        "access_log[0].filter.metadata_filter",
         "is not supported",
     );
 }

@@ -8,7 +8,8 @@ pub(super) struct Guard {
     empty_frames: u32,
     priority_frames: u32,
     window_updates: u32,
-    /// Heads that were answered or sent, as Envoy counts them.
+    /// Requests that became streams. Envoy counts a server's when they are answered, which is hard on clients that announce
+    /// their windows at once.
     opened_streams: u32,
     data_frames_sent: u32,
     closed_streams: u32,

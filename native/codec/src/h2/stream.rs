@@ -56,6 +56,16 @@ impl State {
     }
 }
 
+/// What a request asked for, as far as the length of the response's body depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A length may be declared, but there is no body.
+    Head,
+    /// Of a tunnel no length is declared.
+    Connect,
+    Other,
+}
+
 /// Where a list of streams ends.
 pub(super) const NONE: u32 = u32::MAX;
 /// The length of a body that was not declared.
@@ -74,8 +84,7 @@ pub(super) struct Stream {
     pub(super) waiting: bool,
     /// In the queue of those to be told.
     pub(super) queued: bool,
-    /// The response to HEAD has a length but no body.
-    pub(super) bodiless: bool,
+    pub(super) asked: Asked,
     /// May be negative after the peer lowers its initial window (RFC 9113 section 6.9.2).
     pub(super) send_window: i32,
     /// What the peer may still send.
@@ -100,7 +109,7 @@ impl Stream {
             head_sent: false,
             waiting: false,
             queued: false,
-            bodiless: false,
+            asked: Asked::Other,
             send_window,
             recv_window,
             released: 0,

@@ -1,6 +1,14 @@
 //! Byte transcripts between a connection and a peer that writes frames by hand, and between two connections.
 
 mod exchange;
+mod flow;
+mod hpack;
+mod limits;
+mod messages;
+mod model;
+mod pieces;
+mod protocol;
+mod wire;
 
 use std::sync::Arc;
 

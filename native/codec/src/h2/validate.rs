@@ -36,6 +36,8 @@ pub(super) enum Fault {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Judge {
     kind: Kind,
+    /// Fields are wanted: the block has a meaning, and no fault so far.
+    open: bool,
     pub(super) fault: Option<Fault>,
     /// Names and values so far, as Envoy counts them: without overhead.
     size: u64,
@@ -47,6 +49,8 @@ pub(super) struct Judge {
     pseudo: [Span; 6],
     /// A bit for each pseudo header.
     seen: u8,
+    /// `:authority` was looked at when it entered the table.
+    authority_is_valid: bool,
     host: Option<Span>,
     cookies: u32,
     pub(super) content_length: Option<u64>,
@@ -69,9 +73,13 @@ impl Judge {
 
     #[cold]
     fn refuse(&mut self, why: Malformed) {
-        if self.fault.is_none() {
-            self.fault = Some(Fault::Malformed(why));
-        }
+        self.fail(Fault::Malformed(why));
+    }
+
+    #[cold]
+    fn fail(&mut self, fault: Fault) {
+        self.fault = self.fault.or(Some(fault));
+        self.open = false;
     }
 }
 
@@ -83,23 +91,29 @@ impl Sink for Scratch {
 
     #[inline]
     fn wants_fields(&self) -> bool {
-        self.judge.fault.is_none() && self.judge.kind != Kind::Discarded
+        self.judge.open
     }
 
     #[inline]
     fn field(&mut self, name: Name, name_at: Span, value_at: Span, traits: Traits) {
-        if !self.wants_fields() {
-            return;
-        }
         let judge = &mut self.judge;
         judge.count += 1;
         judge.size += (name_at.len() + value_at.len()) as u64;
         if judge.count > judge.max_count {
-            judge.fault = Some(Fault::Overflow(Overflow::TooManyHeaders));
+            judge.fail(Fault::Overflow(Overflow::TooManyHeaders));
             return;
         }
         if judge.size > judge.max_size {
-            judge.fault = Some(Fault::Overflow(Overflow::HeadersTooLarge));
+            judge.fail(Fault::Overflow(Overflow::HeadersTooLarge));
+            return;
+        }
+        if traits.is_plain() {
+            self.push(Field {
+                name: name_at,
+                value: value_at,
+                known: name.known(),
+                sensitive: false,
+            });
             return;
         }
         if traits.is_bad() {
@@ -111,7 +125,10 @@ impl Sink for Scratch {
             value = trimmed(&self.arena, value);
         }
         match name {
-            Name::Pseudo(pseudo) => self.pseudo(pseudo, value),
+            Name::Pseudo(pseudo) => {
+                self.judge.authority_is_valid |= traits.is_authority();
+                self.pseudo(pseudo, value);
+            }
             Name::Header(known) => {
                 let field = Field {
                     name: name_at,
@@ -142,6 +159,7 @@ impl Scratch {
         self.clear();
         self.judge = Judge {
             kind,
+            open: kind != Kind::Discarded,
             max_size: u64::from(options.max_headers_kb) * 1024,
             max_count: options.max_headers_count.min(u32::from(u16::MAX) - 1),
             underscores: options.underscores,
@@ -153,9 +171,7 @@ impl Scratch {
     /// Stops looking at fields; what a block is too large to hold until its end.
     #[cold]
     pub(super) fn overflow(&mut self) {
-        if self.judge.fault.is_none() {
-            self.judge.fault = Some(Fault::Overflow(Overflow::HeadersTooLarge));
-        }
+        self.judge.fail(Fault::Overflow(Overflow::HeadersTooLarge));
     }
 
     #[inline]
@@ -328,7 +344,11 @@ impl Scratch {
         let judge = &self.judge;
         let span = judge.pseudo(Pseudo::Authority);
         let text = self.of(span);
-        if connect {
+        if judge.authority_is_valid && !connect {
+            if text.is_empty() {
+                return Err(Malformed::Authority);
+            }
+        } else if connect {
             let whole = judge.has(Pseudo::Protocol) && authority::is_valid(text);
             if text.is_empty() || !(whole || authority::is_host_and_port(text)) {
                 return Err(Malformed::Authority);

@@ -11,6 +11,7 @@ use crate::h2::frame::{self, Head, flag};
 use crate::h2::hpack::decoder::DecodeError;
 use crate::h2::scratch::Scratch;
 use crate::h2::stats::Stat;
+use crate::h2::stream::Asked;
 use crate::h2::validate::{Fault, Kind};
 
 /// A block that has begun.
@@ -191,7 +192,7 @@ impl Connection {
             return Err(ConnectionError::StreamId);
         }
         self.counts.bump(Stat::HeadersCbNoStream);
-        if self.resets.contains(&id) || self.is_left_out(id) {
+        if self.resets.contains(&id) {
             return Ok(Target::Nobody);
         }
         Err(ConnectionError::StreamClosed)
@@ -255,6 +256,7 @@ impl Connection {
             self.output.control_frame();
             return Ok(Step::Again);
         }
+        self.guard.stream_opened();
         let mut stream = self.new_stream(id, now);
         stream.head_received = true;
         if let Some(length) = declared {
@@ -315,15 +317,15 @@ impl Connection {
             }
         } else {
             found.head_received = true;
-            if !found.bodiless
-                && !matches!(status, 204 | 304)
-                && let Some(length) = scratch.content_length()
-            {
-                if end && length > 0 {
-                    let why = StreamFault::Malformed(Malformed::BodyLength);
-                    return self.fault(stream, why, now);
-                }
+            let tunnel = found.asked == Asked::Connect && status < 300;
+            if found.asked == Asked::Head || matches!(status, 204 | 304) {
+                found.to_come = 0;
+            } else if !tunnel && let Some(length) = scratch.content_length() {
                 found.to_come = length;
+            }
+            if end && !found.is_body_complete() {
+                let why = StreamFault::Malformed(Malformed::BodyLength);
+                return self.fault(stream, why, now);
             }
             if end {
                 self.remote_ended(stream);

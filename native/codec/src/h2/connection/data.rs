@@ -120,10 +120,13 @@ impl Connection {
     /// DATA on a stream that is not there.
     #[cold]
     fn stray_data(&mut self, head: Head, now: u32) -> Result<(), ConnectionError> {
+        if self.is_left_out(head.stream) {
+            return Ok(());
+        }
         if self.is_idle(head.stream) {
             return Err(ConnectionError::UnexpectedFrame);
         }
-        if self.resets.contains(&head.stream) || self.is_left_out(head.stream) {
+        if self.resets.contains(&head.stream) {
             return Ok(());
         }
         if self.role == Role::Server {

@@ -223,9 +223,7 @@ impl Connection {
     ) -> Result<Step<'i>, ConnectionError> {
         let missing = head.length as usize - self.partial.len();
         let part = input.take(missing);
-        if self.partial.is_empty() {
-            self.partial.reserve_exact(head.length as usize);
-        }
+        // Memory for what has come, not for what was promised.
         self.partial.extend_from_slice(part);
         if part.len() < missing {
             self.reading = Reading::Payload(head);

@@ -6,6 +6,7 @@ use crate::h2::error::{ErrorCode, SendError};
 use crate::h2::event::{Event, StreamRef};
 use crate::h2::frame::{self, HEADER_LEN, Head, MAX_31, flag, kind};
 use crate::h2::hpack::name::Pseudo;
+use crate::h2::stream::Asked;
 
 /// Bytes of one stream that are taken at a time, so that no stream keeps others from the connection's window.
 const SHARE: usize = 64 * 1024;
@@ -107,7 +108,11 @@ impl Connection {
         let mut stream = self.new_stream(id, now as u32);
         stream.token = token;
         stream.head_sent = true;
-        stream.bodiless = matches!(line.method, b"HEAD" | b"CONNECT");
+        stream.asked = match line.method {
+            b"HEAD" => Asked::Head,
+            b"CONNECT" => Asked::Connect,
+            _ => Asked::Other,
+        };
         let stream = self.streams.insert(stream);
         self.guard.stream_opened();
 
@@ -154,7 +159,6 @@ impl Connection {
         }
         if !interim {
             found.head_sent = true;
-            self.guard.stream_opened();
         }
         let start = self.begin_block();
         let (encoder, out) = (&mut self.encoder, &mut self.output.bytes);

@@ -5,10 +5,10 @@
 
 use super::huffman;
 use super::integer::{self, Fault};
-use super::name::Name;
+use super::name::{Name, Pseudo};
 use super::static_table;
 use super::table::Table;
-use crate::h1::{KnownHeader, Span, chars, scan};
+use crate::h1::{KnownHeader, Span, authority, chars, scan};
 use crate::h2::arena::Arena;
 
 /// Why a block cannot be decoded. Either ends the connection with `COMPRESSION_ERROR`.
@@ -30,6 +30,10 @@ impl Traits {
     const PADDED: u8 = 2;
     /// The sender forbids indexing on any hop (RFC 7541 section 6.2.3).
     const NEVER_INDEXED: u8 = 4;
+    /// A header whose name and value need no further look.
+    const PLAIN: u8 = 8;
+    /// A valid authority, if it is used as one.
+    const AUTHORITY: u8 = 16;
 
     #[inline]
     pub(crate) const fn is_bad(self) -> bool {
@@ -47,6 +51,36 @@ impl Traits {
     }
 
     #[inline]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 & Self::PLAIN != 0
+    }
+
+    #[inline]
+    pub(crate) const fn is_authority(self) -> bool {
+        self.0 & Self::AUTHORITY != 0
+    }
+
+    /// What is found out once for a field that enters the table, so that it need not be each time it is referred to.
+    #[cold]
+    fn for_table(mut self, kind: Name, name: &[u8], value: &[u8]) -> Self {
+        match kind {
+            Name::Header(known)
+                if self.0 == 0
+                    && !known.is_framing()
+                    && known != KnownHeader::Cookie
+                    && !name.contains(&b'_') =>
+            {
+                self.0 |= Self::PLAIN;
+            }
+            Name::Pseudo(Pseudo::Authority) if authority::is_valid(value) => {
+                self.0 |= Self::AUTHORITY;
+            }
+            _ => {}
+        }
+        self
+    }
+
+    #[inline]
     fn of_value(value: &[u8]) -> Self {
         let bad = scan::value_end(value, 0) != value.len();
         let space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
@@ -59,9 +93,9 @@ impl Traits {
 pub(crate) trait Sink {
     /// Where names and values are put.
     fn arena(&mut self) -> &mut Arena;
-    /// Whether fields are still looked at. Otherwise they are only counted.
+    /// Whether fields are still looked at. Otherwise only the table is kept up to date.
     fn wants_fields(&self) -> bool;
-    /// A field, its name and value at the end of the arena. What the sink does not want it cuts off again.
+    /// A wanted field, its name and value at the end of the arena.
     fn field(&mut self, name: Name, name_at: Span, value_at: Span, traits: Traits);
 }
 
@@ -171,40 +205,21 @@ impl Decoder {
     #[inline]
     fn indexed(&mut self, block: &[u8], at: usize, sink: &mut impl Sink) -> Result<usize, Fault> {
         let (index, next) = integer::decode(block, at, 0x7f)?;
-        let wanted = sink.wants_fields();
         if let Some(row) = static_table::get(index) {
-            let (name, value) = (row.name.as_bytes(), row.value.as_bytes());
-            let arena = sink.arena();
-            let start = arena.end();
-            if wanted {
-                arena.push(name);
-                arena.push(value);
+            if sink.wants_fields() {
+                let (name, value) = put(sink, row.text.as_bytes(), usize::from(row.name_len));
+                sink.field(row.kind, name, value, Traits::default());
             }
-            let middle = start + name.len();
-            let spans = (
-                Span::new(start, middle),
-                Span::new(middle, middle + value.len()),
-            );
-            sink.field(row.kind, spans.0, spans.1, Traits::default());
             return Ok(next);
         }
         let index = index
             .checked_sub(static_table::COUNT + 1)
             .ok_or(Fault::Invalid)?;
         let (entry, bytes) = self.table.newest(index).ok_or(Fault::Invalid)?;
-        let arena = sink.arena();
-        let start = arena.end();
-        if wanted {
-            arena.push(bytes);
+        if sink.wants_fields() {
+            let (name, value) = put(sink, bytes, entry.name_len as usize);
+            sink.field(entry.tag.name, name, value, entry.tag.traits);
         }
-        let middle = start + entry.name_len as usize;
-        let end = start + bytes.len();
-        sink.field(
-            entry.tag.name,
-            Span::new(start, middle),
-            Span::new(middle, end),
-            entry.tag.traits,
-        );
         Ok(next)
     }
 
@@ -224,7 +239,7 @@ impl Decoder {
             let next = self.string(block, next, arena)?;
             (classify(arena.of(Span::new(start, arena.end()))), next)
         } else if let Some(row) = static_table::get(index) {
-            arena.push(row.name.as_bytes());
+            arena.push(row.name().as_bytes());
             (row.kind, next)
         } else {
             let (entry, bytes) = self
@@ -240,15 +255,17 @@ impl Decoder {
         let value = arena.of(value_at);
         let mut traits = Traits::of_value(value);
         if kind == Literal::Indexed {
-            self.table
-                .insert(arena.of(name_at), value, Tag { name, traits });
+            let text = arena.of(name_at);
+            let traits = traits.for_table(name, text, value);
+            self.table.insert(text, value, Tag { name, traits });
         } else if kind == Literal::Never {
             traits.0 |= Traits::NEVER_INDEXED;
         }
-        if !sink.wants_fields() {
+        if sink.wants_fields() {
+            sink.field(name, name_at, value_at, traits);
+        } else {
             sink.arena().cut(start);
         }
-        sink.field(name, name_at, value_at, traits);
         Ok(next)
     }
 
@@ -271,6 +288,16 @@ impl Decoder {
         }
         Ok(end)
     }
+}
+
+/// Puts a name and a value that adjoin into the arena.
+#[inline]
+fn put(sink: &mut impl Sink, text: &[u8], name_len: usize) -> (Span, Span) {
+    let arena = sink.arena();
+    let start = arena.end();
+    arena.push(text);
+    let middle = start + name_len;
+    (Span::new(start, middle), Span::new(middle, arena.end()))
 }
 
 /// What a literal name is.

@@ -24,6 +24,14 @@ pub(crate) enum Name {
 }
 
 impl Name {
+    #[inline]
+    pub(crate) const fn known(self) -> KnownHeader {
+        match self {
+            Self::Header(known) => known,
+            Self::Pseudo(_) | Self::Invalid => KnownHeader::Other,
+        }
+    }
+
     pub(crate) fn pseudo(name: &[u8]) -> Self {
         match name {
             b":authority" => Self::Pseudo(Pseudo::Authority),

@@ -6,13 +6,29 @@ use crate::h1::KnownHeader;
 /// One row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Field {
-    pub(crate) name: &'static str,
-    pub(crate) value: &'static str,
+    /// Name and value.
+    pub(crate) text: &'static str,
+    pub(crate) name_len: u8,
     pub(crate) kind: Name,
 }
 
-const fn field(name: &'static str, value: &'static str, kind: Name) -> Field {
-    Field { name, value, kind }
+impl Field {
+    #[inline]
+    pub(crate) fn name(&self) -> &'static str {
+        self.text
+            .get(..usize::from(self.name_len))
+            .unwrap_or_default()
+    }
+}
+
+macro_rules! field {
+    ($name:literal, $value:literal, $kind:expr) => {
+        Field {
+            text: concat!($name, $value),
+            name_len: $name.len() as u8,
+            kind: $kind,
+        }
+    };
 }
 
 /// How many rows there are: the dynamic table's indexes begin one above.
@@ -20,67 +36,67 @@ pub(crate) const COUNT: u32 = ROWS.len() as u32;
 
 #[rustfmt::skip]
 static ROWS: [Field; 61] = [
-    field(":authority", "", Name::Pseudo(Pseudo::Authority)),
-    field(":method", "GET", Name::Pseudo(Pseudo::Method)),
-    field(":method", "POST", Name::Pseudo(Pseudo::Method)),
-    field(":path", "/", Name::Pseudo(Pseudo::Path)),
-    field(":path", "/index.html", Name::Pseudo(Pseudo::Path)),
-    field(":scheme", "http", Name::Pseudo(Pseudo::Scheme)),
-    field(":scheme", "https", Name::Pseudo(Pseudo::Scheme)),
-    field(":status", "200", Name::Pseudo(Pseudo::Status)),
-    field(":status", "204", Name::Pseudo(Pseudo::Status)),
-    field(":status", "206", Name::Pseudo(Pseudo::Status)),
-    field(":status", "304", Name::Pseudo(Pseudo::Status)),
-    field(":status", "400", Name::Pseudo(Pseudo::Status)),
-    field(":status", "404", Name::Pseudo(Pseudo::Status)),
-    field(":status", "500", Name::Pseudo(Pseudo::Status)),
-    field("accept-charset", "", Name::Header(KnownHeader::Other)),
-    field("accept-encoding", "gzip, deflate", Name::Header(KnownHeader::AcceptEncoding)),
-    field("accept-language", "", Name::Header(KnownHeader::AcceptLanguage)),
-    field("accept-ranges", "", Name::Header(KnownHeader::Other)),
-    field("accept", "", Name::Header(KnownHeader::Accept)),
-    field("access-control-allow-origin", "", Name::Header(KnownHeader::AccessControlAllowOrigin)),
-    field("age", "", Name::Header(KnownHeader::Age)),
-    field("allow", "", Name::Header(KnownHeader::Other)),
-    field("authorization", "", Name::Header(KnownHeader::Authorization)),
-    field("cache-control", "", Name::Header(KnownHeader::CacheControl)),
-    field("content-disposition", "", Name::Header(KnownHeader::Other)),
-    field("content-encoding", "", Name::Header(KnownHeader::ContentEncoding)),
-    field("content-language", "", Name::Header(KnownHeader::Other)),
-    field("content-length", "", Name::Header(KnownHeader::ContentLength)),
-    field("content-location", "", Name::Header(KnownHeader::Other)),
-    field("content-range", "", Name::Header(KnownHeader::Other)),
-    field("content-type", "", Name::Header(KnownHeader::ContentType)),
-    field("cookie", "", Name::Header(KnownHeader::Cookie)),
-    field("date", "", Name::Header(KnownHeader::Date)),
-    field("etag", "", Name::Header(KnownHeader::Etag)),
-    field("expect", "", Name::Header(KnownHeader::Expect)),
-    field("expires", "", Name::Header(KnownHeader::Other)),
-    field("from", "", Name::Header(KnownHeader::Other)),
-    field("host", "", Name::Header(KnownHeader::Host)),
-    field("if-match", "", Name::Header(KnownHeader::Other)),
-    field("if-modified-since", "", Name::Header(KnownHeader::Other)),
-    field("if-none-match", "", Name::Header(KnownHeader::Other)),
-    field("if-range", "", Name::Header(KnownHeader::Other)),
-    field("if-unmodified-since", "", Name::Header(KnownHeader::Other)),
-    field("last-modified", "", Name::Header(KnownHeader::LastModified)),
-    field("link", "", Name::Header(KnownHeader::Other)),
-    field("location", "", Name::Header(KnownHeader::Location)),
-    field("max-forwards", "", Name::Header(KnownHeader::Other)),
-    field("proxy-authenticate", "", Name::Header(KnownHeader::ProxyAuthenticate)),
-    field("proxy-authorization", "", Name::Header(KnownHeader::ProxyAuthorization)),
-    field("range", "", Name::Header(KnownHeader::Range)),
-    field("referer", "", Name::Header(KnownHeader::Referer)),
-    field("refresh", "", Name::Header(KnownHeader::Other)),
-    field("retry-after", "", Name::Header(KnownHeader::Other)),
-    field("server", "", Name::Header(KnownHeader::Server)),
-    field("set-cookie", "", Name::Header(KnownHeader::SetCookie)),
-    field("strict-transport-security", "", Name::Header(KnownHeader::Other)),
-    field("transfer-encoding", "", Name::Header(KnownHeader::TransferEncoding)),
-    field("user-agent", "", Name::Header(KnownHeader::UserAgent)),
-    field("vary", "", Name::Header(KnownHeader::Vary)),
-    field("via", "", Name::Header(KnownHeader::Via)),
-    field("www-authenticate", "", Name::Header(KnownHeader::Other)),
+    field!(":authority", "", Name::Pseudo(Pseudo::Authority)),
+    field!(":method", "GET", Name::Pseudo(Pseudo::Method)),
+    field!(":method", "POST", Name::Pseudo(Pseudo::Method)),
+    field!(":path", "/", Name::Pseudo(Pseudo::Path)),
+    field!(":path", "/index.html", Name::Pseudo(Pseudo::Path)),
+    field!(":scheme", "http", Name::Pseudo(Pseudo::Scheme)),
+    field!(":scheme", "https", Name::Pseudo(Pseudo::Scheme)),
+    field!(":status", "200", Name::Pseudo(Pseudo::Status)),
+    field!(":status", "204", Name::Pseudo(Pseudo::Status)),
+    field!(":status", "206", Name::Pseudo(Pseudo::Status)),
+    field!(":status", "304", Name::Pseudo(Pseudo::Status)),
+    field!(":status", "400", Name::Pseudo(Pseudo::Status)),
+    field!(":status", "404", Name::Pseudo(Pseudo::Status)),
+    field!(":status", "500", Name::Pseudo(Pseudo::Status)),
+    field!("accept-charset", "", Name::Header(KnownHeader::Other)),
+    field!("accept-encoding", "gzip, deflate", Name::Header(KnownHeader::AcceptEncoding)),
+    field!("accept-language", "", Name::Header(KnownHeader::AcceptLanguage)),
+    field!("accept-ranges", "", Name::Header(KnownHeader::Other)),
+    field!("accept", "", Name::Header(KnownHeader::Accept)),
+    field!("access-control-allow-origin", "", Name::Header(KnownHeader::AccessControlAllowOrigin)),
+    field!("age", "", Name::Header(KnownHeader::Age)),
+    field!("allow", "", Name::Header(KnownHeader::Other)),
+    field!("authorization", "", Name::Header(KnownHeader::Authorization)),
+    field!("cache-control", "", Name::Header(KnownHeader::CacheControl)),
+    field!("content-disposition", "", Name::Header(KnownHeader::Other)),
+    field!("content-encoding", "", Name::Header(KnownHeader::ContentEncoding)),
+    field!("content-language", "", Name::Header(KnownHeader::Other)),
+    field!("content-length", "", Name::Header(KnownHeader::ContentLength)),
+    field!("content-location", "", Name::Header(KnownHeader::Other)),
+    field!("content-range", "", Name::Header(KnownHeader::Other)),
+    field!("content-type", "", Name::Header(KnownHeader::ContentType)),
+    field!("cookie", "", Name::Header(KnownHeader::Cookie)),
+    field!("date", "", Name::Header(KnownHeader::Date)),
+    field!("etag", "", Name::Header(KnownHeader::Etag)),
+    field!("expect", "", Name::Header(KnownHeader::Expect)),
+    field!("expires", "", Name::Header(KnownHeader::Other)),
+    field!("from", "", Name::Header(KnownHeader::Other)),
+    field!("host", "", Name::Header(KnownHeader::Host)),
+    field!("if-match", "", Name::Header(KnownHeader::Other)),
+    field!("if-modified-since", "", Name::Header(KnownHeader::Other)),
+    field!("if-none-match", "", Name::Header(KnownHeader::Other)),
+    field!("if-range", "", Name::Header(KnownHeader::Other)),
+    field!("if-unmodified-since", "", Name::Header(KnownHeader::Other)),
+    field!("last-modified", "", Name::Header(KnownHeader::LastModified)),
+    field!("link", "", Name::Header(KnownHeader::Other)),
+    field!("location", "", Name::Header(KnownHeader::Location)),
+    field!("max-forwards", "", Name::Header(KnownHeader::Other)),
+    field!("proxy-authenticate", "", Name::Header(KnownHeader::ProxyAuthenticate)),
+    field!("proxy-authorization", "", Name::Header(KnownHeader::ProxyAuthorization)),
+    field!("range", "", Name::Header(KnownHeader::Range)),
+    field!("referer", "", Name::Header(KnownHeader::Referer)),
+    field!("refresh", "", Name::Header(KnownHeader::Other)),
+    field!("retry-after", "", Name::Header(KnownHeader::Other)),
+    field!("server", "", Name::Header(KnownHeader::Server)),
+    field!("set-cookie", "", Name::Header(KnownHeader::SetCookie)),
+    field!("strict-transport-security", "", Name::Header(KnownHeader::Other)),
+    field!("transfer-encoding", "", Name::Header(KnownHeader::TransferEncoding)),
+    field!("user-agent", "", Name::Header(KnownHeader::UserAgent)),
+    field!("vary", "", Name::Header(KnownHeader::Vary)),
+    field!("via", "", Name::Header(KnownHeader::Via)),
+    field!("www-authenticate", "", Name::Header(KnownHeader::Other)),
 ];
 
 /// The row of a one-based index.
@@ -173,7 +189,7 @@ mod tests {
         assert!(get(0).is_none() && get(62).is_none());
         for index in 1..=COUNT {
             let row = get(index).unwrap();
-            let name = row.name.as_bytes();
+            let name = row.name().as_bytes();
             let (kind, back) = if name.starts_with(b":") {
                 let Name::Pseudo(pseudo) = Name::pseudo(name) else {
                     panic!()
@@ -188,7 +204,7 @@ mod tests {
                 (Name::Header(known), back)
             };
             assert_eq!(row.kind, kind);
-            assert_eq!(get(back).unwrap().name, row.name);
+            assert_eq!(get(back).unwrap().name(), row.name());
             assert!(back <= index && index - back < 7);
         }
     }

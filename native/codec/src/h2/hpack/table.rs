@@ -54,7 +54,6 @@ impl<T: Copy> Table<T> {
         self.limit
     }
 
-    #[cfg(test)]
     pub(crate) const fn size(&self) -> u32 {
         self.size
     }
@@ -75,10 +74,10 @@ impl<T: Copy> Table<T> {
         self.at(place)
     }
 
-    /// The entry of that number.
+    /// The entry that came `place` entries after the oldest.
     #[inline]
-    pub(crate) fn numbered(&self, number: u32) -> Option<(&Entry<T>, &[u8])> {
-        self.at(number.wrapping_sub(self.evicted) as usize)
+    pub(crate) fn oldest_but(&self, place: u32) -> Option<(&Entry<T>, &[u8])> {
+        self.at(place as usize)
     }
 
     #[inline]
@@ -153,13 +152,19 @@ mod tests {
             for back in 0..table.len() {
                 let (entry, bytes) = table.newest(back).unwrap();
                 assert_eq!(entry.tag, n - back);
-                assert_eq!(table.numbered(n - back).unwrap().1, bytes);
+                assert_eq!(
+                    table
+                        .oldest_but((n - back).wrapping_sub(table.oldest()))
+                        .unwrap()
+                        .1,
+                    bytes
+                );
                 let (name, value) = bytes.split_at(entry.name_len as usize);
                 assert_eq!(name, format!("name-{}", n - back).as_bytes());
                 assert_eq!(value.len() as u32, (n - back) % 50);
             }
             assert!(table.newest(table.len()).is_none());
-            assert!(table.numbered(n + 1).is_none());
+            assert!(table.oldest_but(table.len()).is_none());
         }
         table.set_limit(100);
         assert!(table.size() <= 100 && table.len() > 0);

@@ -10,14 +10,14 @@
 //! with a sign, a fold), this module refuses it: what is passed on can be read in one way only. Raw header lines may
 //! therefore be copied to the other side untouched.
 
-mod authority;
+pub(crate) mod authority;
 mod body;
-mod chars;
+pub(crate) mod chars;
 mod chunked;
 pub mod encode;
 mod error;
 mod extension;
-mod fields;
+pub(crate) mod fields;
 mod framing;
 mod header;
 mod hop;
@@ -26,7 +26,7 @@ mod limits;
 mod method;
 mod request;
 mod response;
-mod scan;
+pub(crate) mod scan;
 mod scratch;
 mod span;
 mod status;

@@ -5,3 +5,4 @@
 
 pub mod grpc;
 pub mod h1;
+pub mod h2;

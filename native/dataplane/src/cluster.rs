@@ -53,6 +53,8 @@ pub struct ClusterRuntime {
     pub stats: Local<stat::Traffic>,
     /// The limits, counted over all workers.
     pub breakers: Arc<Breakers>,
+    /// For its hosts' connections, if they speak HTTP/2.
+    pub(crate) http2: Arc<tidegate_codec::h2::Options>,
     worker: usize,
     shared_hosts: Arc<HostTable>,
     state: RefCell<State>,
@@ -96,6 +98,13 @@ impl ClusterRuntime {
             incarnation: compiled.incarnation,
             stats: shared.traffic.local(worker),
             breakers: Arc::clone(&shared.breakers),
+            http2: crate::http2::options(
+                &config.http.http2,
+                config.http.max_response_headers_bytes_http2,
+                config.http.max_headers_count,
+                tidegate_codec::h1::UnderscoreAction::Allow,
+                config.per_connection_buffer_limit_bytes,
+            ),
             worker,
             shared_hosts: Arc::clone(&shared.hosts),
             state: RefCell::new(State {

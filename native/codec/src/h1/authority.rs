@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 use super::chars::{self, REG_NAME};
 
 /// Whether `authority` is `host` or `host:port`. User info is not allowed (RFC 9110 section 4.2.4).
-pub(super) fn is_valid(authority: &[u8]) -> bool {
+pub(crate) fn is_valid(authority: &[u8]) -> bool {
     if let Some(rest) = authority.strip_prefix(b"[") {
         let Some(end) = memchr::memchr(b']', rest) else {
             return false;
@@ -29,7 +29,7 @@ pub(super) fn is_valid(authority: &[u8]) -> bool {
 }
 
 /// Whether `authority` is a whole `host:port`, as CONNECT wants it.
-pub(super) fn is_host_and_port(authority: &[u8]) -> bool {
+pub(crate) fn is_host_and_port(authority: &[u8]) -> bool {
     let port = authority.rsplit(|b| *b == b':').next().unwrap_or_default();
     is_valid(authority)
         && !port.is_empty()

@@ -1,10 +1,26 @@
 //! Character classes of RFC 9110 and 3986 as tables, for what the word-wise scanners cannot judge.
 
 /// `tchar`: header names.
-pub(super) static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
+pub(crate) static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
+
+/// `tchar` without capital letters: header names of HTTP/2.
+pub(crate) static LOWER_TOKEN: [bool; 256] = without_capitals(table(b"!#$%&'*+-.^_`|~"));
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, bounded by the loop"
+)]
+const fn without_capitals(mut table: [bool; 256]) -> [bool; 256] {
+    let mut byte = b'A' as usize;
+    while byte <= b'Z' as usize {
+        table[byte] = false;
+        byte += 1;
+    }
+    table
+}
 
 /// `unreserved`, `sub-delims` and the percent sign: a registered name.
-pub(super) static REG_NAME: [bool; 256] = table(b"-._~%!$&'()*+,;=");
+pub(crate) static REG_NAME: [bool; 256] = table(b"-._~%!$&'()*+,;=");
 
 /// Letters, digits and `others`.
 #[expect(
@@ -27,23 +43,23 @@ const fn table(others: &[u8]) -> [bool; 256] {
 }
 
 #[inline]
-pub(super) fn is(class: &[bool; 256], byte: u8) -> bool {
+pub(crate) fn is(class: &[bool; 256], byte: u8) -> bool {
     class.get(byte as usize).copied().unwrap_or(false)
 }
 
 #[inline]
-pub(super) fn all(class: &[bool; 256], bytes: &[u8]) -> bool {
+pub(crate) fn all(class: &[bool; 256], bytes: &[u8]) -> bool {
     bytes.iter().all(|b| is(class, *b))
 }
 
 /// What Envoy calls an invalid character, as opposed to one in the wrong place.
-pub(super) const fn is_control(byte: u8) -> bool {
+pub(crate) const fn is_control(byte: u8) -> bool {
     (byte < 0x20 && !matches!(byte, b'\t' | b'\r' | b'\n')) || byte == 0x7f
 }
 
 /// Without leading and trailing space and tab.
 #[inline]
-pub(super) fn trim(mut value: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }

@@ -137,7 +137,7 @@ fn note<const REQUEST: bool>(
 }
 
 /// Digits only, below 2^63: a length that some server would take for negative is no length.
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

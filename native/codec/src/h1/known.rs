@@ -305,7 +305,7 @@ impl KnownHeader {
 
     /// As [`KnownHeader::from_name`] for a name known to hold no byte below 0x20.
     #[inline]
-    pub(super) fn classify(name: &[u8]) -> Self {
+    pub(crate) fn classify(name: &[u8]) -> Self {
         let n = name.len();
         let words = Words::of(name);
         let candidate = TABLE.get(words.slot()).copied().unwrap_or(Self::Other);
@@ -331,7 +331,7 @@ impl KnownHeader {
 
     /// Whether the name belongs to the connection or to framing and needs a look while the head is parsed.
     #[inline]
-    pub(super) const fn is_framing(self) -> bool {
+    pub(crate) const fn is_framing(self) -> bool {
         (self as u8) <= (Self::Http2Settings as u8) && (self as u8) != 0
     }
 

@@ -42,7 +42,7 @@ fn find(buf: &[u8], from: usize, flags: impl Fn(u64) -> u64, ends: impl Fn(u8) -
 
 /// A colon, white space or any control character.
 #[inline(always)]
-pub(super) fn name_end(buf: &[u8], from: usize) -> usize {
+pub(crate) fn name_end(buf: &[u8], from: usize) -> usize {
     find(
         buf,
         from,
@@ -53,7 +53,7 @@ pub(super) fn name_end(buf: &[u8], from: usize) -> usize {
 
 /// Any control character but tab; bytes from 0x80 on belong to the value.
 #[inline(always)]
-pub(super) fn value_end(buf: &[u8], from: usize) -> usize {
+pub(crate) fn value_end(buf: &[u8], from: usize) -> usize {
     let mut at = from;
     loop {
         at = find(
@@ -71,7 +71,7 @@ pub(super) fn value_end(buf: &[u8], from: usize) -> usize {
 
 /// Anything that is not printable ASCII.
 #[inline(always)]
-pub(super) fn target_end(buf: &[u8], from: usize) -> usize {
+pub(crate) fn target_end(buf: &[u8], from: usize) -> usize {
     find(
         buf,
         from,

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_codec::grpc::{BadBase64, ContentType, Frames, RequestBody, ResponseBody};
-use tidegate_codec::h1::KnownHeader;
+use tidegate_codec::h1::{BodyTracker, KnownHeader, ResponseFraming};
 use tidegate_snapshot::grpc_stats::web_stat_name;
 use tidegate_snapshot::grpc_status::is_grpc_content_type;
 
@@ -24,13 +24,10 @@ use self::counters::MethodCounters;
 use super::ServerConnection;
 use super::filters::Verdict;
 use super::headers::HeaderList;
-use super::local_reply::{grpc_status, percent_encode};
-use super::stream::Stream;
-use crate::worker::Core;
-
-/// Whether the data path calls [`GrpcFilters`] with bodies and trailers: HTTP/1's pass in their framing, unseen. Until it
-/// does, gRPC-Web leaves requests alone.
-const BODIES_ARE_HANDED_OVER: bool = false;
+use super::http1::feed_payload;
+use super::local_reply::{Reply, grpc_status, percent_encode};
+use super::stream::{Attached, Stream};
+use crate::worker::{Core, Worker};
 
 /// A body that is no gRPC becomes a message in a header: so much of it.
 const MAX_MESSAGE: usize = 16 * 1024;
@@ -65,13 +62,6 @@ struct Web {
     rewritten: bool,
 }
 
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the HTTP/2 data path hands bodies and trailers over"
-    )
-)]
 impl GrpcFilters {
     #[inline]
     pub(crate) const fn is_empty(&self) -> bool {
@@ -89,7 +79,7 @@ impl GrpcFilters {
     }
 
     /// Payload of the request; what goes on is it or what `scratch` then holds. `last`: the body ends with it.
-    pub(crate) fn request_data<'b>(
+    fn request_data<'b>(
         &mut self,
         data: &'b [u8],
         last: bool,
@@ -125,8 +115,13 @@ impl GrpcFilters {
         web.held.is_some()
     }
 
+    /// The response's head waits.
+    fn is_holding(&self) -> bool {
+        self.web.as_ref().is_some_and(|web| web.held.is_some())
+    }
+
     /// The body that was held is complete.
-    pub(crate) fn finish_held(&mut self, status: u16, headers: &mut HeaderList) {
+    fn finish_held(&mut self, status: u16, headers: &mut HeaderList) {
         if let Some(web) = &mut self.web
             && let Some(body) = web.held.take()
         {
@@ -136,13 +131,14 @@ impl GrpcFilters {
 
     /// An answer of ours with a body. `true`: the body has become a header.
     pub(super) fn answer(&mut self, status: u16, headers: &mut HeaderList, body: &[u8]) -> bool {
-        match &mut self.web {
-            Some(web) if !body.is_empty() => {
-                web.rewrite(status, headers, body);
-                true
-            }
-            _ => false,
+        let Some(web) = &mut self.web else {
+            return false;
+        };
+        web.held = None;
+        if !body.is_empty() {
+            web.rewrite(status, headers, body);
         }
+        !body.is_empty()
     }
 
     /// The head of the response, about to leave. `ends`: nothing follows. `elapsed`: since the request was sent.
@@ -171,15 +167,15 @@ impl GrpcFilters {
                 counters.status(status);
             }
             headers.set_known(KnownHeader::ContentType, web.accepts.name());
+            if !ends {
+                // There will be trailers in it.
+                headers.remove_known(KnownHeader::ContentLength);
+            }
         }
     }
 
     /// Payload of the response; what goes on is it or what `scratch` then holds.
-    pub(crate) fn response_data<'b>(
-        &mut self,
-        data: &'b [u8],
-        scratch: &'b mut Vec<u8>,
-    ) -> &'b [u8] {
+    fn response_data<'b>(&mut self, data: &'b [u8], scratch: &'b mut Vec<u8>) -> &'b [u8] {
         if let Some(count) = &mut self.count
             && count.response_is_grpc
         {
@@ -204,7 +200,7 @@ impl GrpcFilters {
     }
 
     /// The trailers of the response. gRPC-Web leaves none: they are appended to `out` as the last piece of the body.
-    pub(crate) fn response_trailers(
+    fn response_trailers(
         &mut self,
         trailers: &mut HeaderList,
         elapsed: Option<Duration>,
@@ -288,8 +284,7 @@ impl ServerConnection {
     pub(super) fn grpc_web(&self, stream: &mut Stream, core: &mut Core) -> Verdict {
         let headers = &mut stream.request.headers;
         let content_type = headers.known(KnownHeader::ContentType).unwrap_or_default();
-        let Some(content_type) = ContentType::of(content_type).filter(|_| BODIES_ARE_HANDED_OVER)
-        else {
+        let Some(content_type) = ContentType::of(content_type) else {
             return Verdict::Continue;
         };
         let accept = headers.known(KnownHeader::Accept).unwrap_or_default();
@@ -328,16 +323,144 @@ impl ServerConnection {
 
     /// The filters' response side, for the head of any response.
     pub(super) fn grpc_response_head(&self, stream: &mut Stream, core: &Core, ends: bool) {
-        let times = &stream.times;
-        let elapsed = times
-            .upstream_tx_end
-            .filter(|_| times.upstream_rx_begin.is_some());
-        let elapsed = elapsed.map(|sent| core.now().since(sent));
+        let elapsed = upstream_time(stream, core);
         let response = &mut stream.response;
         stream
             .grpc
             .response_head(response.status, &mut response.headers, ends, elapsed);
     }
+}
+
+/// What the filters do with bodies and trailers.
+impl ServerConnection {
+    /// The request goes to the router, and the part of its body that is here (`body`, and what had to wait) with it, through
+    /// the filters. `None`: it has been answered.
+    pub(super) fn filter_attached<'b>(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        body: Attached<'b>,
+    ) -> Option<Attached<'b>> {
+        if stream.grpc.is_empty() {
+            return Some(body);
+        }
+        stream.request.filtered = true;
+        let mut bytes = Vec::new();
+        let pending = &mut stream.request.pending;
+        while !pending.is_empty() {
+            let mut slices = [std::io::IoSlice::new(&[]); 1];
+            pending.slices(&mut slices);
+            let [first] = &slices;
+            bytes.extend_from_slice(first);
+            let count = first.len();
+            pending.consume(&mut worker.core.segments, count);
+        }
+        bytes.extend_from_slice(body.bytes);
+        let last = body.last || stream.request.complete;
+        let (mut payload, mut changed) = (Vec::new(), Vec::new());
+        match through_filters(stream, &bytes, last, &mut payload, &mut changed) {
+            Ok(data) => {
+                let pending = &mut stream.request.pending;
+                pending.push(&mut worker.core.segments, data);
+                Some(Attached { bytes: &[], ..body })
+            }
+            Err(bad) => {
+                stream.request.bytes += body.payload;
+                self.refuse_base64(stream, worker, bad);
+                None
+            }
+        }
+    }
+
+    /// More of the body of a request that has gone to the router.
+    pub(super) fn filter_body(&mut self, stream: &mut Stream, worker: &mut Worker, bytes: &[u8]) {
+        let last = stream.request.complete;
+        let (mut payload, mut changed) = (Vec::new(), Vec::new());
+        match through_filters(stream, bytes, last, &mut payload, &mut changed) {
+            Ok(data) => self.pass_on(stream, worker, data),
+            Err(bad) => self.refuse_base64(stream, worker, bad),
+        }
+    }
+
+    fn refuse_base64(&mut self, stream: &mut Stream, worker: &mut Worker, bad: BadBase64) {
+        let reply = Reply::new(400, BadBase64::MESSAGE, bad.details());
+        self.reply(stream, worker, reply);
+    }
+
+    /// A piece of the response through the filters; nothing leaves while they hold the head back.
+    pub(super) fn write_filtered(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        body: &[u8],
+        with_head: bool,
+        last: bool,
+    ) {
+        let mut changed = Vec::new();
+        let data = stream.grpc.response_data(body, &mut changed);
+        let bytes = stream.response.bytes + data.len() as u64;
+        stream.response.bytes = bytes.saturating_sub(body.len() as u64);
+        let last = last && stream.response.trailers.is_empty();
+        if !stream.grpc.is_holding() {
+            self.write_on(stream, worker, data, with_head, last);
+        } else if last {
+            self.write_held(stream, worker);
+        }
+    }
+
+    /// The trailers through the filters. `true`: they have become the end of the body.
+    pub(super) fn filter_trailers(&mut self, stream: &mut Stream, worker: &mut Worker) -> bool {
+        let elapsed = upstream_time(stream, &worker.core);
+        let mut end = Vec::new();
+        let trailers = &mut stream.response.trailers;
+        stream.grpc.response_trailers(trailers, elapsed, &mut end);
+        if stream.grpc.is_holding() {
+            self.write_held(stream, worker);
+            return true;
+        }
+        if end.is_empty() {
+            return false;
+        }
+        stream.response.bytes += end.len() as u64;
+        self.write_on(stream, worker, &end, false, true);
+        true
+    }
+
+    /// The whole of a response that is no gRPC has been received.
+    fn write_held(&mut self, stream: &mut Stream, worker: &mut Worker) {
+        let response = &mut stream.response;
+        stream
+            .grpc
+            .finish_held(response.status, &mut response.headers);
+        self.finish_response_head(stream, worker, ResponseFraming::Length(0), true);
+        self.write_on(stream, worker, &[], true, true);
+    }
+}
+
+/// Since the request was sent; `None`: it was not, or the answer is not the upstream's.
+fn upstream_time(stream: &Stream, core: &Core) -> Option<Duration> {
+    let times = &stream.times;
+    times.upstream_rx_begin?;
+    Some(core.now().since(times.upstream_tx_end?))
+}
+
+/// Received bytes of a request as they go on: out of HTTP/1's chunks, then what the filters make of them.
+fn through_filters<'b>(
+    stream: &mut Stream,
+    bytes: &'b [u8],
+    last: bool,
+    payload: &'b mut Vec<u8>,
+    changed: &'b mut Vec<u8>,
+) -> Result<&'b [u8], BadBase64> {
+    let request = &mut stream.request;
+    let data = if matches!(request.unframe, BodyTracker::Chunked(_)) {
+        // They have been checked on their way in.
+        feed_payload(&mut request.unframe, bytes, payload, &mut request.trailers)
+            .map_or(&[][..], |(payload, _)| payload)
+    } else {
+        bytes
+    };
+    stream.grpc.request_data(data, last, changed)
 }
 
 fn is_grpc(stream: &Stream) -> bool {

@@ -140,15 +140,13 @@ impl ServerConnection {
             ResponseFraming::Length(body.len() as u64),
             ends,
         );
-        let head = std::mem::take(&mut worker.core.http.head);
-        self.write(&mut worker.core, &[&head, body]);
-        worker.core.http.head = head;
-        let now = worker.core.now();
-        stream.response.started = true;
+        self.write_response(stream, worker, body, true, true);
         stream.response.bytes = body.len() as u64;
-        stream.response.complete = true;
-        stream.times.downstream_tx_begin = Some(now);
-        stream.times.downstream_tx_end = Some(now);
+        stream.response.ended = true;
+        if stream.response.pending.is_empty() {
+            stream.response.complete = true;
+            stream.times.downstream_tx_end = Some(worker.core.now());
+        }
     }
 
     /// The response cannot be completed: the client learns it by the connection's end.
@@ -161,7 +159,11 @@ impl ServerConnection {
         self.detach_upstream(stream, worker);
         stream.details = details;
         stream.response.complete = true;
-        self.phase = Phase::Flushing { linger: false };
+        if self.is_http2() {
+            stream.cut = true;
+        } else {
+            self.phase = Phase::Flushing { linger: false };
+        }
     }
 
     /// Bytes that are no request head: a stream is made for the answer and the log line.

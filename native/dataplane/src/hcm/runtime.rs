@@ -36,6 +36,7 @@ pub(crate) struct HcmRuntime {
     pub(crate) chain: Arc<Chain>,
     pub(crate) config: Arc<HttpConnectionManager>,
     pub(crate) limits: Limits,
+    pub(crate) http2: Arc<tidegate_codec::h2::Options>,
     pub(crate) filters: Vec<Filter>,
     pub(crate) stats: Local<http::ConnectionManager>,
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
@@ -119,15 +120,23 @@ impl HcmRuntime {
             };
             filters.push(Filter { kind, index });
         }
+        let underscores = match config.headers_with_underscores_action {
+            HeadersWithUnderscoresAction::Allow => UnderscoreAction::Allow,
+            HeadersWithUnderscoresAction::RejectRequest => UnderscoreAction::Reject,
+            HeadersWithUnderscoresAction::DropHeader => UnderscoreAction::Drop,
+        };
         Some(Self {
+            http2: crate::http2::options(
+                &config.http2,
+                config.max_request_headers_bytes,
+                config.max_headers_count,
+                underscores,
+                listener.buffer_limit(),
+            ),
             limits: Limits {
                 max_head_bytes: config.max_request_headers_bytes,
                 max_headers: config.max_headers_count,
-                underscores: match config.headers_with_underscores_action {
-                    HeadersWithUnderscoresAction::Allow => UnderscoreAction::Allow,
-                    HeadersWithUnderscoresAction::RejectRequest => UnderscoreAction::Reject,
-                    HeadersWithUnderscoresAction::DropHeader => UnderscoreAction::Drop,
-                },
+                underscores,
                 allow_chunked_length: config.http1.allow_chunked_length,
                 accept_http_10: config.http1.accept_http_10,
                 allow_absolute_url: config.http1.allow_absolute_url,

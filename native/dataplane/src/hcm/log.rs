@@ -45,7 +45,7 @@ impl LogContext for View<'_> {
             HeaderMap::Request => self.stream.request.header_named(name),
             HeaderMap::Response if name.is_pseudo() => None,
             HeaderMap::Response => self.stream.response.headers.get(name.as_bytes()),
-            HeaderMap::ResponseTrailers => None,
+            HeaderMap::ResponseTrailers => self.stream.response.trailers.get(name.as_bytes()),
         }
     }
 
@@ -76,6 +76,7 @@ impl LogContext for View<'_> {
             }
             NumberField::RequestHeadersBytes => stream.request.headers.byte_size(),
             NumberField::ResponseHeadersBytes => stream.response.headers.byte_size(),
+            NumberField::ResponseTrailersBytes => stream.response.trailers.byte_size(),
             _ => return None,
         })
     }

@@ -25,6 +25,7 @@ pub(crate) use self::host::HostTable;
 pub use self::host::{HostCells, HostRuntime, HostShared, HostState};
 use self::original_dst::OriginalDstHosts;
 use crate::balance::{Balancer, BalancerConfig, HostLoad};
+use crate::http2::LazyStats;
 
 /// What the workers share of a cluster.
 pub struct ClusterShared {
@@ -55,6 +56,7 @@ pub struct ClusterRuntime {
     pub breakers: Arc<Breakers>,
     /// For its hosts' connections, if they speak HTTP/2.
     pub(crate) http2: Arc<tidegate_codec::h2::Options>,
+    pub(crate) http2_stats: LazyStats,
     worker: usize,
     shared_hosts: Arc<HostTable>,
     state: RefCell<State>,
@@ -105,6 +107,7 @@ impl ClusterRuntime {
                 tidegate_codec::h1::UnderscoreAction::Allow,
                 config.per_connection_buffer_limit_bytes,
             ),
+            http2_stats: LazyStats::new(format!("cluster.{}.http2.", config.alt_stat_name)),
             worker,
             shared_hosts: Arc::clone(&shared.hosts),
             state: RefCell::new(State {

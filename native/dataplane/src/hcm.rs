@@ -271,6 +271,8 @@ impl ServerConnection {
 
 impl Drop for ServerConnection {
     fn drop(&mut self) {
+        let was_http1 = self.spoken && self.http2.is_none();
+        self.forget_http2();
         let stats = &self.hcm.stats;
         stats.inc(stat::DOWNSTREAM_CX_DESTROY);
         stats.inc(if self.peer_closed || self.broken {
@@ -279,9 +281,7 @@ impl Drop for ServerConnection {
             stat::DOWNSTREAM_CX_DESTROY_LOCAL
         });
         stats.gauge_dec(stat::DOWNSTREAM_CX_ACTIVE);
-        if self.http2.is_some() {
-            stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP2_ACTIVE);
-        } else if self.spoken {
+        if was_http1 {
             stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
         }
         let age = tidegate_rt::Clock::precise().since(self.downstream.info.accepted_at);

@@ -15,7 +15,7 @@ use tidegate_codec::h2::{
 use tidegate_model::hcm::CodecType;
 use tidegate_rt::{Moment, Sent};
 use tidegate_snapshot::ResponseFlags;
-use tidegate_stats::defs::http as stat;
+use tidegate_stats::defs::{http as stat, http2};
 
 use super::local_reply::Reply;
 use super::stream::{Attached, Protocol, Stream, Upstream};
@@ -36,6 +36,8 @@ pub(super) struct Http2 {
     goodbye: bool,
     /// The output has memory of the worker's.
     lent: bool,
+    /// Streams that count as active.
+    streams: u32,
 }
 
 /// What the first bytes of a connection say.
@@ -79,8 +81,24 @@ impl ServerConnection {
             blocked: false,
             goodbye: false,
             lent: false,
+            streams: 0,
         }));
+        let registry = &core.shared.registry;
+        let stats = self.hcm.http2_stats.make(registry, core.id);
+        stats.inc(http2::NGHTTP2_DOWNSTREAM_CONNECTIONS);
         self.flush_later(core);
+    }
+
+    /// The connection is gone.
+    pub(super) fn forget_http2(&mut self) {
+        if let Some(mut http2) = self.http2.take() {
+            let stats = &self.hcm.http2_stats;
+            stats.count(&mut http2.codec, &mut http2.streams);
+            stats.forget(http2.streams);
+            self.hcm
+                .stats
+                .gauge_dec(stat::DOWNSTREAM_CX_HTTP2_ACTIVE);
+        }
     }
 
     pub(super) const fn is_http2(&self) -> bool {
@@ -139,6 +157,16 @@ impl ServerConnection {
         }
         if !self.is_flushed() {
             self.flush_later(&mut worker.core);
+        }
+        self.count_http2();
+    }
+
+    /// Takes over what the codec has counted.
+    fn count_http2(&mut self) {
+        if let Some(http2) = &mut self.http2 {
+            self.hcm
+                .http2_stats
+                .count(&mut http2.codec, &mut http2.streams);
         }
     }
 
@@ -476,6 +504,9 @@ impl ServerConnection {
                 Sent::Error(_) => self.broken = true,
             }
         }
+        self.hcm
+            .http2_stats
+            .count(&mut http2.codec, &mut http2.streams);
         if http2.codec.output().is_empty() && http2.codec.active_streams() == 0 && http2.lent {
             http2.lent = false;
             let memory = http2.codec.reclaim_output();

@@ -12,6 +12,7 @@ use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRout
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
+use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
@@ -43,6 +44,7 @@ pub(crate) struct HcmRuntime {
     pub(crate) cors_stats: Option<Local<cors::Cors>>,
     pub(crate) fault_stats: Option<Local<fault::Fault>>,
     pub(crate) http1_stats: Local<http1::Http1>,
+    pub(crate) http2_stats: LazyStats,
     /// What the `server` header becomes, unless the upstream's stays.
     pub(crate) server: Option<Arc<str>>,
     /// `x-envoy-*` response headers are left out.
@@ -149,6 +151,7 @@ impl HcmRuntime {
             cors_stats: groups.cors.as_ref().map(|group| group.local(core.id)),
             fault_stats: groups.fault.as_ref().map(|group| group.local(core.id)),
             http1_stats: groups.http1.local(core.id),
+            http2_stats: LazyStats::new("http2.".to_owned()),
             server: match config.server_header_transformation {
                 ServerHeaderTransformation::PassThrough => None,
                 _ => Some(Arc::clone(&config.server_name)),

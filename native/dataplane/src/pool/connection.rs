@@ -133,7 +133,7 @@ impl ClientConnection {
             local: None,
         };
         if http2 {
-            connection.speak_http2();
+            connection.speak_http2(core);
         }
         connection.arm(core);
         connection
@@ -614,6 +614,7 @@ impl ClientConnection {
             .record(stat::UPSTREAM_RQ_PER_CX, u64::from(self.requests));
         self.timer.cancel(&mut worker.core.timers);
         self.out.clear(&mut worker.core.segments);
+        self.forget_http2();
         closed(worker, self, false, None);
         After::Close
     }

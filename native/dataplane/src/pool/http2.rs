@@ -9,7 +9,7 @@ use tidegate_codec::h2::{
     StreamRef,
 };
 use tidegate_rt::Sent;
-use tidegate_stats::defs::cluster as stat;
+use tidegate_stats::defs::{cluster as stat, http2};
 
 use super::connection::{ClientConnection, State};
 use crate::conn::{After, Conn};
@@ -37,6 +37,8 @@ pub(super) struct Http2 {
     lent: bool,
     /// No more requests, please.
     pub(super) draining: bool,
+    /// Streams that count as active.
+    streams: u32,
 }
 
 impl Http2 {
@@ -49,6 +51,7 @@ impl Http2 {
             blocked: false,
             lent: false,
             draining: false,
+            streams: 0,
         }
     }
 
@@ -76,9 +79,27 @@ impl Http2 {
 }
 
 impl ClientConnection {
-    pub(super) fn speak_http2(&mut self) {
-        let options = Arc::clone(&self.guard.cluster.http2);
-        self.http2 = Some(Box::new(Http2::new(options)));
+    pub(super) fn speak_http2(&mut self, core: &Core) {
+        let cluster = &self.guard.cluster;
+        let stats = cluster.http2_stats.make(&core.shared.registry, core.id);
+        stats.inc(http2::NGHTTP2_UPSTREAM_CONNECTIONS);
+        self.http2 = Some(Box::new(Http2::new(Arc::clone(&cluster.http2))));
+    }
+
+    /// Takes over what the codec has counted.
+    fn count_http2(&mut self) {
+        if let Some(http2) = &mut self.http2 {
+            let stats = &self.guard.cluster.http2_stats;
+            stats.count(&mut http2.codec, &mut http2.streams);
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn forget_http2(&mut self) {
+        self.count_http2();
+        if let Some(http2) = self.http2.take() {
+            self.guard.cluster.http2_stats.forget(http2.streams);
+        }
     }
 
     pub(crate) const fn is_http2(&self) -> bool {
@@ -254,6 +275,7 @@ impl ClientConnection {
                 Err(error) => return self.on_http2_error(worker, error),
             }
         }
+        self.count_http2();
         let Some(http2) = &self.http2 else {
             return After::Keep;
         };
@@ -455,6 +477,10 @@ impl ClientConnection {
         if self.broken.is_some() {
             return self.on_closed(worker);
         }
+        self.count_http2();
+        let Some(http2) = &mut self.http2 else {
+            return After::Keep;
+        };
         if http2.codec.output().is_empty() && http2.codec.active_streams() == 0 && http2.lent {
             http2.lent = false;
             let memory = http2.codec.reclaim_output();

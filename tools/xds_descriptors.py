@@ -289,6 +289,26 @@ def _name_table() -> FileDescriptorProto:
     return file
 
 
+def add_newer_fields(files: dict[str, FileDescriptorProto]) -> None:
+    """What Envoy 1.40 has and the published wheel does not have yet, as the descriptors in Envoy's own binary say it."""
+    protocol = files["envoy/config/core/v3/protocol.proto"]
+    http2 = next(message for message in protocol.message_type if message.name == "Http2ProtocolOptions")
+    header_field_size = _field("max_header_field_size_kb", 19, ".google.protobuf.UInt32Value")
+    # [(validate.rules).uint32 = {gte: 64, lte: 256}]
+    header_field_size.options.MergeFromString(bytes.fromhex("fa42072a051880022840"))
+    fields = [
+        _field("enable_huffman_encoding", 18, ".google.protobuf.BoolValue"),
+        header_field_size,
+        _field("disallow_obs_text", 20, ".google.protobuf.BoolValue"),
+        _field("stream_reset_burst", 21, ".google.protobuf.UInt64Value"),
+        _field("stream_reset_rate", 22, ".google.protobuf.UInt64Value"),
+    ]
+    known = {field.number for field in http2.field}
+    if known & {field.number for field in fields}:
+        raise SystemExit("the wheel has caught up: drop what it knows from add_newer_fields()")
+    http2.field.extend(fields)
+
+
 def closure(files: dict[str, FileDescriptorProto], roots: Iterable[str]) -> FileDescriptorSet:
     """The roots and everything they import, dependencies first."""
     result = FileDescriptorSet()
@@ -317,6 +337,7 @@ def build(wheel: Path) -> bytes:
         raise SystemExit(f"{wheel.name}: sha256 is {digest}, want {WHEEL_SHA256} ({WHEEL})")
     istio = istio_files()
     files = wheel_files(wheel) | well_known_files() | istio
+    add_newer_fields(files)
     roots = [name for name in files if ROOTS.match(name) and not LEFT_OUT.search(name)]
     return closure(files, [*roots, *istio]).SerializeToString(deterministic=True)
 

@@ -5,5 +5,6 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod grpc;
 pub mod h1;
 pub mod h2;

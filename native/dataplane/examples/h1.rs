@@ -19,6 +19,7 @@ use tidegate_model::hcm::{
     HttpConnectionManager, HttpFilter, HttpFilterKind, InternalAddressConfig,
     PathWithEscapedSlashesAction, RouteSource, Router, ServerHeaderTransformation,
 };
+use tidegate_model::http2::Http2Options;
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, Listener, NetworkFilter, TrafficDirection,
 };
@@ -109,7 +110,6 @@ fn cluster(upstream: SocketAddr) -> Cluster {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
-        http2: false,
     }
 }
 
@@ -208,6 +208,7 @@ fn manager(log: Option<&str>) -> HttpConnectionManager {
             allow_absolute_url: true,
             ..Http1Options::default()
         },
+        http2: Http2Options::default(),
     }
 }
 

@@ -88,7 +88,6 @@ fn cluster(upstream: SocketAddr) -> Cluster {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
-        http2: false,
     }
 }
 

@@ -157,7 +157,7 @@ impl Acceptor {
                         .poller
                         .add_level(&*self.socket, token, self.same_socket);
             }
-            Event::Nudge(_) | Event::Drain | Event::DrainDeadline => {}
+            Event::Nudge { .. } | Event::Flush | Event::Drain | Event::DrainDeadline => {}
         }
         After::Keep
     }

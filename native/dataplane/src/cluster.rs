@@ -25,6 +25,7 @@ pub(crate) use self::host::HostTable;
 pub use self::host::{HostCells, HostRuntime, HostShared, HostState};
 use self::original_dst::OriginalDstHosts;
 use crate::balance::{Balancer, BalancerConfig, HostLoad};
+use crate::http2::LazyStats;
 
 /// What the workers share of a cluster.
 pub struct ClusterShared {
@@ -53,6 +54,9 @@ pub struct ClusterRuntime {
     pub stats: Local<stat::Traffic>,
     /// The limits, counted over all workers.
     pub breakers: Arc<Breakers>,
+    /// For its hosts' connections, if they speak HTTP/2.
+    pub(crate) http2: Arc<tidegate_codec::h2::Options>,
+    pub(crate) http2_stats: LazyStats,
     worker: usize,
     shared_hosts: Arc<HostTable>,
     state: RefCell<State>,
@@ -96,6 +100,14 @@ impl ClusterRuntime {
             incarnation: compiled.incarnation,
             stats: shared.traffic.local(worker),
             breakers: Arc::clone(&shared.breakers),
+            http2: crate::http2::options(
+                &config.http.http2,
+                config.http.max_response_headers_bytes_http2,
+                config.http.max_headers_count,
+                tidegate_codec::h1::UnderscoreAction::Allow,
+                config.per_connection_buffer_limit_bytes,
+            ),
+            http2_stats: LazyStats::new(format!("cluster.{}.http2.", config.alt_stat_name)),
             worker,
             shared_hosts: Arc::clone(&shared.hosts),
             state: RefCell::new(State {

@@ -70,8 +70,12 @@ pub enum Event {
     Ready { side: u8, ready: Readiness },
     /// A timer that it armed with [`TimerKey`] is up. Lazy timers ask `LazyTimer::fired`.
     Timer(u8),
-    /// Another connection asks for attention, see [`Core::nudge`](crate::worker::Core::nudge).
-    Nudge(u8),
+    /// Another connection asks for attention, see [`Core::nudge`](crate::worker::Core::nudge); `stream` is the one of the
+    /// connection's streams that it is about, if it has several.
+    Nudge { why: u8, stream: u32 },
+    /// The pass is over: what was put together for the socket is written, see
+    /// [`Core::flush_later`](crate::worker::Core::flush_later).
+    Flush,
     /// The listener is being drained or removed: finish what is under way, close when idle.
     Drain,
     /// The drain time is over: close now.

@@ -1,4 +1,4 @@
-//! The HTTP connection manager: one downstream connection and the request it carries.
+//! The HTTP connection manager: one downstream connection and the requests it carries.
 //!
 //! The files of this folder follow a request: `downstream` reads and writes the client's socket, `request` prepares the
 //! head, `router` runs the filters, matches and picks an upstream, `upstream` takes the answer, `response` prepares its
@@ -11,7 +11,11 @@
 mod downstream;
 mod filters;
 mod finish;
+mod forward;
+mod grpc;
 mod headers;
+mod http1;
+mod http2;
 mod local_reply;
 mod log;
 mod path;
@@ -21,9 +25,12 @@ mod response;
 mod router;
 mod runtime;
 mod stream;
+mod streams;
 mod timeouts;
 mod upgrade;
 mod upstream;
+mod upstream_http1;
+mod upstream_http2;
 mod worker_state;
 
 use std::rc::Rc;
@@ -36,10 +43,14 @@ use tidegate_rt::{LazyTimer, Moment};
 use tidegate_snapshot::{Chain, ResponseFlags};
 use tidegate_stats::defs::http as stat;
 
+use self::http2::Http2;
 pub(crate) use self::runtime::HcmGroups;
 use self::runtime::HcmRuntime;
 use self::stream::Stream;
-pub(crate) use self::upstream::Delivered;
+pub(crate) use self::streams::StreamKey;
+use self::streams::Streams;
+pub(crate) use self::upstream_http1::Delivered;
+pub(crate) use self::upstream_http2::Lost;
 pub(crate) use self::worker_state::HttpState;
 use crate::accept::Downstream;
 use crate::conn::{After, Conn, Event, Key};
@@ -48,6 +59,8 @@ use crate::worker::Worker;
 
 /// Go on reading: input was left over, or the upstream side can take more.
 pub(crate) const NUDGE_READ: u8 = 1;
+/// A pool has bad news for some of the connection's streams.
+pub(crate) const NUDGE_FAILED: u8 = 2;
 
 /// What the connection is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +82,16 @@ pub struct ServerConnection {
     key: Key,
     downstream: Downstream,
     hcm: Rc<HcmRuntime>,
+    /// `None`: HTTP/1, or nothing has been said yet.
+    http2: Option<Box<Http2>>,
+    /// The first bytes have told the protocol.
+    spoken: bool,
     /// Received, but not used yet: an incomplete head, or requests behind the present one.
     input: Vec<u8>,
     resume: HeadResume,
     out: OutBuf,
     mark: Watermark,
-    stream: Option<Box<Stream>>,
+    streams: Streams,
     timer: LazyTimer,
     phase: Phase,
     /// The socket may have more to read.
@@ -83,6 +100,8 @@ pub struct ServerConnection {
     closing: bool,
     /// The end of the client's side has been read.
     peer_closed: bool,
+    /// More is about to be written: what there is waits for the end of the pass.
+    corked: bool,
     /// The socket has failed.
     broken: bool,
     requests: u32,
@@ -121,9 +140,7 @@ impl ServerConnection {
         let now = worker.core.now();
         let stats = &hcm.stats;
         stats.inc(stat::DOWNSTREAM_CX_TOTAL);
-        stats.inc(stat::DOWNSTREAM_CX_HTTP1_TOTAL);
         stats.gauge_inc(stat::DOWNSTREAM_CX_ACTIVE);
-        stats.gauge_inc(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
         let mut connection = Box::new(Self {
             key,
             mark: Watermark::new(downstream.listener.buffer_limit()),
@@ -136,10 +153,13 @@ impl ServerConnection {
             drain_until: None,
             downstream,
             hcm,
+            http2: None,
+            spoken: false,
+            corked: false,
             input: Vec::new(),
             resume: HeadResume::default(),
             out: OutBuf::new(),
-            stream: None,
+            streams: Streams::default(),
             timer: LazyTimer::new(),
             phase: Phase::Open,
             readable: false,
@@ -166,8 +186,11 @@ impl ServerConnection {
     pub fn on_event(&mut self, worker: &mut Worker, _key: Key, event: Event) -> After {
         match event {
             Event::Ready { ready, .. } => {
-                if ready.writable() && !self.out.is_empty() {
-                    self.flush(worker);
+                if ready.writable() {
+                    self.flush_http2(worker);
+                    if !self.out.is_empty() {
+                        self.flush(worker);
+                    }
                 }
                 if ready.readable() {
                     self.readable = true;
@@ -179,10 +202,22 @@ impl ServerConnection {
                 }
             }
             Event::Timer(_) => self.on_timer(worker),
-            Event::Nudge(_) => {
-                self.unhold_request();
+            Event::Nudge {
+                why: NUDGE_FAILED, ..
+            } => {
+                for (stream, host, failure) in worker.core.pools.take_failed(self.key) {
+                    self.on_pool_failure(worker, stream, &host, failure);
+                }
+            }
+            Event::Nudge { stream, .. } => {
+                self.unhold_request(stream);
                 self.resume_input(worker);
                 self.read(worker);
+            }
+            Event::Flush => {
+                self.corked = false;
+                self.flush_http2(worker);
+                self.flush(worker);
             }
             Event::Drain => {
                 // A draining listener asks by and by, as the strategy says; a chain that is gone does not wait.
@@ -190,7 +225,7 @@ impl ServerConnection {
                     || worker.core.shared.drain_hurried.load(Ordering::Acquire);
             }
             Event::DrainDeadline => {
-                self.abort(worker, ResponseFlags::NONE, "drain_timeout");
+                self.abort_all(worker, ResponseFlags::NONE, "drain_timeout");
                 self.phase = Phase::Closed;
             }
         }
@@ -200,7 +235,7 @@ impl ServerConnection {
     /// What is left to do when an event has been handled, by whichever way it came.
     fn after(&mut self, worker: &mut Worker) -> After {
         if self.broken && self.phase != Phase::Closed {
-            self.abort(
+            self.abort_all(
                 worker,
                 ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
                 "downstream_remote_disconnect",
@@ -208,7 +243,7 @@ impl ServerConnection {
             self.phase = Phase::Closed;
         }
         if let Phase::Flushing { linger } = self.phase
-            && self.out.is_empty()
+            && self.is_flushed()
         {
             self.flushed(&worker.core, linger);
         }
@@ -226,13 +261,18 @@ impl ServerConnection {
         if stream.response.complete {
             self.finish(stream, worker);
         } else {
-            self.stream = Some(stream);
+            if self.is_http2() {
+                self.streams.expect(stream.next_deadline());
+            }
+            self.streams.put(stream);
         }
     }
 }
 
 impl Drop for ServerConnection {
     fn drop(&mut self) {
+        let was_http1 = self.spoken && self.http2.is_none();
+        self.forget_http2();
         let stats = &self.hcm.stats;
         stats.inc(stat::DOWNSTREAM_CX_DESTROY);
         stats.inc(if self.peer_closed || self.broken {
@@ -241,12 +281,12 @@ impl Drop for ServerConnection {
             stat::DOWNSTREAM_CX_DESTROY_LOCAL
         });
         stats.gauge_dec(stat::DOWNSTREAM_CX_ACTIVE);
-        stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
+        if was_http1 {
+            stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
+        }
         let age = tidegate_rt::Clock::precise().since(self.downstream.info.accepted_at);
         stats.record(stat::DOWNSTREAM_CX_LENGTH_MS, age.as_millis() as u64);
-        if self.stream.is_some() {
-            stats.gauge_dec(stat::DOWNSTREAM_RQ_ACTIVE);
-        }
+        stats.gauge_add(stat::DOWNSTREAM_RQ_ACTIVE, -i64::from(self.streams.len()));
     }
 }
 

@@ -18,6 +18,7 @@ pub mod drain;
 
 pub mod conn;
 mod handle;
+mod http2;
 pub mod shared;
 pub mod worker;
 

@@ -1,10 +1,11 @@
-//! Upstream HTTP connection pools: one per host and priority in each worker.
+//! Upstream HTTP connection pools: one per host, priority and protocol in each worker.
 //!
-//! A free connection is used again last in, first out, so that the hottest one works and the rest may time out. What
-//! finds none free waits in the pool's queue, in order, while connections are opened. The pool knows which downstream
-//! connection waits, but not what for. Closing and opening follow Envoy's `ConnPoolImplBase`.
+//! A free HTTP/1 connection is used again last in, first out, so that the hottest one works and the rest may time out; of
+//! HTTP/2 connections with room the one with the fewest requests gets the next. What finds none free waits in the pool's queue, in order, while connections are opened. The pool knows which stream
+//! waits, but not what for. Closing and opening follow Envoy's `ConnPoolImplBase`.
 
 mod connection;
+mod http2;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,7 +21,8 @@ pub(crate) use self::connection::{NUDGE_READ, Reading};
 use crate::cluster::{
     ActiveConnection, ClusterRuntime, GoneHost, HostRuntime, Permit, ResourceKind,
 };
-use crate::conn::{After, Conn, Key};
+use crate::conn::{Conn, Conns, Key};
+use crate::hcm::StreamKey;
 use crate::worker::Worker;
 
 /// A pool of this worker. Valid as long as something is in the pool or waits for it.
@@ -51,7 +53,7 @@ pub(crate) enum Acquired {
 }
 
 struct Waiting {
-    downstream: Key,
+    stream: StreamKey,
     _permit: Permit,
     stats: Rc<ClusterRuntime>,
 }
@@ -62,25 +64,74 @@ impl Drop for Waiting {
     }
 }
 
-/// The connections to one host for one priority.
+/// The connections to one host for one priority, by one protocol.
 struct Pool {
     cluster: Rc<ClusterRuntime>,
     host: Rc<HostRuntime>,
-    priority: RoutingPriority,
-    /// The last one was used last.
+    id: Identity,
+    /// HTTP/1; the last one was used last.
     idle: Vec<Key>,
+    /// HTTP/2: those that take requests, with or without room at the moment.
+    ready: Vec<Key>,
     connecting: usize,
     /// Connections of any state.
     connections: usize,
     waiting: VecDeque<Waiting>,
 }
 
+/// What tells a host's pools apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Identity {
+    host: u64,
+    high: bool,
+    http2: bool,
+}
+
+impl Pool {
+    const fn priority(&self) -> RoutingPriority {
+        if self.id.high {
+            RoutingPriority::High
+        } else {
+            RoutingPriority::Default
+        }
+    }
+
+    /// Requests that a connection on its way will take.
+    fn requests_per_connection(&self) -> usize {
+        if self.id.http2 {
+            let of_connection = self.cluster.config.http.max_requests_per_connection;
+            let streams = self.cluster.http2.max_concurrent_streams;
+            streams.min(of_connection.unwrap_or(u32::MAX)).max(1) as usize
+        } else {
+            1
+        }
+    }
+}
+
+/// A stream that was given up while its upstream connection was in somebody's hands.
+#[derive(Debug, Clone, Copy)]
+struct Orphan {
+    connection: Key,
+    token: u32,
+    stream: StreamKey,
+    unreleased: usize,
+}
+
+/// A stream that could not be told of its failure, because its connection was in somebody's hands.
+struct Failed {
+    stream: StreamKey,
+    host: Rc<HostRuntime>,
+    failure: PoolFailure,
+}
+
 /// A worker's pools.
 #[derive(Default)]
 pub struct Pools {
-    by_host: FxHashMap<(u64, bool), usize>,
+    by_host: FxHashMap<Identity, usize>,
     slots: Slab<Pool>,
     next_connection_id: u64,
+    orphans: Vec<Orphan>,
+    failed: Vec<Failed>,
 }
 
 impl Pools {
@@ -89,21 +140,27 @@ impl Pools {
         cluster: &Rc<ClusterRuntime>,
         host: &Rc<HostRuntime>,
         priority: RoutingPriority,
+        http2: bool,
     ) -> PoolId {
-        let key = (host.state.uid(), priority == RoutingPriority::High);
-        if let Some(index) = self.by_host.get(&key) {
+        let id = Identity {
+            host: host.state.uid(),
+            high: priority == RoutingPriority::High,
+            http2,
+        };
+        if let Some(index) = self.by_host.get(&id) {
             return PoolId(*index);
         }
         let index = self.slots.insert(Pool {
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
-            priority,
+            id,
             idle: Vec::new(),
+            ready: Vec::new(),
             connecting: 0,
             connections: 0,
             waiting: VecDeque::new(),
         });
-        self.by_host.insert(key, index);
+        self.by_host.insert(id, index);
         PoolId(index)
     }
 
@@ -113,43 +170,69 @@ impl Pools {
             return;
         };
         if pool.connections == 0 && pool.waiting.is_empty() {
-            self.by_host.remove(&(
-                pool.host.state.uid(),
-                pool.priority == RoutingPriority::High,
-            ));
+            self.by_host.remove(&pool.id);
             self.slots.remove(id.0);
         }
     }
 
-    fn forget_idle(&mut self, id: PoolId, key: Key) {
+    fn forget(&mut self, id: PoolId, key: Key) {
         if let Some(pool) = self.slots.get_mut(id.0) {
             pool.idle.retain(|idle| *idle != key);
+            pool.ready.retain(|ready| *ready != key);
         }
+    }
+
+    fn take_orphans(&mut self, connection: Key) -> Vec<Orphan> {
+        let (mine, others) = std::mem::take(&mut self.orphans)
+            .into_iter()
+            .partition(|orphan| orphan.connection == connection);
+        self.orphans = others;
+        mine
+    }
+
+    /// Streams of this downstream connection whose failure it has not been told yet.
+    pub(crate) fn take_failed(
+        &mut self,
+        connection: Key,
+    ) -> Vec<(StreamKey, Rc<HostRuntime>, PoolFailure)> {
+        let (mine, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.failed)
+            .into_iter()
+            .partition(|failed| failed.stream.connection == connection);
+        self.failed = others;
+        mine.into_iter()
+            .map(|failed| (failed.stream, failed.host, failed.failure))
+            .collect()
     }
 }
 
-/// Asks for a connection to a host on behalf of a downstream connection.
+/// Asks for a connection to a host on behalf of a stream.
 pub(crate) fn acquire(
     worker: &mut Worker,
     cluster: &Rc<ClusterRuntime>,
     host: &Rc<HostRuntime>,
     priority: RoutingPriority,
-    downstream: Key,
+    http2: bool,
+    stream: StreamKey,
 ) -> Acquired {
-    let id = worker.core.pools.find(cluster, host, priority);
+    let id = worker.core.pools.find(cluster, host, priority, http2);
     let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
         return Acquired::Failed(PoolFailure::Overflow);
     };
-    if let Some(key) = pool.idle.pop() {
+    let free = if http2 {
+        least_loaded(&worker.conns, &pool.ready)
+    } else {
+        pool.idle.last().copied()
+    };
+    if let Some(key) = free {
         if !cluster
             .breakers
             .resource(priority, ResourceKind::Requests)
             .can_create()
         {
-            pool.idle.push(key);
             cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
             return Acquired::Failed(PoolFailure::RequestOverflow);
         }
+        pool.idle.pop();
         return Acquired::Ready(key);
     }
     let Some(permit) = Permit::try_take(cluster, priority, ResourceKind::PendingRequests) else {
@@ -160,34 +243,48 @@ pub(crate) fn acquire(
     cluster.stats.inc(stat::UPSTREAM_RQ_PENDING_TOTAL);
     cluster.stats.gauge_inc(stat::UPSTREAM_RQ_PENDING_ACTIVE);
     pool.waiting.push_back(Waiting {
-        downstream,
+        stream,
         _permit: permit,
         stats: Rc::clone(cluster),
     });
     if let Err(failure) = open_connections(worker, id) {
         // The request that asked is told by the return value; any others are told one by one.
-        cancel(worker, id, downstream);
+        cancel(worker, id, stream);
         fail_waiting(worker, id, failure);
         return Acquired::Failed(failure);
     }
     Acquired::Queued(id)
 }
 
-/// Opens connections until as many are on their way as requests wait, as far as the circuit breaker allows. A host
-/// without any connection gets one whatever the breaker says.
+/// Of the connections with room the one with the fewest requests.
+fn least_loaded(conns: &Conns, ready: &[Key]) -> Option<Key> {
+    let candidates = ready.iter().filter_map(|key| match conns.get(*key) {
+        Some(Conn::Upstream(connection)) if connection.capacity() > 0 => {
+            Some((connection.active_requests(), *key))
+        }
+        _ => None,
+    });
+    candidates
+        .min_by_key(|(active, _)| *active)
+        .map(|(_, key)| key)
+}
+
+/// Opens connections until as many are on their way as the requests that wait need, as far as the circuit breaker allows.
+/// A host without any connection gets one whatever the breaker says.
 fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> {
     loop {
         let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
             return Ok(());
         };
-        if pool.connecting >= pool.waiting.len() {
+        if pool.connecting * pool.requests_per_connection() >= pool.waiting.len() {
             return Ok(());
         }
         let (cluster, host, priority) = (
             Rc::clone(&pool.cluster),
             Rc::clone(&pool.host),
-            pool.priority,
+            pool.priority(),
         );
+        let http2 = pool.id.http2;
         let permit = match Permit::try_take(&cluster, priority, ResourceKind::Connections) {
             Some(permit) => permit,
             None => {
@@ -200,7 +297,11 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
         };
         let now = worker.core.now();
         let guard = ActiveConnection::new(Rc::clone(&cluster), Rc::clone(&host), permit, now);
-        cluster.stats.inc(stat::UPSTREAM_CX_HTTP1_TOTAL);
+        cluster.stats.inc(if http2 {
+            stat::UPSTREAM_CX_HTTP2_TOTAL
+        } else {
+            stat::UPSTREAM_CX_HTTP1_TOTAL
+        });
         match cluster.connect(&host) {
             Ok((socket, _)) => {
                 worker.core.pools.next_connection_id += 1;
@@ -212,8 +313,15 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
                     worker.conns.remove(key);
                     return Err(PoolFailure::Local("Too many open files"));
                 }
-                let connection =
-                    ClientConnection::new(key, socket, guard, id, connection_id, &mut worker.core);
+                let connection = ClientConnection::new(
+                    key,
+                    socket,
+                    guard,
+                    id,
+                    connection_id,
+                    http2,
+                    &mut worker.core,
+                );
                 worker.conns.put(key, Conn::Upstream(Box::new(connection)));
                 if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
                     pool.connecting += 1;
@@ -230,53 +338,90 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
 }
 
 /// A waiting request is gone.
-pub(crate) fn cancel(worker: &mut Worker, id: PoolId, downstream: Key) {
+pub(crate) fn cancel(worker: &mut Worker, id: PoolId, stream: StreamKey) {
     if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
-        pool.waiting
-            .retain(|waiting| waiting.downstream != downstream);
+        pool.waiting.retain(|waiting| waiting.stream != stream);
     }
     worker.core.pools.tidy(id);
 }
 
-/// A connection can take a request: the oldest that waits, if any; else it goes to the idle ones.
-fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> After {
+/// What became of a connection's offer to take a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offered {
+    /// It has one more.
+    Taken,
+    /// No request waits.
+    Nobody,
+    /// Its host is gone, and no request waits.
+    Gone,
+}
+
+/// A connection can take a request: the oldest that waits, if any.
+fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> Offered {
     loop {
         let id = connection.pool();
         let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
-            return After::Close;
+            return Offered::Gone;
         };
-        let gone = pool.host.state.is_gone();
         let Some(waiting) = pool.waiting.pop_front() else {
-            if gone {
-                return After::Close;
-            }
-            pool.idle.push(connection.key());
-            return After::Keep;
+            return if pool.host.state.is_gone() {
+                Offered::Gone
+            } else {
+                Offered::Nobody
+            };
         };
-        let downstream = waiting.downstream;
-        drop(waiting);
+        let stream = waiting.stream;
         let admitted = pool
             .cluster
             .breakers
-            .resource(pool.priority, ResourceKind::Requests)
+            .resource(pool.priority(), ResourceKind::Requests)
             .can_create();
         let host = Rc::clone(&pool.host);
+        let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) else {
+            if worker.conns.contains(stream.connection) {
+                // In somebody's hands: later in this pass.
+                pool.waiting.push_front(waiting);
+                worker.core.nudge(connection.key(), connection::NUDGE_OFFER);
+                return Offered::Nobody;
+            }
+            continue;
+        };
         if !admitted {
             pool.cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
         }
-        let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else {
-            continue;
-        };
+        drop(waiting);
         let sent = if admitted {
-            down.on_connection_ready(worker, connection)
+            down.on_connection_ready(worker, connection, stream)
         } else {
-            down.on_pool_failure(worker, &host, PoolFailure::RequestOverflow);
+            down.on_pool_failure(worker, stream, &host, PoolFailure::RequestOverflow);
             false
         };
         crate::hcm::put_back(worker, down);
         if sent {
-            return After::Keep;
+            return Offered::Taken;
         }
+    }
+}
+
+/// An HTTP/1 connection has nothing to do.
+fn idle(worker: &mut Worker, id: PoolId, key: Key) {
+    if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
+        pool.idle.push(key);
+    }
+}
+
+/// An HTTP/2 connection takes requests.
+fn ready(worker: &mut Worker, id: PoolId, key: Key) {
+    if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
+        pool.ready.push(key);
+    }
+}
+
+/// It takes no more.
+fn not_ready(worker: &mut Worker, id: PoolId, key: Key) {
+    worker.core.pools.forget(id, key);
+    if let Err(failure) = open_connections(worker, id) {
+        fail_waiting(worker, id, failure);
     }
 }
 
@@ -295,15 +440,24 @@ fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
     let waiting = std::mem::take(&mut pool.waiting);
     let host = Rc::clone(&pool.host);
     for entry in waiting {
-        let downstream = entry.downstream;
+        let stream = entry.stream;
         entry
             .stats
             .stats
             .inc(stat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
         drop(entry);
-        if let Some(Conn::Http(mut down)) = worker.conns.take(downstream) {
-            down.on_pool_failure(worker, &host, failure);
+        if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
+            down.on_pool_failure(worker, stream, &host, failure);
             crate::hcm::put_back(worker, down);
+        } else if worker.conns.contains(stream.connection) {
+            worker.core.pools.failed.push(Failed {
+                stream,
+                host: Rc::clone(&host),
+                failure,
+            });
+            worker
+                .core
+                .nudge(stream.connection, crate::hcm::NUDGE_FAILED);
         }
     }
     worker.core.pools.tidy(id);
@@ -317,7 +471,7 @@ fn closed(
     failure: Option<PoolFailure>,
 ) {
     let id = connection.pool();
-    worker.core.pools.forget_idle(id, connection.key());
+    worker.core.pools.forget(id, connection.key());
     if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
         pool.connections = pool.connections.saturating_sub(1);
         if was_connecting {
@@ -332,36 +486,78 @@ fn closed(
     worker.core.pools.tidy(id);
 }
 
-/// Closes a connection that serves a request which is over before its response is.
-pub(crate) fn discard(worker: &mut Worker, key: Key) {
-    if let Some(Conn::Upstream(mut connection)) = worker.conns.take(key) {
-        connection.close_locally(worker);
-        drop(connection);
-        worker.conns.remove(key);
+/// A request is over before its response is: HTTP/1 closes the connection, HTTP/2 resets the stream.
+pub(crate) fn discard(
+    worker: &mut Worker,
+    key: Key,
+    token: u32,
+    stream: StreamKey,
+    unreleased: usize,
+) {
+    match worker.conns.take(key) {
+        Some(Conn::Upstream(mut connection)) if connection.is_http2() => {
+            connection.cancel(&mut worker.core, token, stream, unreleased);
+            worker.conns.put(key, Conn::Upstream(connection));
+        }
+        Some(Conn::Upstream(mut connection)) => {
+            connection.close_locally(worker);
+            drop(connection);
+            worker.conns.remove(key);
+        }
+        Some(other) => worker.conns.put(key, other),
+        None if worker.conns.contains(key) => {
+            worker.core.pools.orphans.push(Orphan {
+                connection: key,
+                token,
+                stream,
+                unreleased,
+            });
+            worker.core.nudge(key, connection::NUDGE_ORPHAN);
+        }
+        None => {}
+    }
+}
+
+/// The downstream side can take more of a response; of HTTP/2 payload it has taken `count` bytes.
+pub(crate) fn resume(worker: &mut Worker, key: Key, token: u32, stream: StreamKey, count: usize) {
+    let Some(Conn::Upstream(connection)) = worker.conns.get_mut(key) else {
+        return;
+    };
+    if connection.is_http2() {
+        connection.release(&mut worker.core, token, stream, count);
+    } else if std::mem::take(&mut connection.paused) {
+        worker.core.nudge(key, NUDGE_READ);
     }
 }
 
 /// A host is gone from its cluster (key of its pools: `host.host.state.uid()`): idle connections close now, busy ones
-/// when their request is done. Requests that wait are served by connections on their way.
+/// when their requests are done. Requests that wait are served by connections on their way.
 pub fn host_gone(worker: &mut Worker, gone: &GoneHost) {
-    for high in [false, true] {
-        let Some(index) = worker
-            .core
-            .pools
-            .by_host
-            .get(&(gone.host.state.uid(), high))
-            .copied()
-        else {
+    for (high, http2) in [(false, false), (true, false), (false, true), (true, true)] {
+        let id = Identity {
+            host: gone.host.state.uid(),
+            high,
+            http2,
+        };
+        let Some(index) = worker.core.pools.by_host.get(&id).copied() else {
             continue;
         };
-        let idle = worker
-            .core
-            .pools
-            .slots
-            .get_mut(index)
-            .map(|pool| std::mem::take(&mut pool.idle));
-        for key in idle.unwrap_or_default() {
-            discard(worker, key);
+        let Some(pool) = worker.core.pools.slots.get_mut(index) else {
+            continue;
+        };
+        for key in std::mem::take(&mut pool.idle) {
+            if let Some(Conn::Upstream(mut connection)) = worker.conns.take(key) {
+                connection.close_locally(worker);
+                drop(connection);
+                worker.conns.remove(key);
+            }
+        }
+        let shared = worker.core.pools.slots.get(index);
+        for key in shared.map(|pool| pool.ready.clone()).unwrap_or_default() {
+            if let Some(Conn::Upstream(mut connection)) = worker.conns.take(key) {
+                connection.drain(worker);
+                worker.conns.put(key, Conn::Upstream(connection));
+            }
         }
     }
 }

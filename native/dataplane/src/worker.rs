@@ -64,7 +64,7 @@ impl Worker {
         self.core.logs.flush_all();
     }
 
-    /// One pass: wait, handle events, timers and nudges.
+    /// One pass: wait, handle events, timers and nudges, and write what they left to be written.
     fn pass(&mut self) {
         let timeout = if self.core.has_nudges() {
             Some(Duration::ZERO)
@@ -90,10 +90,13 @@ impl Worker {
         }
         self.fire_timers();
         for _ in 0..NUDGES_PER_PASS {
-            let Some((key, why)) = self.core.next_nudge() else {
+            let Some((key, why, stream)) = self.core.next_nudge() else {
                 break;
             };
-            self.dispatch(key, Event::Nudge(why));
+            self.dispatch(key, Event::Nudge { why, stream });
+        }
+        while let Some(key) = self.core.next_flush() {
+            self.dispatch(key, Event::Flush);
         }
     }
 

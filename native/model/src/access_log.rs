@@ -64,6 +64,12 @@ pub enum AccessLogFilter {
     Header(HeaderMatcher),
     /// Empty: any flag.
     ResponseFlag(Vec<Name>),
+    /// Without a status (no gRPC, or none told) it is taken from the HTTP status.
+    GrpcStatus {
+        /// 0 to 16.
+        statuses: Vec<u8>,
+        exclude: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

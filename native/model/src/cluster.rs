@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Name;
+use crate::http2::Http2Options;
 
 /// `config.cluster.v3.Cluster`.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +28,6 @@ pub struct Cluster {
     pub upstream_bind_address: Option<SocketAddr>,
     pub ignore_health_on_host_removal: bool,
     pub close_connections_on_host_health_failure: bool,
-    /// Names an HTTP/2 upstream: only as the target of the xDS client, never routed to (yet).
-    pub http2: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -134,9 +133,25 @@ pub struct UpstreamHttpOptions {
     pub max_stream_duration: Option<Duration>,
     /// Default 100.
     pub max_headers_count: u32,
-    /// Default 80 KiB (HTTP/1), in bytes.
+    /// Over HTTP/1; default 80 KiB, in bytes.
     pub max_response_headers_bytes: u32,
+    /// The same over HTTP/2; default 60 KiB.
+    pub max_response_headers_bytes_http2: u32,
     pub enable_trailers: bool,
+    pub protocol: UpstreamProtocol,
+    /// For whenever HTTP/2 is spoken.
+    pub http2: Http2Options,
+}
+
+/// Which HTTP goes to the hosts of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    #[default]
+    Http1,
+    /// With prior knowledge.
+    Http2,
+    /// That of the request: `use_downstream_protocol_config`, `USE_DOWNSTREAM_PROTOCOL`.
+    Downstream,
 }
 
 impl Default for UpstreamHttpOptions {
@@ -148,7 +163,10 @@ impl Default for UpstreamHttpOptions {
             max_stream_duration: None,
             max_headers_count: 100,
             max_response_headers_bytes: 80 * 1024,
+            max_response_headers_bytes_http2: 60 * 1024,
             enable_trailers: false,
+            protocol: UpstreamProtocol::default(),
+            http2: Http2Options::default(),
         }
     }
 }

@@ -77,6 +77,8 @@ pub enum Operator {
         allow_whitespaces: bool,
     },
     UpstreamConnectionIdsAttempted,
+    /// `FILTER_STATE(envoy.filters.http.grpc_stats)`: how many messages a gRPC call has had, both ways.
+    GrpcMessageCounts(MessageCountsFormat),
     /// A value that is always the same here, as text.
     FixedText(&'static str),
     /// A value that is always the same here, as a number.
@@ -217,6 +219,14 @@ pub enum GrpcStatusFormat {
     CamelString,
     SnakeString,
     Number,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageCountsFormat {
+    /// JSON, Envoy's default.
+    Typed,
+    /// `1,2`
+    Plain,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -390,7 +400,8 @@ impl Command<'_> {
             "QUERY_PARAM" => Ok(Operator::QueryParam(self.required()?)),
             "QUERY_PARAMS" => self.query_params(),
             "PATH" => self.path(),
-            "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => {
+            "FILTER_STATE" => self.filter_state(),
+            "DYNAMIC_METADATA" | "UPSTREAM_FILTER_STATE" => {
                 self.required()?;
                 Ok(Operator::Unavailable)
             }
@@ -522,6 +533,37 @@ impl Command<'_> {
                 end,
                 precision,
             },
+            _ => Operator::Unavailable,
+        })
+    }
+
+    /// `KEY`, `KEY:TYPED`, `KEY:PLAIN` or `KEY:FIELD:NAME`; the gRPC statistics filter is the one that leaves something.
+    fn filter_state(&self) -> Result<Operator, FormatError> {
+        let argument = self.required()?;
+        let mut parts = argument.split(':');
+        let key = parts.next().unwrap_or_default();
+        let format = match (parts.next().unwrap_or_default(), parts.next()) {
+            ("" | "TYPED", None) => Some(MessageCountsFormat::Typed),
+            ("PLAIN", None) => Some(MessageCountsFormat::Plain),
+            // Its numbers are not to be had one by one.
+            ("FIELD", Some(name)) if !name.is_empty() => None,
+            ("" | "TYPED" | "PLAIN" | "FIELD", _) => {
+                return Err(error(
+                    "Invalid filter state serialize type, FIELD should be used with the field name."
+                        .to_owned(),
+                ));
+            }
+            _ => {
+                return Err(error(
+                    "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD."
+                        .to_owned(),
+                ));
+            }
+        };
+        Ok(match format {
+            Some(format) if key == "envoy.filters.http.grpc_stats" => {
+                Operator::GrpcMessageCounts(format)
+            }
             _ => Operator::Unavailable,
         })
     }

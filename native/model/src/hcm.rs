@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
+use crate::http2::Http2Options;
 use crate::matcher::HeaderMatcher;
 use crate::route::RouteConfiguration;
 use crate::{Name, RuntimeFraction};
@@ -63,6 +64,7 @@ pub struct HttpConnectionManager {
     pub stream_error_on_invalid_http_message: bool,
     pub append_x_forwarded_port: bool,
     pub http1: Http1Options,
+    pub http2: Http2Options,
 }
 
 /// `config.core.v3.Http1ProtocolOptions`, downstream side.
@@ -87,9 +89,11 @@ pub enum HeaderKeyFormat {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CodecType {
+    /// HTTP/2 for a connection that begins with its preface, HTTP/1 for any other.
     #[default]
     Auto,
     Http1,
+    Http2,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -150,7 +154,7 @@ impl InternalAddressConfig {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeConfig {
-    /// Lower case: `websocket`.
+    /// Lower case: `websocket`, `connect` (the method).
     pub upgrade_type: Name,
     pub enabled: bool,
 }
@@ -169,8 +173,32 @@ pub enum HttpFilterKind {
     Router(Router),
     Cors(CorsPolicy),
     Fault(Arc<Fault>),
-    /// Accepted because Istio always sends it; counts gRPC only once HTTP/2 is here.
-    GrpcStats,
+    GrpcStats(Arc<GrpcStats>),
+    /// `extensions.filters.http.grpc_web.v3.GrpcWeb`, which has no options.
+    GrpcWeb,
+}
+
+/// `extensions.filters.http.grpc_stats.v3.FilterConfig`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GrpcStats {
+    pub methods: GrpcStatsMethods,
+    /// Message counts for `%FILTER_STATE(envoy.filters.http.grpc_stats)%`.
+    pub emit_filter_state: bool,
+    /// The time that an upstream took, by method.
+    pub enable_upstream_stats: bool,
+    /// Only with [`GrpcStatsMethods::All`]: `a.B` is counted as `a_B`.
+    pub replace_dots_in_grpc_service_name: bool,
+}
+
+/// Which methods are counted under a name of their own; the others are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum GrpcStatsMethods {
+    #[default]
+    None,
+    /// `stats_for_all_methods`. The names are the clients'; whoever may call can make as many as he likes.
+    All,
+    /// `individual_method_stats_allowlist`: services and their methods.
+    Listed(Vec<(Name, Vec<Name>)>),
 }
 
 /// `extensions.filters.http.router.v3.Router`.

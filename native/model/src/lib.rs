@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod format;
 pub mod hcm;
+pub mod http2;
 pub mod listener;
 pub mod matcher;
 pub mod route;

@@ -39,7 +39,6 @@ fn cluster(name: &str) -> Arc<Cluster> {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
-        http2: false,
     })
 }
 

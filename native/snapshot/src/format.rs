@@ -11,12 +11,13 @@ use std::sync::LazyLock;
 
 use tidegate_model::Name;
 use tidegate_model::format::{
-    self as parsed, AddressPart, DurationField, FormatItem, GrpcStatusFormat, HeaderMap, Operator,
-    PathSource, Precision, TextField, TimeField, TimeFormat,
+    self as parsed, AddressPart, DurationField, FormatItem, GrpcStatusFormat, HeaderMap,
+    MessageCountsFormat, Operator, PathSource, Precision, TextField, TimeField, TimeFormat,
 };
 
 pub use tidegate_model::format::FormatError;
 
+use crate::grpc_status;
 use crate::header_name::{HeaderName, WellKnown};
 use crate::log_context::LogContext;
 use crate::process;
@@ -66,6 +67,7 @@ enum Source {
         long: bool,
     },
     GrpcStatus(GrpcStatusFormat),
+    GrpcMessageCounts(MessageCountsFormat),
     /// Where white space becomes `_`.
     TextWithoutSpaces(TextField),
     /// Known when the configuration was loaded; `None`: missing.
@@ -85,10 +87,6 @@ enum Source {
 static PATH: LazyLock<HeaderName> = LazyLock::new(|| HeaderName::known_as(WellKnown::Path));
 static ORIGINAL_PATH: LazyLock<HeaderName> =
     LazyLock::new(|| HeaderName::known_as(WellKnown::EnvoyOriginalPath));
-static CONTENT_TYPE: LazyLock<HeaderName> =
-    LazyLock::new(|| HeaderName::known_as(WellKnown::ContentType));
-static GRPC_STATUS: LazyLock<HeaderName> =
-    LazyLock::new(|| HeaderName::known_as(WellKnown::GrpcStatus));
 
 /// What an operator came to, for formats that keep types.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -218,6 +216,7 @@ impl Value {
             Operator::ResponseFlags { long } => Source::ResponseFlags { long },
             Operator::GrpcStatus(format) => Source::GrpcStatus(format),
             Operator::GrpcStatusNumber => Source::GrpcStatus(GrpcStatusFormat::Number),
+            Operator::GrpcMessageCounts(format) => Source::GrpcMessageCounts(format),
             Operator::Environment(name) => Source::Fixed(process::environment(&name)),
             Operator::Hostname => Source::Fixed(process::hostname()),
             Operator::QueryParam(name) => Source::QueryParam(name),
@@ -229,6 +228,24 @@ impl Value {
             source,
             max_length: operator.max_length.unwrap_or(usize::MAX),
         }
+    }
+
+    /// Appends a value that is an object in JSON as one, whatever its `:LENGTH`; `None`: it is not of that kind.
+    pub(crate) fn write_object(
+        &self,
+        context: &(impl LogContext + ?Sized),
+        out: &mut Vec<u8>,
+    ) -> Option<Written> {
+        let Source::GrpcMessageCounts(MessageCountsFormat::Typed) = self.source else {
+            return None;
+        };
+        let names = ["request_message_count", "response_message_count"];
+        Some(write_message_counts(
+            context,
+            MessageCountsFormat::Typed,
+            names,
+            out,
+        ))
     }
 
     /// Appends the value; on `Missing` nothing was appended.
@@ -362,6 +379,10 @@ impl Source {
                 Written::Text
             }
             Self::GrpcStatus(format) => write_grpc_status(context, *format, out),
+            Self::GrpcMessageCounts(format) => {
+                let names = ["requestMessageCount", "responseMessageCount"];
+                write_message_counts(context, *format, names, out)
+            }
             Self::Fixed(None) => Written::Missing,
             Self::Fixed(Some(value)) => {
                 out.extend_from_slice(value.as_bytes());
@@ -502,53 +523,60 @@ fn write_address(address: std::net::SocketAddr, part: AddressPart, out: &mut Vec
     }
 }
 
-/// The names of the gRPC statuses, camel and snake.
-const GRPC_STATUSES: [(&str, &str); 17] = [
-    ("OK", "OK"),
-    ("Canceled", "CANCELLED"),
-    ("Unknown", "UNKNOWN"),
-    ("InvalidArgument", "INVALID_ARGUMENT"),
-    ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
-    ("NotFound", "NOT_FOUND"),
-    ("AlreadyExists", "ALREADY_EXISTS"),
-    ("PermissionDenied", "PERMISSION_DENIED"),
-    ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
-    ("FailedPrecondition", "FAILED_PRECONDITION"),
-    ("Aborted", "ABORTED"),
-    ("OutOfRange", "OUT_OF_RANGE"),
-    ("Unimplemented", "UNIMPLEMENTED"),
-    ("Internal", "INTERNAL"),
-    ("Unavailable", "UNAVAILABLE"),
-    ("DataLoss", "DATA_LOSS"),
-    ("Unauthenticated", "UNAUTHENTICATED"),
-];
-
-/// From the response's trailers or headers, for gRPC requests only.
+/// For gRPC requests only.
 fn write_grpc_status(
     context: &(impl LogContext + ?Sized),
     format: GrpcStatusFormat,
     out: &mut Vec<u8>,
 ) -> Written {
-    let is_grpc = context
-        .header(HeaderMap::Request, &CONTENT_TYPE)
-        .and_then(|value| value.strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')));
-    if !is_grpc {
-        return Written::Missing;
-    }
-    let status = context
-        .header(HeaderMap::ResponseTrailers, &GRPC_STATUS)
-        .or_else(|| context.header(HeaderMap::Response, &GRPC_STATUS))
-        .and_then(|value| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
-    let Some(status) = status else {
-        return Written::Missing;
+    let status = match grpc_status::grpc_status(context) {
+        Some(status) if grpc_status::is_grpc_request(context) => status,
+        _ => return Written::Missing,
     };
-    let names = GRPC_STATUSES.get(status as usize);
-    match (format, names) {
+    match (format, grpc_status::names(status)) {
         (GrpcStatusFormat::CamelString, Some((camel, _))) => text(Some(camel.as_bytes()), out),
         (GrpcStatusFormat::SnakeString, Some((_, snake))) => text(Some(snake.as_bytes()), out),
-        (GrpcStatusFormat::Number, _) | (_, None) => number(Some(status), out),
+        (GrpcStatusFormat::Number, _) | (_, None) => {
+            let mut buffer = itoa::Buffer::new();
+            out.extend_from_slice(buffer.format(status).as_bytes());
+            Written::Number
+        }
     }
+}
+
+/// `{"requestMessageCount":"1"}` in text, `{"request_message_count":"1"}` in JSON, where it is an object; a count of
+/// zero is left out.
+fn write_message_counts(
+    context: &(impl LogContext + ?Sized),
+    format: MessageCountsFormat,
+    names: [&str; 2],
+    out: &mut Vec<u8>,
+) -> Written {
+    let Some((request, response)) = context.grpc_message_counts() else {
+        return Written::Missing;
+    };
+    let mut buffer = itoa::Buffer::new();
+    if format == MessageCountsFormat::Plain {
+        out.extend_from_slice(buffer.format(request).as_bytes());
+        out.push(b',');
+        out.extend_from_slice(buffer.format(response).as_bytes());
+        return Written::Text;
+    }
+    out.push(b'{');
+    for (name, count) in names.into_iter().zip([request, response]) {
+        if count > 0 {
+            if out.last() != Some(&b'{') {
+                out.push(b',');
+            }
+            out.push(b'"');
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":\"");
+            out.extend_from_slice(buffer.format(count).as_bytes());
+            out.push(b'"');
+        }
+    }
+    out.push(b'}');
+    Written::Text
 }
 
 #[cfg(test)]

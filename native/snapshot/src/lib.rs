@@ -12,6 +12,8 @@ pub mod explain;
 pub mod fault;
 pub mod filter_chain;
 pub mod format;
+pub mod grpc_stats;
+pub mod grpc_status;
 pub mod header_name;
 pub mod headers;
 mod ids;

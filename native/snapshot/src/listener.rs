@@ -13,6 +13,7 @@ use crate::access_log::{AccessLogs, CompiledAccessLog};
 use crate::error::CompileError;
 use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
+use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
 use crate::routes::CompiledRoutes;
 
@@ -129,6 +130,8 @@ pub struct CompiledHttpFilter {
     pub config: HttpFilter,
     /// For `HttpFilterKind::Fault`.
     pub fault: Option<CompiledFault>,
+    /// For `HttpFilterKind::GrpcStats`.
+    pub grpc_stats: Option<CompiledGrpcStats>,
 }
 
 /// Finds listeners by address.
@@ -291,7 +294,7 @@ fn compile_hcm(
     let mut upstream_log = AccessLogs::default();
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
-        let mut fault = None;
+        let (mut fault, mut grpc_stats) = (None, None);
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -300,11 +303,15 @@ fn compile_hcm(
                 upstream_log =
                     CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
             }
-            HttpFilterKind::Cors(_) | HttpFilterKind::GrpcStats => {}
+            HttpFilterKind::GrpcStats(stats) => {
+                grpc_stats = Some(CompiledGrpcStats::compile(stats));
+            }
+            HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb => {}
         }
         filters.push(CompiledHttpFilter {
             config: filter.clone(),
             fault,
+            grpc_stats,
         });
     }
     Ok(CompiledHcm {

@@ -55,6 +55,11 @@ pub trait LogContext {
 
     fn response_flags(&self) -> ResponseFlags;
 
+    /// Messages of a gRPC call, of the request and of the response, where the statistics filter was told to keep them.
+    fn grpc_message_counts(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// For filters: whether the request is a health check (`not_health_check_filter`).
     fn is_health_check(&self) -> bool {
         false

@@ -92,6 +92,7 @@ impl<'a> Found<'a> {
     fn apply_defaults(&mut self) {
         self.response_code();
         if let Some(rest) = self.name.strip_prefix("cluster.") {
+            self.grpc(rest);
             self.segment("envoy.cluster_name", rest);
         } else if let Some(rest) = self.name.strip_prefix("http.") {
             self.segment("envoy.http_conn_manager_prefix", rest);
@@ -158,6 +159,21 @@ impl<'a> Found<'a> {
             self.labels.push(("envoy.rds_route_config", name));
             self.removed.push(start..start + name.len() + 1);
         }
+    }
+
+    /// `cluster.NAME.grpc.SERVICE.METHOD.`, where neither name has dots, to the letter: with a service `a.B`, `a` is the
+    /// service and `B` the method.
+    fn grpc(&mut self, rest: &'a str) {
+        let Some((_, tail)) = rest.split_once('.') else {
+            return;
+        };
+        let Some(service) = tail.strip_prefix("grpc.") else {
+            return;
+        };
+        if let Some((_, method)) = service.split_once('.') {
+            self.segment("envoy.grpc_bridge_method", method);
+        }
+        self.segment("envoy.grpc_bridge_service", service);
     }
 
     fn worker(&mut self, rest: &'a str) {
@@ -274,6 +290,22 @@ mod tests {
                 r#"server.worker_watchdog_miss [("envoy.worker_id", "1")]"#,
             ),
             ("server.live", "server.live []"),
+            (
+                "cluster.a.grpc.pkg.Svc.Echo.total",
+                r#"cluster.grpc.Echo.total [("envoy.grpc_bridge_method", "Svc"), ("envoy.grpc_bridge_service", "pkg"), ("envoy.cluster_name", "a")]"#,
+            ),
+            (
+                "cluster.a.grpc.Svc.Echo.0",
+                r#"cluster.grpc.0 [("envoy.grpc_bridge_method", "Echo"), ("envoy.grpc_bridge_service", "Svc"), ("envoy.cluster_name", "a")]"#,
+            ),
+            (
+                "cluster.a.grpc.total",
+                r#"cluster.grpc.total [("envoy.cluster_name", "a")]"#,
+            ),
+            (
+                "cluster.a.http2.rx_reset",
+                r#"cluster.http2.rx_reset [("envoy.cluster_name", "a")]"#,
+            ),
         ] {
             assert_eq!(default(name), expected, "{name}");
         }

@@ -168,12 +168,36 @@ fn filter(fields: &Fields<'_>) -> Result<AccessLogFilter> {
     if let Some(flags) = fields.opt("response_flag_filter", |filter| Ok(filter.strings("flags")))? {
         return Ok(AccessLogFilter::ResponseFlag(flags));
     }
+    if let Some(filter) = fields.opt("grpc_status_filter", grpc_status_filter)? {
+        return Ok(filter);
+    }
     let set = fields
         .message()
         .fields()
         .next()
         .map(|(field, _)| field.name().to_owned());
     Err(fields.fault(&set.unwrap_or_default(), "is not supported"))
+}
+
+fn grpc_status_filter(fields: &Fields<'_>) -> Result<AccessLogFilter> {
+    let list = fields.get("statuses").and_then(Value::as_list);
+    let mut statuses = Vec::new();
+    for (at, status) in list.unwrap_or_default().iter().enumerate() {
+        let number = status.as_enum().unwrap_or_default();
+        match u8::try_from(number) {
+            Ok(status @ 0..=16) => statuses.push(status),
+            _ => {
+                return Err(fields.fault(
+                    &format!("statuses[{at}]"),
+                    "value must be one of the defined enum values",
+                ));
+            }
+        }
+    }
+    Ok(AccessLogFilter::GrpcStatus {
+        statuses,
+        exclude: fields.bool("exclude"),
+    })
 }
 
 fn comparison(fields: &Fields<'_>) -> Result<(ComparisonOp, u32)> {

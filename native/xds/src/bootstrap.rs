@@ -16,7 +16,6 @@ use crate::context::{Context, Fault, Result, message_type, unreadable};
 use crate::fields::Fields;
 use crate::message::{Encoded, Message, Value};
 use crate::references::check_listener_clusters;
-use crate::upstream_http::Http2;
 use crate::{Decoder, Rejected, cluster, json, listener, rules, v2, yaml};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
@@ -72,7 +71,7 @@ pub struct Loaded {
 #[derive(Default)]
 struct AdsExtra {
     authority: String,
-    http2: Option<Http2>,
+    http2_keepalive: Option<(Duration, Duration)>,
     tcp_keepalive: Option<TcpKeepalive>,
     retry_back_off: Option<(Duration, Duration)>,
 }
@@ -145,7 +144,7 @@ fn load(
         static_clusters: cluster_names.zip(parts("clusters")).collect(),
         ads_authority: extra.authority,
         ads_tcp_keepalive: extra.tcp_keepalive,
-        ads_http2_keepalive: extra.http2.and_then(|http2| http2.keepalive),
+        ads_http2_keepalive: extra.http2_keepalive,
         ads_retry_back_off: extra.retry_back_off.unwrap_or(RETRY_BACK_OFF),
         bootstrap,
         proto: proto.clone(),
@@ -310,7 +309,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     let discovers = dynamic.lds.is_some() || dynamic.cds.is_some() || dynamic.ads.is_some();
     let eds = clusters
         .iter()
-        .any(|(cluster, _)| matches!(cluster.discovery, Discovery::Eds { .. }));
+        .any(|cluster| matches!(cluster.discovery, Discovery::Eds { .. }));
     if (discovers || eds) && (node.id.is_empty() || node.cluster.is_empty()) {
         return Err(fields.fault(
             "node",
@@ -324,7 +323,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         node,
         admin: fields.opt("admin", operations::admin)?.flatten(),
         listeners,
-        clusters: clusters.into_iter().map(|(cluster, _)| cluster).collect(),
+        clusters,
         dynamic,
         stats: fields
             .opt("stats_config", operations::stats_config)?
@@ -379,7 +378,7 @@ fn node(fields: &Fields<'_>) -> Result<Node> {
     })
 }
 
-type Clusters = Vec<(Arc<Cluster>, Option<Http2>)>;
+type Clusters = Vec<Arc<Cluster>>;
 type Statics = (Vec<Arc<tidegate_model::listener::Listener>>, Clusters);
 
 fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
@@ -387,11 +386,9 @@ fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
     let mut listeners = fields.each("listeners", |fields| {
         listener::listener(fields).map(Arc::new)
     })?;
-    let clusters = fields.each("clusters", |fields| {
-        cluster::any_cluster(fields).map(|(cluster, http2)| (Arc::new(cluster), http2))
-    })?;
+    let clusters = fields.each("clusters", |fields| cluster::cluster(fields).map(Arc::new))?;
     let mut names = HashSet::with_capacity(clusters.len());
-    for (at, (cluster, _)) in clusters.iter().enumerate() {
+    for (at, cluster) in clusters.iter().enumerate() {
         if !names.insert(&*cluster.name) {
             return Err(fields.fault(
                 &format!("clusters[{at}].name"),

@@ -6,35 +6,16 @@ use std::time::Duration;
 use tidegate_model::Name;
 use tidegate_model::cluster::{
     Address, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery, DnsCluster,
-    DnsLookupFamily, LbPolicy, OriginalDst, TcpKeepalive, Thresholds,
+    DnsLookupFamily, LbPolicy, OriginalDst, TcpKeepalive, Thresholds, UpstreamHttpOptions,
+    UpstreamProtocol,
 };
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::upstream_http::{
-    Http2, NO_TLS, Upstream, common_options, http_protocol_options, http1_options, http2_options,
-};
+use crate::upstream_http::{NO_TLS, common_options, http_protocol_options, protocols};
 use crate::{address, endpoint};
 
-/// A cluster of CDS; an HTTP/2 one is refused, because requests cannot be sent to it yet.
 pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
-    let (cluster, http2) = any_cluster(fields)?;
-    match http2 {
-        None => Ok(cluster),
-        Some(_) => Err(fields.fault(http2_field(fields), "HTTP/2 upstreams are not supported")),
-    }
-}
-
-fn http2_field<'n>(fields: &Fields<'_>) -> &'n str {
-    if fields.has("http2_protocol_options") {
-        "http2_protocol_options"
-    } else {
-        "typed_extension_protocol_options"
-    }
-}
-
-/// A cluster of the bootstrap; HTTP/2 is for the xDS client.
-pub(crate) fn any_cluster(fields: &Fields<'_>) -> Result<(Cluster, Option<Http2>)> {
     fields.ignore(&["metadata"], "cluster metadata has no reader");
     fields.ignore(&["upstream_http_protocol_options"], NO_TLS);
     fields.ignore(
@@ -42,9 +23,7 @@ pub(crate) fn any_cluster(fields: &Fields<'_>) -> Result<(Cluster, Option<Http2>
         "it only adds statistics",
     );
     fields.expect_bool("wait_for_warm_on_init", true)?;
-    fields.choice("protocol_selection", &[("USE_CONFIGURED_PROTOCOL", ())])?;
     raw_transport_socket(fields)?;
-    let upstream = upstream_http(fields)?;
     let name = fields.string("name");
     let common = common_lb(fields)?;
     let discovery = discovery(fields, &name)?;
@@ -59,7 +38,7 @@ pub(crate) fn any_cluster(fields: &Fields<'_>) -> Result<(Cluster, Option<Http2>
     let upstream_bind_address = fields.opt("upstream_bind_config", |bind| {
         bind.opt("source_address", address::bare_socket)
     })?;
-    let cluster = Cluster {
+    Ok(Cluster {
         alt_stat_name: stat_name(
             fields
                 .opt_string("alt_stat_name")
@@ -77,15 +56,13 @@ pub(crate) fn any_cluster(fields: &Fields<'_>) -> Result<(Cluster, Option<Http2>
         healthy_panic_threshold: common.healthy_panic_threshold,
         locality_weighted: common.locality_weighted,
         circuit_breakers: fields.or_default("circuit_breakers", circuit_breakers)?,
-        http: upstream.options,
+        http: upstream_http(fields)?,
         tcp_keepalive: tcp_keepalive.flatten(),
         upstream_bind_address: upstream_bind_address.flatten(),
         ignore_health_on_host_removal: fields.bool("ignore_health_on_host_removal"),
         close_connections_on_host_health_failure: fields
             .bool("close_connections_on_host_health_failure"),
-        http2: upstream.http2.is_some(),
-    };
-    Ok((cluster, upstream.http2))
+    })
 }
 
 /// The form of a name in statistics.
@@ -114,29 +91,44 @@ pub(crate) fn raw_transport_socket(fields: &Fields<'_>) -> Result<()> {
         .map(drop)
 }
 
-fn upstream_http(fields: &Fields<'_>) -> Result<Upstream> {
-    let mut upstream = Upstream::default();
+fn upstream_http(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
+    let mut options = UpstreamHttpOptions::default();
     fields.opt("common_http_protocol_options", |common| {
-        common_options(common, &mut upstream.options)
+        common_options(common, &mut options)
     })?;
-    fields.opt("http_protocol_options", |http1| {
-        http1_options(http1, &mut upstream.options)
-    })?;
-    upstream.http2 = fields.opt("http2_protocol_options", http2_options)?;
+    protocols(fields, &mut options)?;
+    let downstream = fields.choice(
+        "protocol_selection",
+        &[
+            ("USE_CONFIGURED_PROTOCOL", false),
+            ("USE_DOWNSTREAM_PROTOCOL", true),
+        ],
+    )?;
+    let http2 = fields.has("http2_protocol_options");
+    options.protocol = match (downstream, http2) {
+        (true, _) => UpstreamProtocol::Downstream,
+        (false, true) => UpstreamProtocol::Http2,
+        (false, false) => UpstreamProtocol::Http1,
+    };
+    let both = http2 && !downstream && fields.has("http_protocol_options");
     if let Some(count) = fields.opt_u32("max_requests_per_connection") {
-        upstream.options.max_requests_per_connection = (count > 0).then_some(count);
+        options.max_requests_per_connection = (count > 0).then_some(count);
     }
     let extensions = fields.entries("typed_extension_protocol_options", |_, options| {
         options.unpack(&[(
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            &|options: &Fields<'_>| {
-                let mut upstream = Upstream::default();
-                http_protocol_options(options, &mut upstream)?;
-                Ok(upstream)
-            },
+            &http_protocol_options,
         )])
     })?;
-    Ok(extensions.into_iter().next().unwrap_or(upstream))
+    // The extension is all that counts where it is there.
+    match extensions.into_iter().next() {
+        Some(extension) => Ok(extension),
+        None if both => Err(fields.fault(
+            "http2_protocol_options",
+            "cluster: Both HTTP1 and HTTP2 options may only be configured with non-default 'protocol_selection' values",
+        )),
+        None => Ok(options),
+    }
 }
 
 struct CommonLb {

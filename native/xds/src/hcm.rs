@@ -10,11 +10,12 @@ use tidegate_model::hcm::{
     Http1Options, HttpConnectionManager, HttpFilterKind, InternalAddressConfig,
     PathWithEscapedSlashesAction, RouteSource, ServerHeaderTransformation, UpgradeConfig,
 };
+use tidegate_model::http2::Http2Options;
 use tidegate_model::route::RouteConfiguration;
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, address, cluster, http_filter, matcher, route};
+use crate::{access_log, address, cluster, http_filter, http2, matcher, route};
 
 pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionManager> {
     fields.ignore(&["tracing"], "spans are not reported yet");
@@ -60,7 +61,11 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
         stat_prefix: fields.string("stat_prefix"),
         codec_type: fields.choice(
             "codec_type",
-            &[("AUTO", CodecType::Auto), ("HTTP1", CodecType::Http1)],
+            &[
+                ("AUTO", CodecType::Auto),
+                ("HTTP1", CodecType::Http1),
+                ("HTTP2", CodecType::Http2),
+            ],
         )?,
         routes: routes(fields)?,
         http_filters,
@@ -83,10 +88,7 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
                 Ok(scheme.opt_string("scheme_to_overwrite"))
             })?
             .flatten(),
-        max_request_headers_bytes: fields
-            .opt_u32("max_request_headers_kb")
-            .unwrap_or(60)
-            .saturating_mul(1024),
+        max_request_headers_bytes: max_request_headers_bytes(fields),
         max_headers_count: common.max_headers_count,
         idle_timeout: common.idle_timeout,
         max_connection_duration: common.max_connection_duration,
@@ -164,6 +166,7 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
         stream_error_on_invalid_http_message: http1_stream_error.unwrap_or(stream_error),
         append_x_forwarded_port: fields.bool("append_x_forwarded_port"),
         http1,
+        http2: http2_options(fields)?,
     })
 }
 
@@ -229,10 +232,10 @@ impl Default for CommonOptions {
 }
 
 fn common_options(fields: &Fields<'_>) -> Result<CommonOptions> {
-    fields.ignore(
-        &["max_response_headers_kb"],
-        "it is about responses received",
-    );
+    fields.refuse(
+        "max_response_headers_kb",
+        "Error: max_response_headers_kb cannot be set on http_connection_manager.",
+    )?;
     let default = CommonOptions::default();
     Ok(CommonOptions {
         idle_timeout: fields.timeout("idle_timeout", default.idle_timeout)?,
@@ -295,6 +298,34 @@ fn http1_options(fields: &Fields<'_>) -> Result<(Http1Options, Option<bool>)> {
     ))
 }
 
+/// Downstream HTTP/2 options. Where they do not override it, the connection manager says what an invalid message ends.
+fn http2_options(fields: &Fields<'_>) -> Result<Http2Options> {
+    const NAME: &str = "http2_protocol_options";
+    let decoded = fields.opt(NAME, http2::options)?;
+    let (mut options, is_final) = decoded.map_or_else(Default::default, |decoded| {
+        (decoded.options, decoded.stream_error_is_final)
+    });
+    if let Some(stream_error) = fields.opt_bool("stream_error_on_invalid_http_message")
+        && !is_final
+    {
+        options.stream_error_on_invalid_http_message = stream_error;
+    }
+    match options.max_header_field_size_bytes {
+        Some(one) if one > max_request_headers_bytes(fields) => Err(fields.fault(
+            &format!("{NAME}.max_header_field_size_kb"),
+            "max_header_field_size_kb must not exceed max_request_headers_kb",
+        )),
+        _ => Ok(options),
+    }
+}
+
+fn max_request_headers_bytes(fields: &Fields<'_>) -> u32 {
+    fields
+        .opt_u32("max_request_headers_kb")
+        .unwrap_or(60)
+        .saturating_mul(1024)
+}
+
 fn upgrade_configs(fields: &Fields<'_>) -> Result<Vec<UpgradeConfig>> {
     let configs = fields.each("upgrade_configs", upgrade_config)?;
     for (at, config) in configs.iter().enumerate() {
@@ -315,13 +346,11 @@ fn upgrade_configs(fields: &Fields<'_>) -> Result<Vec<UpgradeConfig>> {
     Ok(configs)
 }
 
-fn upgrade_config(fields: &Fields<'_>) -> Result<UpgradeConfig> {
+/// One of `upgrade_configs`, of a connection manager or of a route.
+pub(crate) fn upgrade_config(fields: &Fields<'_>) -> Result<UpgradeConfig> {
     let upgrade_type = matcher::lower(fields.str("upgrade_type"));
-    if &*upgrade_type == "connect" || &*upgrade_type == "connect-udp" {
-        return Err(fields.fault(
-            "upgrade_type",
-            format!("{} is not supported", upgrade_type.to_uppercase()),
-        ));
+    if &*upgrade_type == "connect-udp" {
+        return Err(fields.fault("upgrade_type", "CONNECT-UDP is not supported"));
     }
     Ok(UpgradeConfig {
         upgrade_type,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tidegate_model::hcm::{CorsPolicy, HttpFilter, HttpFilterKind, Router};
+use tidegate_model::hcm::{
+    CorsPolicy, GrpcStats, GrpcStatsMethods, HttpFilter, HttpFilterKind, Router,
+};
 use tidegate_model::route::PerFilterConfig;
 
 use crate::context::Result;
@@ -44,7 +46,8 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::Router(_) => "envoy.filters.http.router",
         HttpFilterKind::Cors(_) => "envoy.filters.http.cors",
         HttpFilterKind::Fault(_) => "envoy.filters.http.fault",
-        HttpFilterKind::GrpcStats => "envoy.filters.http.grpc_stats",
+        HttpFilterKind::GrpcStats(_) => "envoy.filters.http.grpc_stats",
+        HttpFilterKind::GrpcWeb => "envoy.filters.http.grpc_web",
     }
 }
 
@@ -53,6 +56,7 @@ const SUPPORTED: &[&str] = &[
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.extensions.filters.http.fault.v3.HTTPFault",
     "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
 ];
 
 /// A filter; `None` for one of an unsupported type that the configuration calls optional.
@@ -71,8 +75,13 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
         );
         return Ok(None);
     }
-    let [router_type, cors_type, fault_type, grpc_stats_type] =
-        [0, 1, 2, 3].map(|at| SUPPORTED.get(at).copied().unwrap_or_default());
+    let [
+        router_type,
+        cors_type,
+        fault_type,
+        grpc_stats_type,
+        grpc_web_type,
+    ] = [0, 1, 2, 3, 4].map(|at| SUPPORTED.get(at).copied().unwrap_or_default());
     let kind = fields.need_any(
         "typed_config",
         &[
@@ -86,9 +95,9 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
                 Ok(HttpFilterKind::Fault(Arc::new(fault::fault(config)?)))
             }),
             (grpc_stats_type, &|config: &Fields<'_>| {
-                grpc_stats(config);
-                Ok(HttpFilterKind::GrpcStats)
+                Ok(HttpFilterKind::GrpcStats(Arc::new(grpc_stats(config)?)))
             }),
+            (grpc_web_type, &|_: &Fields<'_>| Ok(HttpFilterKind::GrpcWeb)),
         ],
     )?;
     if disabled && matches!(kind, HttpFilterKind::Router(_)) {
@@ -101,17 +110,23 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
     }))
 }
 
-fn grpc_stats(fields: &Fields<'_>) {
-    fields.ignore(
-        &[
-            "emit_filter_state",
-            "individual_method_stats_allowlist",
-            "stats_for_all_methods",
-            "enable_upstream_stats",
-            "replace_dots_in_grpc_service_name",
-        ],
-        "gRPC is counted once HTTP/2 is supported",
-    );
+fn grpc_stats(fields: &Fields<'_>) -> Result<GrpcStats> {
+    let listed = fields.opt("individual_method_stats_allowlist", |list| {
+        list.each("services", |service| {
+            Ok((service.string("name"), service.strings("method_names")))
+        })
+    })?;
+    let all = fields.opt_bool("stats_for_all_methods");
+    Ok(GrpcStats {
+        methods: match listed {
+            Some(services) => GrpcStatsMethods::Listed(services),
+            None if all == Some(true) => GrpcStatsMethods::All,
+            None => GrpcStatsMethods::None,
+        },
+        emit_filter_state: fields.bool("emit_filter_state"),
+        enable_upstream_stats: fields.bool("enable_upstream_stats"),
+        replace_dots_in_grpc_service_name: fields.bool("replace_dots_in_grpc_service_name"),
+    })
 }
 
 fn router(fields: &Fields<'_>) -> Result<Router> {

@@ -29,6 +29,7 @@ mod endpoint;
 mod fault;
 mod fields;
 mod hcm;
+mod http2;
 mod http_filter;
 mod json;
 mod listener;

@@ -11,7 +11,7 @@ use tidegate_model::route::{
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{cors, http_filter, matcher, route};
+use crate::{cors, hcm, http_filter, matcher, route};
 
 /// Envoy's default route timeout.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
@@ -60,12 +60,7 @@ pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPo
                 ("HIGH", RoutingPriority::High),
             ],
         )?,
-        upgrade_configs: fields.each("upgrade_configs", |config| {
-            Ok(UpgradeConfig {
-                upgrade_type: matcher::lower(config.str("upgrade_type")),
-                enabled: config.opt_bool("enabled").unwrap_or(true),
-            })
-        })?,
+        upgrade_configs: fields.each("upgrade_configs", upgrade_config)?,
     };
     let forward = Forward {
         cluster,
@@ -76,6 +71,22 @@ pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPo
     };
     let cors = fields.opt("cors", cors::policy)?;
     Ok((forward, cors.map(Arc::new)))
+}
+
+/// CONNECT may be passed on; to end it here and open a TCP connection is not supported.
+fn upgrade_config(fields: &Fields<'_>) -> Result<UpgradeConfig> {
+    if fields.has("connect_config") {
+        let upgrade_type = fields.str("upgrade_type");
+        return Err(fields.fault(
+            "connect_config",
+            if upgrade_type.eq_ignore_ascii_case("connect") {
+                "is not supported".to_owned()
+            } else {
+                format!("Non-CONNECT upgrade type {upgrade_type} has ConnectConfig")
+            },
+        ));
+    }
+    hcm::upgrade_config(fields)
 }
 
 fn cluster_specifier(fields: &Fields<'_>) -> Result<ClusterSpecifier> {

@@ -3,6 +3,7 @@
 mod accepted;
 mod bootstrap;
 mod discovery;
+mod http2;
 mod json;
 mod rejected;
 mod v2;

@@ -1,47 +1,23 @@
 //! The client's socket: reading requests, in order, and writing responses.
 
 use std::io::IoSlice;
-use std::rc::Rc;
-
 use tidegate_buf::Crossing;
-use tidegate_codec::h1::{
-    BodyTracker, Fed, KnownHeader, ParseError, Refusal, RequestHead, Version, encode, parse_request,
-};
 use tidegate_rt::{Received, Sent};
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::http as stat;
-use tidegate_stats::defs::http1;
 
-use super::stream::{Attached, Stream, Upstream};
-use super::{NUDGE_READ, Phase, ServerConnection, request};
+use super::http2::Spoken;
+use super::stream::{Stream, Upstream};
+use super::{NUDGE_READ, Phase, ServerConnection, forward};
 use crate::conn::Conn;
 use crate::worker::{Core, Worker};
 
-/// What following a body through received bytes came to: what to pass on, and how far it got.
-pub(super) fn feed<'b>(
-    tracker: &mut BodyTracker,
-    bytes: &'b [u8],
-    several: &'b mut Vec<u8>,
-) -> Result<(&'b [u8], Fed), ParseError> {
-    let mut first: &[u8] = &[];
-    several.clear();
-    let fed = tracker.feed_raw(bytes, |extent| {
-        if several.is_empty() && first.is_empty() {
-            first = extent;
-        } else {
-            if several.is_empty() {
-                several.extend_from_slice(first);
-            }
-            several.extend_from_slice(extent);
-        }
-    })?;
-    Ok((if several.is_empty() { first } else { several }, fed))
-}
-
 impl ServerConnection {
     /// Whether anything that might be read could be used now.
-    fn wants_input(&self) -> bool {
-        match (&self.phase, &self.stream) {
+    pub(super) fn wants_input(&self) -> bool {
+        match (&self.phase, self.streams.first()) {
+            // Windows say how much comes.
+            (Phase::Open, _) if self.is_http2() => true,
             // A client that asks without reading the answers is not asked for more.
             (Phase::Open, None) => !self.mark.is_above(),
             (Phase::Open, Some(stream)) => {
@@ -56,7 +32,9 @@ impl ServerConnection {
     fn is_request_held(&self, stream: &Stream) -> bool {
         let limit = self.downstream.listener.buffer_limit() as usize;
         match stream.upstream {
-            Upstream::Active(_) => stream.request_held,
+            Upstream::Active(..) => {
+                stream.request_held || (stream.upstream_http2 && !stream.request.pending.is_empty())
+            }
             Upstream::None if stream.response.tunnel => false,
             _ => limit > 0 && stream.request.pending.len() > limit,
         }
@@ -89,6 +67,15 @@ impl ServerConnection {
     }
 
     fn on_input(&mut self, worker: &mut Worker, bytes: &[u8]) {
+        if self.http2.is_some() {
+            if self.phase == Phase::Open {
+                self.on_http2_input(worker, bytes);
+            }
+            return;
+        }
+        if !self.spoken && !self.learn_protocol(worker, bytes) {
+            return;
+        }
         if self.input.is_empty() {
             let used = self.process(worker, bytes);
             if used < bytes.len() && self.phase == Phase::Open {
@@ -101,150 +88,56 @@ impl ServerConnection {
         }
     }
 
-    /// Goes on with input that was left over.
-    pub(super) fn resume_input(&mut self, worker: &mut Worker) {
-        if self.input.is_empty() || !self.wants_input() {
-            return;
-        }
-        let mut input = std::mem::take(&mut self.input);
-        let used = self.process(worker, &input);
-        if used >= input.len() || self.phase != Phase::Open {
-            // The memory goes too: an idle connection holds none.
-            return;
-        }
-        input.drain(..used);
-        self.input = input;
-    }
-
-    /// Uses up as much of the received bytes as possible.
-    fn process(&mut self, worker: &mut Worker, bytes: &[u8]) -> usize {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            match self.phase {
-                Phase::Open => {}
-                // What comes after the last response is of no interest.
-                _ => return bytes.len(),
-            }
-            let used = match self.stream.take() {
-                None => self.begin(worker, rest),
-                Some(stream) if stream.request.complete => {
-                    self.stream = Some(stream);
-                    0
-                }
-                Some(stream) => self.on_body(stream, worker, rest),
-            };
-            if used == 0 {
-                break;
-            }
-            at += used;
-        }
-        at
-    }
-
-    /// Reads a head and starts its stream; the body bytes behind it leave together with it.
-    fn begin(&mut self, worker: &mut Worker, bytes: &[u8]) -> usize {
-        let now = worker.core.now();
-        if self.head_since.is_none() {
-            self.head_since = Some(now);
-        }
-        if !self.resume.worth_parsing(bytes) {
-            return 0;
-        }
-        let hcm = Rc::clone(&self.hcm);
-        let parsed = parse_request(bytes, &mut worker.core.http.scratch, &hcm.limits);
-        let head = match parsed {
-            Ok(Some(head)) => head,
-            Ok(None) => return 0,
-            Err(error) => {
-                self.refuse_bytes(worker, error);
-                return bytes.len();
-            }
+    /// The first bytes tell the protocol. `true`: they are HTTP/1's, and for the caller to go on with.
+    #[cold]
+    fn learn_protocol(&mut self, worker: &mut Worker, bytes: &[u8]) -> bool {
+        let spoken = if self.input.is_empty() {
+            self.sniff(bytes)
+        } else {
+            self.input.extend_from_slice(bytes);
+            self.sniff(&self.input)
         };
-        self.resume = tidegate_codec::h1::HeadResume::default();
-        let dropped = worker.core.http.scratch.dropped();
-        if dropped > 0 {
-            hcm.http1_stats
-                .add(http1::DROPPED_HEADERS_WITH_UNDERSCORES, u64::from(dropped));
-        }
-        let mut stream = self.open_stream(&mut worker.core);
-        stream.times.start = self.head_since.take().unwrap_or(now);
-        if let Some(refusal) = head.refusal
-            && (refusal != Refusal::MissingHost || !self.has_default_host(&head))
-        {
-            self.refuse_head(stream, worker, refusal, &head, bytes);
-            return bytes.len();
-        }
-        self.receive(&mut stream, &head, bytes, &worker.core);
-        if head.refusal.is_some()
-            && let Some(host) = &hcm.config.http1.default_host_for_http_10
-        {
-            stream
-                .request
-                .headers
-                .set_known(KnownHeader::Host, host.as_bytes());
-        }
-        if head.expect_continue && !hcm.config.proxy_100_continue {
-            stream.request.headers.remove_known(KnownHeader::Expect);
-            self.write(&mut worker.core, &[encode::CONTINUE]);
-            stream.response.status = 100;
-        }
-        let head_len = head.len as usize;
-        let rest = bytes.get(head_len..).unwrap_or_default();
-        if stream.request.body.is_finished() {
-            if stream.request.complete {
-                stream.times.request_end = Some(now);
+        match spoken {
+            Spoken::Unclear => {
+                self.head_since.get_or_insert(worker.core.now());
+                if self.input.is_empty() {
+                    self.input.extend_from_slice(bytes);
+                }
+                false
             }
-            self.start(stream, worker, Attached::default());
-            return head_len;
-        }
-        let mut several = std::mem::take(&mut worker.core.http.body);
-        let mut consumed = head_len;
-        match feed(&mut stream.request.body, rest, &mut several) {
-            Ok((body, fed)) => {
-                consumed += fed.consumed;
-                let attached = Attached {
-                    bytes: body,
-                    payload: fed.payload,
-                    last: fed.finished,
-                };
-                self.start(stream, worker, attached);
+            Spoken::Http2 => {
+                self.spoken = true;
+                let before = std::mem::take(&mut self.input);
+                self.speak_http2(&mut worker.core);
+                let bytes = if before.is_empty() { bytes } else { &before };
+                self.on_http2_input(worker, bytes);
+                false
             }
-            Err(error) => {
-                self.refuse_body(stream, worker, error);
-                consumed = bytes.len();
+            Spoken::Http1 => {
+                self.spoken = true;
+                let stats = &self.hcm.stats;
+                stats.inc(stat::DOWNSTREAM_CX_HTTP1_TOTAL);
+                stats.gauge_inc(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
+                if self.input.is_empty() {
+                    return true;
+                }
+                self.resume_input(worker);
+                false
             }
         }
-        worker.core.http.body = several;
-        consumed
-    }
-
-    pub(super) fn receive(
-        &self,
-        stream: &mut Stream,
-        head: &RequestHead,
-        bytes: &[u8],
-        core: &Core,
-    ) {
-        request::receive(
-            &mut stream.request,
-            head,
-            bytes,
-            &core.http.scratch,
-            &self.hcm,
-        );
-    }
-
-    /// `default_host_for_http_10` stands in for a host that is not there.
-    fn has_default_host(&self, head: &RequestHead) -> bool {
-        head.version == Version::Http10 && self.hcm.config.http1.default_host_for_http_10.is_some()
     }
 
     pub(super) fn open_stream(&mut self, core: &mut Core) -> Box<Stream> {
         let mut stream = core.http.take_stream();
+        stream.key = self.streams.reserve(self.key);
         let hcm = &self.hcm;
         let now = core.now();
         hcm.stats.inc(stat::DOWNSTREAM_RQ_TOTAL);
-        hcm.stats.inc(stat::DOWNSTREAM_RQ_HTTP1_TOTAL);
+        hcm.stats.inc(if self.is_http2() {
+            stat::DOWNSTREAM_RQ_HTTP2_TOTAL
+        } else {
+            stat::DOWNSTREAM_RQ_HTTP1_TOTAL
+        });
         hcm.stats.gauge_inc(stat::DOWNSTREAM_RQ_ACTIVE);
         self.requests += 1;
         if hcm
@@ -253,8 +146,12 @@ impl ServerConnection {
             .is_some_and(|max| self.requests >= max)
         {
             hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
+            if self.http2.is_some() {
+                self.start_drain_sequence(core);
+            }
             self.draining = true;
         }
+        let hcm = &self.hcm;
         stream.random = core.rng.next_u64();
         stream.times.start = now;
         stream.deadlines.active_at = now;
@@ -268,44 +165,21 @@ impl ServerConnection {
         stream
     }
 
-    /// More of the request's body, or of a tunnel.
-    fn on_body(&mut self, mut stream: Box<Stream>, worker: &mut Worker, bytes: &[u8]) -> usize {
-        let now = worker.core.now();
-        stream.deadlines.active_at = now;
-        if stream.request.upgrade {
-            let used = self.on_tunnel_input(&mut stream, worker, bytes);
-            self.settle(stream, worker);
-            return used;
+    /// Hands body bytes to the upstream, or keeps them until there is one.
+    pub(super) fn pass_body(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        if stream.request.filtered {
+            self.filter_body(stream, worker, body);
+        } else {
+            self.pass_on(stream, worker, body);
         }
-        let mut several = std::mem::take(&mut worker.core.http.body);
-        let consumed = match feed(&mut stream.request.body, bytes, &mut several) {
-            Ok((body, fed)) => {
-                stream.request.bytes += fed.payload;
-                if fed.finished {
-                    stream.request.complete = true;
-                    stream.times.request_end = Some(now);
-                }
-                self.pass_body(&mut stream, worker, body);
-                self.settle(stream, worker);
-                fed.consumed
-            }
-            Err(error) => {
-                self.refuse_body(stream, worker, error);
-                bytes.len()
-            }
-        };
-        worker.core.http.body = several;
-        consumed
     }
 
-    /// Hands body bytes to the upstream, or keeps them until there is one.
-    fn pass_body(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+    /// As [`Self::pass_body`], behind the filters.
+    pub(super) fn pass_on(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
         match stream.upstream {
-            Upstream::Active(key) => {
+            Upstream::Active(key, token) => {
                 if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {
-                    up.write(&mut worker.core, &[body]);
-                    stream.request_held = up.is_backed_up();
-                    stream.upstream_bytes_sent += body.len() as u64;
+                    forward::send_body(stream, &mut worker.core, &mut up, token, body);
                     worker.conns.put(key, Conn::Upstream(up));
                 }
                 if stream.request.complete {
@@ -317,9 +191,22 @@ impl ServerConnection {
     }
 
     /// The upstream has taken what it was given: more may be read.
-    pub(super) fn unhold_request(&mut self) {
-        if let Some(stream) = &mut self.stream {
+    pub(super) fn unhold_request(&mut self, slot: u32) {
+        if let Some(stream) = self.streams.get_mut(slot) {
             stream.request_held = false;
+            if stream.wire.is_some()
+                && let Some(mut stream) = self.streams.take(slot)
+            {
+                self.release_request(&mut stream);
+                self.streams.put(stream);
+            }
+        }
+    }
+
+    /// What is written from here on leaves at the end of the pass, in one piece.
+    pub(super) fn cork(&mut self, core: &mut Core) {
+        if !std::mem::replace(&mut self.corked, true) {
+            core.flush_later(self.key);
         }
     }
 
@@ -332,7 +219,7 @@ impl ServerConnection {
         self.hcm
             .stats
             .add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, total as u64);
-        if self.out.is_empty() {
+        if self.out.is_empty() && !self.corked {
             let mut slices = [IoSlice::new(&[]); 4];
             let mut used = 0;
             for (slice, piece) in slices
@@ -383,7 +270,7 @@ impl ServerConnection {
             {
                 Sent::Bytes(count) => {
                     self.out.consume(&mut worker.core.segments, count);
-                    if let Some(stream) = &mut self.stream {
+                    if let Some(stream) = self.streams.get_mut(0) {
                         stream.deadlines.active_at = worker.core.clock.now();
                     }
                 }
@@ -395,14 +282,10 @@ impl ServerConnection {
             self.hcm
                 .stats
                 .inc(stat::DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
-            match &self.stream {
-                Some(stream) => {
-                    if let Upstream::Active(key) = stream.upstream
-                        && let Some(Conn::Upstream(up)) = worker.conns.get_mut(key)
-                    {
-                        up.paused = false;
-                        worker.core.nudge(key, crate::pool::NUDGE_READ);
-                    }
+            match self.streams.take(0) {
+                Some(mut stream) => {
+                    self.resume_upstream(&mut stream, worker);
+                    self.streams.put(stream);
                 }
                 None => self.next_request(&mut worker.core),
             }
@@ -411,7 +294,10 @@ impl ServerConnection {
 
     /// The client will send no more (`reset`: nor read). Envoy takes either for the end of the connection.
     pub(super) fn on_peer_gone(&mut self, worker: &mut Worker, reset: bool) {
-        match (&self.phase, &self.stream) {
+        if self.is_http2() {
+            return self.on_http2_peer_gone(worker, reset);
+        }
+        match (&self.phase, self.streams.first()) {
             (Phase::Open, Some(stream)) => {
                 if stream.response.tunnel && !reset {
                     if self.peer_closed {
@@ -424,7 +310,7 @@ impl ServerConnection {
                     return;
                 }
                 self.peer_closed = true;
-                self.abort(
+                self.abort_all(
                     worker,
                     ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
                     "downstream_remote_disconnect",
@@ -435,8 +321,8 @@ impl ServerConnection {
             (Phase::Open, None) if self.head_since.is_some() => {
                 let mut stream = self.open_stream(&mut worker.core);
                 stream.times.start = self.head_since.take().unwrap_or(worker.core.now());
-                self.stream = Some(stream);
-                self.abort(
+                self.streams.put(stream);
+                self.abort_all(
                     worker,
                     ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
                     "downstream_remote_disconnect",

@@ -22,28 +22,42 @@ impl ServerConnection {
                 if let Some(cluster) = &stream.cluster {
                     cluster.stats.inc(cluster_stat::UPSTREAM_RQ_CANCELLED);
                 }
-                pool::cancel(worker, id, self.key);
+                pool::cancel(worker, id, stream.key);
             }
-            Upstream::Active(key) => {
+            Upstream::Active(key, token) => {
                 stream.active = None;
-                pool::discard(worker, key);
+                let unreleased = std::mem::take(&mut stream.upstream_unreleased);
+                pool::discard(worker, key, token, stream.key, unreleased);
             }
         }
         stream.request.pending.clear(&mut worker.core.segments);
     }
 
-    /// Ends the present stream, if there is one, without an answer.
-    pub(super) fn abort(
+    /// Ends all streams without an answer.
+    pub(super) fn abort_all(
         &mut self,
         worker: &mut Worker,
         flag: ResponseFlags,
         details: &'static str,
     ) {
-        let Some(mut stream) = self.stream.take() else {
+        for slot in 0..self.streams.slots() {
+            self.abort(worker, slot, flag, details);
+        }
+    }
+
+    /// Ends a stream, if there is one, without an answer.
+    pub(super) fn abort(
+        &mut self,
+        worker: &mut Worker,
+        slot: u32,
+        flag: ResponseFlags,
+        details: &'static str,
+    ) {
+        let Some(mut stream) = self.streams.take(slot) else {
             return;
         };
         let stats = &self.hcm.stats;
-        if stream.request.complete || stream.response.tunnel {
+        if stream.request.complete || stream.response.tunnel || self.is_http2() {
             stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
         }
         stats.inc(stat::DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
@@ -64,18 +78,26 @@ impl ServerConnection {
         self.count(&stream, core);
         self.write_logs(&stream, core);
         let (tunnel, complete) = (stream.response.tunnel, stream.request.complete);
-        if !complete && !tunnel {
+        if !complete && !tunnel && !self.is_http2() {
             // Envoy resets a stream that is answered before it has been read.
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
         }
         let linger = !complete || stream.response.linger;
+        if self.is_http2() {
+            self.end_http2_stream(&mut stream, core);
+        }
         if stream.upgraded {
             self.hcm
                 .stats
                 .gauge_dec(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
         }
+        self.streams.release(stream.key.slot);
         core.http.give_stream(stream);
         self.idle_since = now;
+        if self.is_http2() {
+            self.close_if_drained(now);
+            return;
+        }
         if self.phase == Phase::Open && (self.draining || !complete || tunnel) {
             self.flush_and_close(linger, now);
         }

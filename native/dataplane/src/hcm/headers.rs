@@ -1,10 +1,12 @@
 //! The header list of one message: lines in one store, edited by pointing at other lines.
 //!
-//! A received head is copied once; what is added lies behind it in the same store, already in wire form. Writing the
-//! list out copies runs of untouched neighbouring lines in one piece. Nothing is allocated once the store has grown
-//! to the size of the traffic. This module must not know what any header means.
+//! A received head is copied once; what is added lies behind it in the same store, already in HTTP/1's wire form. Writing
+//! the list out copies runs of untouched neighbouring lines in one piece. What came by HTTP/2 is kept as it was decoded,
+//! name and value. Nothing is allocated once the store has grown to the size of the traffic. This module must not know what
+//! any header means.
 
 use tidegate_codec::h1::{HeadScratch, Header, KnownHeader, Span};
+use tidegate_codec::h2::{OutField, Scratch};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -17,6 +19,10 @@ pub(crate) struct HeaderList {
 
 /// A store larger than this is given back when the message is over.
 const KEEP_CAPACITY: usize = 16 * 1024;
+
+/// Ends of lines that are not in HTTP/1's wire form; the latter also says that no hop may index the header.
+const DECODED: u32 = 0;
+const SENSITIVE: u32 = 1;
 
 const fn bit(known: KnownHeader) -> u128 {
     1 << known as u8
@@ -78,6 +84,37 @@ impl HeaderList {
         self.clear();
         self.store.extend_from_slice(head);
         self.lines.extend_from_slice(scratch.headers());
+        self.index();
+    }
+
+    /// Starts from a head or trailers that came by HTTP/2. Spans that refer to the scratch are good for this list too.
+    /// `host`: the authority, which becomes the first line.
+    pub(crate) fn receive_fields(&mut self, scratch: &Scratch, host: Span) {
+        self.clear();
+        self.store.extend_from_slice(scratch.bytes());
+        if !host.is_empty() {
+            let name = self.keep(KnownHeader::Host.name().as_bytes());
+            self.lines.push(Header {
+                name,
+                value: host,
+                line_end: DECODED,
+                known: KnownHeader::Host,
+                hop_by_hop: false,
+            });
+        }
+        self.lines
+            .extend(scratch.fields().iter().map(|field| Header {
+                name: field.name,
+                value: field.value,
+                line_end: if field.sensitive { SENSITIVE } else { DECODED },
+                known: field.known,
+                hop_by_hop: false,
+            }));
+        self.index();
+    }
+
+    /// Notes what there is, and makes one line of what must not be several.
+    fn index(&mut self) {
         let mut repeated = 0;
         for line in &self.lines {
             repeated |= self.present & bit(line.known);
@@ -255,6 +292,13 @@ impl HeaderList {
         }
     }
 
+    /// Names and values, in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines
+            .iter()
+            .map(|line| (line.name.of(&self.store), line.value.of(&self.store)))
+    }
+
     /// Joins all values of `name` and one more into one header, or adds it.
     pub(crate) fn append(&mut self, name: &[u8], separator: &[u8], value: &[u8]) {
         let mut joined = Vec::new();
@@ -283,11 +327,54 @@ impl HeaderList {
         self.set_known(known, &joined);
     }
 
+    #[inline]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// HTTP/2 has names in lower case only.
+    pub(crate) fn lower_names(&mut self) {
+        for line in &self.lines {
+            if line.known == KnownHeader::Other && line.line_end > SENSITIVE {
+                let range = line.name.start as usize..line.name.end as usize;
+                if let Some(name) = self.store.get_mut(range) {
+                    name.make_ascii_lowercase();
+                }
+            }
+        }
+    }
+
+    /// All headers but `host`, as HTTP/2 sends them; see [`Self::lower_names`].
+    #[inline]
+    pub(crate) fn fields(&self) -> impl Iterator<Item = OutField<'_>> {
+        self.lines
+            .iter()
+            .filter(|line| line.known != KnownHeader::Host)
+            .map(|line| OutField {
+                name: match line.known {
+                    KnownHeader::Other => line.name.of(&self.store),
+                    known => known.name().as_bytes(),
+                },
+                value: line.value.of(&self.store),
+                known: line.known,
+                sensitive: line.line_end == SENSITIVE,
+            })
+    }
+
     /// Writes all lines, CRLF after each.
     #[inline]
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let mut run = Span::EMPTY;
         for line in &self.lines {
+            if line.line_end <= SENSITIVE {
+                out.extend_from_slice(run.of(&self.store));
+                run = Span::EMPTY;
+                out.extend_from_slice(line.name.of(&self.store));
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(line.value.of(&self.store));
+                out.extend_from_slice(b"\r\n");
+                continue;
+            }
             if line.name.start != run.end {
                 out.extend_from_slice(run.of(&self.store));
                 run.start = line.name.start;

@@ -39,7 +39,7 @@ impl<'a> Reply<'a> {
 }
 
 /// The gRPC status that stands for an HTTP status.
-const fn grpc_status(http: u16) -> u32 {
+pub(super) const fn grpc_status(http: u16) -> u32 {
     match http {
         400 => 13,
         401 => 16,
@@ -114,6 +114,9 @@ impl ServerConnection {
                 headers.add_known(KnownHeader::ContentType, b"text/plain");
             }
         }
+        if stream.grpc.answer(stream.response.status, headers, body) {
+            body = &[];
+        }
         if stream.response.status == 400 {
             // There has been a messaging error: whatever follows is not to be trusted.
             // Unread, it would reset the connection and take the answer with it.
@@ -137,15 +140,13 @@ impl ServerConnection {
             ResponseFraming::Length(body.len() as u64),
             ends,
         );
-        let head = std::mem::take(&mut worker.core.http.head);
-        self.write(&mut worker.core, &[&head, body]);
-        worker.core.http.head = head;
-        let now = worker.core.now();
-        stream.response.started = true;
+        self.write_response(stream, worker, body, true, true);
         stream.response.bytes = body.len() as u64;
-        stream.response.complete = true;
-        stream.times.downstream_tx_begin = Some(now);
-        stream.times.downstream_tx_end = Some(now);
+        stream.response.ended = true;
+        if stream.response.pending.is_empty() {
+            stream.response.complete = true;
+            stream.times.downstream_tx_end = Some(worker.core.now());
+        }
     }
 
     /// The response cannot be completed: the client learns it by the connection's end.
@@ -158,7 +159,11 @@ impl ServerConnection {
         self.detach_upstream(stream, worker);
         stream.details = details;
         stream.response.complete = true;
-        self.phase = Phase::Flushing { linger: false };
+        if self.is_http2() {
+            stream.cut = true;
+        } else {
+            self.phase = Phase::Flushing { linger: false };
+        }
     }
 
     /// Bytes that are no request head: a stream is made for the answer and the log line.
@@ -281,7 +286,7 @@ impl ServerConnection {
 }
 
 /// As gRPC wants messages in a header.
-fn percent_encode(text: &[u8]) -> Vec<u8> {
+pub(super) fn percent_encode(text: &[u8]) -> Vec<u8> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = Vec::with_capacity(text.len());
     for byte in text {

@@ -10,6 +10,7 @@ use tidegate_codec::h1::{
     BodyTracker, HeadScratch, KnownHeader, Method, RequestFraming, RequestHead, TargetForm,
     TrailerPolicy, is_hop_by_hop, tokens,
 };
+use tidegate_codec::h2::Scratch;
 use tidegate_model::hcm::{ForwardClientCertDetails, HttpConnectionManager};
 
 use super::path::{self, Normalized};
@@ -54,7 +55,7 @@ pub(crate) fn receive(
     if request.path.is_empty() && head.target.form == TargetForm::Absolute {
         request.path = request.headers.keep(b"/");
     }
-    request.version = head.version;
+    request.protocol = head.version.into();
     request.head_bytes = u64::from(head.len);
     request.close = !head.keep_alive;
     request.upgrade = head.upgrade;
@@ -65,6 +66,9 @@ pub(crate) fn receive(
         TrailerPolicy::Drop
     };
     request.body = BodyTracker::request(head.framing, trailers, &hcm.limits);
+    if request.chunked {
+        request.unframe = request.body;
+    }
     // What follows a CONNECT is no request: it never ends by itself.
     request.complete =
         request.body.is_finished() && !head.upgrade && head.method != Method::Connect;
@@ -72,14 +76,45 @@ pub(crate) fn receive(
         let authority = head.authority.of(bytes).to_vec();
         request.headers.set_known(KnownHeader::Host, &authority);
     }
-    request.grpc = request
+    request.grpc = is_grpc(request);
+}
+
+/// Takes a head over that came by HTTP/2 and has been decoded into the worker's scratch.
+pub(crate) fn receive_http2(request: &mut Request, scratch: &Scratch, end: bool) {
+    let head = scratch.request();
+    request.headers.receive_fields(scratch, head.authority);
+    request.parsed = true;
+    request.method = head.method;
+    request.method_text = head.method_span;
+    request.path = head.path;
+    request.scheme = head.scheme;
+    request.head_bytes = request.headers.byte_size();
+    request.complete = end;
+    request.chunked = !end && head.content_length.is_none() && head.method != Method::Connect;
+    request.grpc = is_grpc(request);
+    if let Some(protocol) = head.protocol {
+        // Extended CONNECT, in the words of HTTP/1.
+        let protocol = scratch.of(protocol);
+        request
+            .headers
+            .add_known(KnownHeader::Connection, b"upgrade");
+        request.headers.add_known(KnownHeader::Upgrade, protocol);
+        request.method = Method::Get;
+        request.method_text = request.headers.keep(b"GET");
+        request.upgrade = true;
+        request.chunked = false;
+    }
+}
+
+fn is_grpc(request: &Request) -> bool {
+    request
         .headers
         .known(KnownHeader::ContentType)
         .is_some_and(|value| {
             value
                 .strip_prefix(b"application/grpc")
                 .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
-        });
+        })
 }
 
 /// The checks and changes before routing. Returns the client's address as far as it can be trusted.
@@ -264,6 +299,10 @@ fn set_scheme(request: &mut Request, config: &HttpConnectionManager) {
         request
             .headers
             .set_known(KnownHeader::XForwardedProto, scheme);
+        return;
+    }
+    if !request.scheme.is_empty() {
+        // The client has said it.
         return;
     }
     let known = request

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use tidegate_codec::h1::{
-    KnownHeader, Method, ResponseFraming, ResponseHead, Version, encode, is_hop_by_hop,
-};
+use tidegate_codec::h1::{KnownHeader, ResponseFraming, ResponseHead, encode, is_hop_by_hop};
 use tidegate_model::hcm::ServerHeaderTransformation;
 use tidegate_snapshot::HeaderScratch;
 use tidegate_stats::defs::cluster as cluster_stat;
@@ -18,23 +16,20 @@ use crate::cluster::ClusterRuntime;
 use crate::drain::drain_close;
 use crate::worker::{Core, Worker};
 
-/// Takes a parsed head over into the stream's response, without what concerns the upstream connection only.
-pub(super) fn receive(
-    stream: &mut Stream,
-    hcm: &HcmRuntime,
-    head: &ResponseHead,
-    bytes: &[u8],
-    core: &Core,
-) {
-    let response = &mut stream.response;
-    response.status = head.status;
-    response.headers.receive(
+/// Takes a head over that came by HTTP/1, without what concerns the upstream connection only.
+pub(super) fn receive_http1(stream: &mut Stream, head: &ResponseHead, bytes: &[u8], core: &Core) {
+    let headers = &mut stream.response.headers;
+    headers.receive(
         bytes.get(..head.len as usize).unwrap_or(bytes),
         &core.http.scratch,
     );
-    response
-        .headers
-        .retain(|line, _| !line.hop_by_hop && !is_hop_by_hop(line.known));
+    headers.retain(|line, _| !line.hop_by_hop && !is_hop_by_hop(line.known));
+}
+
+/// What becomes of a head that has been received, whatever it came by.
+pub(super) fn receive(stream: &mut Stream, hcm: &HcmRuntime, status: u16, core: &Core) {
+    let response = &mut stream.response;
+    response.status = status;
     if stream.drop_length {
         response.headers.remove_known(KnownHeader::ContentLength);
     }
@@ -123,6 +118,9 @@ impl ServerConnection {
         if stream.cors {
             self.annotate_cors(stream);
         }
+        if !stream.grpc.is_empty() {
+            self.grpc_response_head(stream, core, ends);
+        }
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
             headers.append(b"via", b", ", via.as_bytes());
@@ -143,11 +141,77 @@ impl ServerConnection {
             headers.set_known(KnownHeader::XRequestId, id);
         }
         self.decide_close(stream, core);
+        if self.is_http2() {
+            // It is encoded when it is sent.
+            stream.response.mode = BodyMode::Payload;
+            return;
+        }
         let mut out = std::mem::take(&mut worker.core.http.head);
         out.clear();
         self.write_head(stream, framing, ends, &mut out);
         stream.response.head_bytes = out.len() as u64;
         worker.core.http.head = out;
+    }
+
+    /// Sends the prepared head, if it has not left, and a piece of the body.
+    pub(super) fn write_response(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        body: &[u8],
+        with_head: bool,
+        last: bool,
+    ) {
+        if stream.grpc.is_empty() {
+            self.write_on(stream, worker, body, with_head, last);
+        } else {
+            self.write_filtered(stream, worker, body, with_head, last);
+        }
+    }
+
+    /// As [`Self::write_response`], behind the filters.
+    pub(super) fn write_on(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        body: &[u8],
+        with_head: bool,
+        last: bool,
+    ) {
+        if self.is_http2() {
+            self.write_http2(stream, &mut worker.core, body, with_head, last);
+        } else {
+            self.write_http1(stream, worker, body, with_head, last);
+        }
+        if with_head {
+            stream.response.started = true;
+            stream.times.downstream_tx_begin = Some(worker.core.now());
+        }
+    }
+
+    /// The response ends with trailers. Nothing of it has been said to be the last.
+    pub(super) fn write_trailers(&mut self, stream: &mut Stream, worker: &mut Worker) {
+        if !stream.grpc.is_empty() && self.filter_trailers(stream, worker) {
+            return;
+        }
+        if !self.is_http2() {
+            self.write_trailers_http1(stream, worker);
+        } else if stream.response.pending.is_empty() {
+            self.write_trailers_http2(stream, &mut worker.core);
+        }
+    }
+
+    /// 1xx.
+    pub(super) fn write_interim(&mut self, stream: &Stream, core: &mut Core, status: u16) {
+        match stream.wire {
+            Some(wire) => self.write_interim_http2(core, wire, status),
+            None => self.write(core, &[encode::CONTINUE]),
+        }
+    }
+
+    /// The client has not taken what it was given: the upstream shall wait.
+    pub(super) fn is_held(&self, stream: &Stream) -> bool {
+        self.is_backed_up() || !stream.response.pending.is_empty()
     }
 
     /// Whether this response is the connection's last.
@@ -164,7 +228,18 @@ impl ServerConnection {
                 ))
         {
             self.hcm.stats.inc(stat::DOWNSTREAM_CX_DRAIN_CLOSE);
+            if self.is_http2() {
+                self.start_drain_sequence(core);
+            }
             self.draining = true;
+        }
+        if self.is_http2() {
+            if !stream.request.complete && !stream.response.tunnel && !stream.request.upgrade {
+                self.hcm
+                    .stats
+                    .inc(stat::DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
+            }
+            return;
         }
         if stream.request.close {
             self.draining = true;
@@ -175,59 +250,5 @@ impl ServerConnection {
                 .inc(stat::DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
             self.draining = true;
         }
-    }
-
-    /// Status line, headers and framing, as Envoy's HTTP/1 encoder decides about them.
-    fn write_head(
-        &mut self,
-        stream: &mut Stream,
-        framing: ResponseFraming,
-        ends: bool,
-        out: &mut Vec<u8>,
-    ) {
-        let response = &mut stream.response;
-        let request = &stream.request;
-        let old_client = request.version == Version::Http10 && self.hcm.limits.accept_http_10;
-        let version = if old_client {
-            Version::Http10
-        } else {
-            Version::Http11
-        };
-        let has_length = response.headers.has(KnownHeader::ContentLength);
-        let bodiless_status = matches!(response.status, 100..=199 | 204);
-        let no_length = bodiless_status || response.status == 304;
-        if bodiless_status && has_length {
-            response.headers.remove_known(KnownHeader::ContentLength);
-        }
-        encode::status_line(out, version, response.status);
-        let mut framing_line: &[u8] = b"";
-        response.mode = match framing {
-            ResponseFraming::Chunked if has_length || old_client => BodyMode::Payload,
-            ResponseFraming::Length(_) | ResponseFraming::UntilClose if !has_length && !ends => {
-                BodyMode::Chunk
-            }
-            _ => BodyMode::Raw,
-        };
-        if old_client && !has_length {
-            self.draining = true;
-        }
-        if has_length || response.tunnel || no_length {
-        } else if ends && request.method != Method::Head {
-            framing_line = b"content-length: 0\r\n";
-        } else if old_client {
-            response.mode = BodyMode::Payload;
-        } else {
-            framing_line = b"transfer-encoding: chunked\r\n";
-        }
-        response.headers.write(out);
-        if !response.tunnel {
-            if self.draining {
-                out.extend_from_slice(b"connection: close\r\n");
-            } else if old_client {
-                out.extend_from_slice(b"connection: keep-alive\r\n");
-            }
-        }
-        out.extend_from_slice(framing_line);
-        out.extend_from_slice(encode::CRLF);
     }
 }

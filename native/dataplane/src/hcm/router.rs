@@ -4,25 +4,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_codec::h1::{KnownHeader, Method, encode};
-use tidegate_model::route::RoutingPriority;
+use tidegate_codec::h1::KnownHeader;
 use tidegate_snapshot::routes::CompiledAction;
 use tidegate_snapshot::routes::action::ClusterTarget;
 use tidegate_snapshot::routes::rewrite::CompiledHostRewrite;
 use tidegate_snapshot::{HeaderScratch, ResponseFlags, Routed};
-use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
 
 use super::filters::Verdict;
+use super::forward::rewrite_host;
 use super::local_reply::Reply;
 use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
-use super::stream::{Attached, Stream, StreamRoute, Upstream};
+use super::stream::{Attached, Stream, StreamRoute};
 use super::{ServerConnection, upgrade};
-use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
-use crate::conn::Conn;
-use crate::pool::{self, Acquired, ClientConnection, PoolFailure};
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -116,12 +112,16 @@ impl ServerConnection {
             stream.next_filter += 1;
             let verdict = match filter.kind {
                 FilterKind::Router => {
-                    self.forward(stream, worker, body);
+                    if let Some(body) = self.filter_attached(stream, worker, body) {
+                        self.forward(stream, worker, body);
+                    }
                     return;
                 }
                 _ if self.is_disabled(stream, *filter) => Verdict::Continue,
                 FilterKind::Cors => self.cors(stream, worker),
                 FilterKind::Fault => self.fault(stream, worker, filter.index),
+                FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
+                FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
             };
             match verdict {
                 Verdict::Continue => {}
@@ -270,206 +270,6 @@ impl ServerConnection {
         stream.route = Some(route);
     }
 
-    /// Picks a host and a connection.
-    fn send_upstream(
-        &mut self,
-        stream: &mut Stream,
-        worker: &mut Worker,
-        cluster: &Rc<ClusterRuntime>,
-        body: Attached<'_>,
-    ) {
-        let info = &self.downstream.info;
-        let context = LbContext {
-            original_dst: info.local_restored.then_some(info.local),
-            header_dst: original_dst_header(cluster, stream),
-        };
-        if self.drops_overload(stream, worker, cluster) {
-            return;
-        }
-        let now = worker.core.now();
-        let Some(host) = cluster.choose_host(&mut worker.core.rng, now, &context) else {
-            cluster.stats.inc(cluster_stat::UPSTREAM_CX_NONE_HEALTHY);
-            stream.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
-            return self.reply_upstream(
-                stream,
-                worker,
-                Reply::new(503, b"no healthy upstream", "no_healthy_upstream"),
-            );
-        };
-        let forward = stream.route.as_ref().and_then(StreamRoute::forward);
-        let priority = forward.map_or(RoutingPriority::Default, |forward| forward.config.priority);
-        if let Some(forward) = forward
-            && matches!(forward.host_rewrite, CompiledHostRewrite::Auto)
-            && !host.host.hostname.is_empty()
-        {
-            let append = forward.config.append_x_forwarded_host;
-            rewrite_host(stream, host.host.hostname.as_bytes(), append);
-        }
-        stream.attempts = 1;
-        match pool::acquire(worker, cluster, &host, priority, self.key) {
-            Acquired::Ready(key) => {
-                stream.host = Some(Rc::clone(&host));
-                stream.upstream = Upstream::Active(key);
-                stream.attach(body, now);
-                if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {
-                    self.send_request(stream, &mut worker.core, &mut up, &host, body.bytes);
-                    worker.conns.put(key, Conn::Upstream(up));
-                }
-            }
-            Acquired::Queued(pool) => {
-                stream.upstream = Upstream::Pending(pool);
-                stream.pending_host = Some(host);
-                stream.attach(body, now);
-                stream
-                    .request
-                    .pending
-                    .push(&mut worker.core.segments, body.bytes);
-                if stream.request.complete {
-                    self.request_sent(stream, now);
-                }
-            }
-            Acquired::Failed(failure) => self.pool_failed(stream, worker, &host, failure),
-        }
-    }
-
-    /// `drop_overloads` of the cluster's endpoints.
-    fn drops_overload(
-        &mut self,
-        stream: &mut Stream,
-        worker: &mut Worker,
-        cluster: &Rc<ClusterRuntime>,
-    ) -> bool {
-        let endpoints = cluster.endpoints();
-        if endpoints.drop_overloads.is_empty()
-            || !endpoints
-                .drop_overloads
-                .iter()
-                .any(|(_, share)| share.hits(worker.core.rng.next_u64()))
-        {
-            return false;
-        }
-        stream.flags.insert(ResponseFlags::DROP_OVERLOAD);
-        self.reply_upstream(
-            stream,
-            worker,
-            Reply::new(503, b"drop overload", "drop_overload"),
-        );
-        true
-    }
-
-    /// A connection has become free for a request that waited. `false`: the request is gone.
-    pub(crate) fn on_connection_ready(
-        &mut self,
-        worker: &mut Worker,
-        up: &mut ClientConnection,
-    ) -> bool {
-        let Some(mut stream) = self.stream.take() else {
-            return false;
-        };
-        let Some(host) = stream.pending_host.take() else {
-            self.stream = Some(stream);
-            return false;
-        };
-        stream.upstream = Upstream::Active(up.key());
-        stream.host = Some(Rc::clone(&host));
-        self.send_request(&mut stream, &mut worker.core, up, &host, &[]);
-        self.settle(stream, worker);
-        true
-    }
-
-    /// Sends the head and what there is of the body on a connection that is now ours.
-    fn send_request(
-        &mut self,
-        stream: &mut Stream,
-        core: &mut Core,
-        up: &mut ClientConnection,
-        host: &Rc<HostRuntime>,
-        body: &[u8],
-    ) {
-        let now = core.now();
-        if let Some(cluster) = &stream.cluster {
-            let priority = stream
-                .route
-                .as_ref()
-                .and_then(StreamRoute::forward)
-                .map_or(RoutingPriority::Default, |forward| forward.config.priority);
-            stream.active = Some(ActiveRequest::new(
-                Rc::clone(cluster),
-                Rc::clone(host),
-                priority,
-            ));
-        }
-        up.begin(self.key);
-        stream.upstream_connection_id = Some(up.id());
-        stream.times.connect_begin = Some(up.connect_begin);
-        stream.times.connect_end = up.connect_end;
-        stream.upstream_local = up.local_address();
-        stream.times.upstream_tx_begin = Some(now);
-        let mut head = std::mem::take(&mut core.http.head);
-        head.clear();
-        write_head(stream, &mut head);
-        stream.upstream_header_bytes_sent = head.len() as u64;
-        stream.upstream_bytes_sent += (head.len() + body.len()) as u64;
-        if stream.request.pending.is_empty() {
-            up.write(core, &[&head, body]);
-        } else {
-            up.write(core, &[&head]);
-            stream.upstream_bytes_sent += stream.request.pending.len() as u64;
-            up.write_queued(core, &mut stream.request.pending);
-            up.write(core, &[body]);
-        }
-        core.http.head = head;
-        stream.request_held = up.is_backed_up();
-        if stream.request.complete {
-            self.request_sent(stream, now);
-            stream.times.upstream_tx_end = Some(now);
-        } else {
-            // Reading may have paused while the request waited.
-            core.nudge(self.key, super::NUDGE_READ);
-        }
-    }
-
-    /// The request has left (or waits, complete, to leave): the route's timeout begins.
-    pub(super) fn request_sent(&self, stream: &mut Stream, now: tidegate_rt::Moment) {
-        if stream.times.upstream_tx_begin.is_some() {
-            stream.times.upstream_tx_end = Some(now);
-        }
-        if stream.deadlines.response.is_none()
-            && let Some(timeout) = stream.deadlines.response_timeout
-        {
-            stream.deadlines.response = Some(now + timeout);
-        }
-    }
-
-    /// The pool could not provide a connection.
-    pub(crate) fn on_pool_failure(
-        &mut self,
-        worker: &mut Worker,
-        host: &Rc<HostRuntime>,
-        failure: PoolFailure,
-    ) {
-        let Some(mut stream) = self.stream.take() else {
-            return;
-        };
-        self.pool_failed(&mut stream, worker, host, failure);
-        self.settle(stream, worker);
-    }
-
-    fn pool_failed(
-        &mut self,
-        stream: &mut Stream,
-        worker: &mut Worker,
-        host: &Rc<HostRuntime>,
-        failure: PoolFailure,
-    ) {
-        stream.upstream = Upstream::None;
-        stream.pending_host = None;
-        if failure != PoolFailure::Overflow {
-            stream.host = Some(Rc::clone(host));
-        }
-        self.reply_pool_failure(stream, worker, failure);
-    }
-
     fn set_timeouts(&self, stream: &mut Stream) {
         let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
             return;
@@ -527,61 +327,6 @@ impl ServerConnection {
         }
         stream.deadlines.response_timeout = if request.upgrade { None } else { timeout };
     }
-}
-
-/// The head as it goes to the upstream.
-fn write_head(stream: &Stream, out: &mut Vec<u8>) {
-    let request = &stream.request;
-    let path = if request.method == Method::Connect {
-        request.authority_bytes()
-    } else {
-        request.path_bytes()
-    };
-    encode::request_line(out, request.method_bytes(), path);
-    request.headers.write(out);
-    if request.chunked {
-        encode::transfer_encoding_chunked(out);
-    } else if request.complete
-        && !request.headers.has(KnownHeader::ContentLength)
-        && !matches!(
-            request.method,
-            Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect
-        )
-    {
-        out.extend_from_slice(b"content-length: 0\r\n");
-    }
-    out.extend_from_slice(encode::CRLF);
-}
-
-fn rewrite_host(stream: &mut Stream, host: &[u8], append_x_forwarded_host: bool) {
-    let old = stream.request.authority_bytes().to_vec();
-    if old == host {
-        return;
-    }
-    let headers = &mut stream.request.headers;
-    if append_x_forwarded_host {
-        headers.append(b"x-forwarded-host", b",", &old);
-    }
-    headers.set_known(KnownHeader::XEnvoyOriginalHost, &old);
-    headers.set_known(KnownHeader::Host, host);
-}
-
-/// The address that a request names for an ORIGINAL_DST cluster, if the cluster reads it.
-fn original_dst_header(cluster: &ClusterRuntime, stream: &Stream) -> Option<std::net::SocketAddr> {
-    let tidegate_model::cluster::Discovery::OriginalDst(config) = &cluster.config.discovery else {
-        return None;
-    };
-    if !config.use_http_header {
-        return None;
-    }
-    let name = config
-        .http_header_name
-        .as_deref()
-        .unwrap_or("x-envoy-original-dst-host");
-    std::str::from_utf8(stream.request.headers.get(name.as_bytes())?)
-        .ok()?
-        .parse()
-        .ok()
 }
 
 /// What caps `grpc-timeout`; `None`: the header is not looked at.

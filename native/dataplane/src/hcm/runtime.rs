@@ -12,6 +12,7 @@ use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRout
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
+use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
@@ -26,6 +27,8 @@ pub(crate) struct Filter {
 pub(crate) enum FilterKind {
     Cors,
     Fault,
+    GrpcStats,
+    GrpcWeb,
     Router,
 }
 
@@ -34,12 +37,14 @@ pub(crate) struct HcmRuntime {
     pub(crate) chain: Arc<Chain>,
     pub(crate) config: Arc<HttpConnectionManager>,
     pub(crate) limits: Limits,
+    pub(crate) http2: Arc<tidegate_codec::h2::Options>,
     pub(crate) filters: Vec<Filter>,
     pub(crate) stats: Local<http::ConnectionManager>,
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
     pub(crate) cors_stats: Option<Local<cors::Cors>>,
     pub(crate) fault_stats: Option<Local<fault::Fault>>,
     pub(crate) http1_stats: Local<http1::Http1>,
+    pub(crate) http2_stats: LazyStats,
     /// What the `server` header becomes, unless the upstream's stays.
     pub(crate) server: Option<Arc<str>>,
     /// `x-envoy-*` response headers are left out.
@@ -106,7 +111,8 @@ impl HcmRuntime {
             let kind = match &filter.kind {
                 HttpFilterKind::Cors(_) => FilterKind::Cors,
                 HttpFilterKind::Fault(_) => FilterKind::Fault,
-                HttpFilterKind::GrpcStats => continue,
+                HttpFilterKind::GrpcStats(_) => FilterKind::GrpcStats,
+                HttpFilterKind::GrpcWeb => FilterKind::GrpcWeb,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;
@@ -116,15 +122,23 @@ impl HcmRuntime {
             };
             filters.push(Filter { kind, index });
         }
+        let underscores = match config.headers_with_underscores_action {
+            HeadersWithUnderscoresAction::Allow => UnderscoreAction::Allow,
+            HeadersWithUnderscoresAction::RejectRequest => UnderscoreAction::Reject,
+            HeadersWithUnderscoresAction::DropHeader => UnderscoreAction::Drop,
+        };
         Some(Self {
+            http2: crate::http2::options(
+                &config.http2,
+                config.max_request_headers_bytes,
+                config.max_headers_count,
+                underscores,
+                listener.buffer_limit(),
+            ),
             limits: Limits {
                 max_head_bytes: config.max_request_headers_bytes,
                 max_headers: config.max_headers_count,
-                underscores: match config.headers_with_underscores_action {
-                    HeadersWithUnderscoresAction::Allow => UnderscoreAction::Allow,
-                    HeadersWithUnderscoresAction::RejectRequest => UnderscoreAction::Reject,
-                    HeadersWithUnderscoresAction::DropHeader => UnderscoreAction::Drop,
-                },
+                underscores,
                 allow_chunked_length: config.http1.allow_chunked_length,
                 accept_http_10: config.http1.accept_http_10,
                 allow_absolute_url: config.http1.allow_absolute_url,
@@ -137,6 +151,7 @@ impl HcmRuntime {
             cors_stats: groups.cors.as_ref().map(|group| group.local(core.id)),
             fault_stats: groups.fault.as_ref().map(|group| group.local(core.id)),
             http1_stats: groups.http1.local(core.id),
+            http2_stats: LazyStats::new("http2.".to_owned()),
             server: match config.server_header_transformation {
                 ServerHeaderTransformation::PassThrough => None,
                 _ => Some(Arc::clone(&config.server_name)),

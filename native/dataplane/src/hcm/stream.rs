@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tidegate_buf::OutBuf;
 use tidegate_codec::h1::{BodyTracker, KnownHeader, Method, Span, Version};
+use tidegate_codec::h2::StreamRef;
 use tidegate_rt::Moment;
 use tidegate_snapshot::fault::Abort;
 use tidegate_snapshot::per_filter::PerFilterLevels;
@@ -21,10 +22,40 @@ use tidegate_snapshot::{
     ResponseFlags, WellKnown,
 };
 
+use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
+use super::streams::StreamKey;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use crate::conn::Key;
 use crate::pool::PoolId;
+
+/// What the client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http10,
+    Http11,
+    Http2,
+}
+
+impl Protocol {
+    /// As `%PROTOCOL%` prints it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => Version::Http10.as_str(),
+            Self::Http11 => Version::Http11.as_str(),
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+impl From<Version> for Protocol {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::Http10 => Self::Http10,
+            Version::Http11 => Self::Http11,
+        }
+    }
+}
 
 /// The request as it is now, edits included.
 pub(crate) struct Request {
@@ -34,18 +65,26 @@ pub(crate) struct Request {
     /// Path and query.
     pub(crate) path: Span,
     pub(crate) scheme: Span,
-    pub(crate) version: Version,
+    pub(crate) protocol: Protocol,
     /// The head was read (not so for a request that the codec refused).
     pub(crate) parsed: bool,
     pub(crate) head_bytes: u64,
     pub(crate) body: BodyTracker,
+    /// Goes to an HTTP/1 upstream in chunks: it came so, or by HTTP/2 without a length.
     pub(crate) chunked: bool,
+    /// Follows chunks that came by HTTP/1 once more, for the payload that an HTTP/2 upstream gets.
+    pub(crate) unframe: BodyTracker,
+    pub(crate) trailers: HeaderList,
+    /// A filter looks at the body: it is payload from the filters on, whatever it came by.
+    pub(crate) filtered: bool,
     /// Everything has been received.
     pub(crate) complete: bool,
     /// Payload bytes received.
     pub(crate) bytes: u64,
-    /// Body bytes that wait for an upstream connection, framed as they will be sent.
+    /// Body bytes that wait for an upstream connection, framed as they came, or for its window: payload then.
     pub(crate) pending: OutBuf,
+    /// Payload from an HTTP/2 client that it may not replace yet: the upstream side has not taken it.
+    pub(crate) unreleased: usize,
     /// The client wants to leave HTTP for this protocol.
     pub(crate) upgrade: bool,
     pub(crate) grpc: bool,
@@ -62,14 +101,18 @@ impl Default for Request {
             method_text: Span::EMPTY,
             path: Span::EMPTY,
             scheme: Span::EMPTY,
-            version: Version::Http11,
+            protocol: Protocol::Http11,
             parsed: false,
             head_bytes: 0,
             body: BodyTracker::None,
             chunked: false,
+            unframe: BodyTracker::None,
+            trailers: HeaderList::default(),
+            filtered: false,
             complete: false,
             bytes: 0,
             pending: OutBuf::new(),
+            unreleased: 0,
             upgrade: false,
             grpc: false,
             close: false,
@@ -79,6 +122,12 @@ impl Default for Request {
 }
 
 impl Request {
+    /// The body passes as payload, not in HTTP/1's framing.
+    #[inline]
+    pub(crate) fn is_payload(&self) -> bool {
+        self.filtered || self.protocol == Protocol::Http2
+    }
+
     #[inline]
     pub(crate) fn method_bytes(&self) -> &[u8] {
         self.headers.text(self.method_text)
@@ -149,7 +198,7 @@ impl RequestView for Request {
 /// The part of a request's body that was received together with the head.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Attached<'b> {
-    /// Framed as it will be sent.
+    /// Framed as it came.
     pub(crate) bytes: &'b [u8],
     pub(crate) payload: u64,
     /// It is the whole body.
@@ -164,7 +213,7 @@ pub(crate) enum BodyMode {
     Raw,
     /// Its end is known only when it comes: in chunks.
     Chunk,
-    /// To a client that knows no chunks: payload only, the end is the connection's.
+    /// Payload only: to HTTP/2 clients, and to those that know no chunks, for which the end is the connection's.
     Payload,
 }
 
@@ -182,6 +231,11 @@ pub(crate) struct Response {
     pub(crate) bytes: u64,
     pub(crate) head_bytes: u64,
     pub(crate) mode: BodyMode,
+    pub(crate) trailers: HeaderList,
+    /// Payload that waits for an HTTP/2 client's window.
+    pub(crate) pending: OutBuf,
+    /// The upstream has said all; `pending` may hold some of it.
+    pub(crate) ended: bool,
     /// 101, or 2xx to CONNECT, was passed on: both directions are a tunnel.
     pub(crate) tunnel: bool,
     /// The connection ends after it, but not before the client has had time to read it.
@@ -236,6 +290,9 @@ impl StreamRoute {
     }
 }
 
+/// What an upstream connection knows a request by; 0 for HTTP/1.
+pub(crate) type Token = u32;
+
 /// Where the request's upstream side stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Upstream {
@@ -245,7 +302,7 @@ pub(crate) enum Upstream {
     /// Waiting in a pool's queue.
     Pending(PoolId),
     /// The request is being sent, or has been.
-    Active(Key),
+    Active(Key, Token),
 }
 
 /// Moments of the request's life; zero stands for not yet.
@@ -283,6 +340,10 @@ pub(crate) struct Deadlines {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Stream {
+    /// What the rest of the worker knows it by.
+    pub(crate) key: StreamKey,
+    /// What the codec knows it by; `None`: HTTP/1.
+    pub(crate) wire: Option<StreamRef>,
     pub(crate) request: Request,
     pub(crate) response: Response,
     pub(crate) route: Option<StreamRoute>,
@@ -292,6 +353,9 @@ pub(crate) struct Stream {
     pub(crate) pending_host: Option<Rc<HostRuntime>>,
     pub(crate) active: Option<ActiveRequest>,
     pub(crate) upstream: Upstream,
+    /// Payload from an HTTP/2 upstream that it may not replace yet: the client's side has not taken it.
+    pub(crate) upstream_unreleased: usize,
+    pub(crate) upstream_http2: bool,
     pub(crate) upstream_connection_id: Option<u64>,
     pub(crate) upstream_local: Option<SocketAddr>,
     pub(crate) upstream_bytes_sent: u64,
@@ -312,12 +376,16 @@ pub(crate) struct Stream {
     pub(crate) next_filter: usize,
     /// The CORS filter has to annotate the response.
     pub(crate) cors: bool,
+    /// What the gRPC filters keep.
+    pub(crate) grpc: GrpcFilters,
     /// Counts among the upgraded streams: the client may leave HTTP.
     pub(crate) upgraded: bool,
     /// The response's `content-length` speaks of a body that is not passed on.
     pub(crate) drop_length: bool,
     /// The upstream connection has more to send than it should hold.
     pub(crate) request_held: bool,
+    /// The response cannot be completed.
+    pub(crate) cut: bool,
     /// How the request is to be aborted when its delay is over.
     pub(crate) abort: Option<Abort>,
     /// Counts among the fault filter's active faults.
@@ -339,13 +407,27 @@ impl Stream {
 
     /// Ready for the next request; buffers keep their memory.
     pub(crate) fn reset(&mut self) {
-        let mut request_headers = std::mem::take(&mut self.request.headers);
-        let mut response_headers = std::mem::take(&mut self.response.headers);
-        request_headers.clear();
-        response_headers.clear();
+        let [
+            mut request,
+            mut response,
+            mut request_trailers,
+            mut response_trailers,
+        ] = [
+            &mut self.request.headers,
+            &mut self.response.headers,
+            &mut self.request.trailers,
+            &mut self.response.trailers,
+        ]
+        .map(std::mem::take);
+        request.clear();
+        response.clear();
+        request_trailers.clear();
+        response_trailers.clear();
         *self = Self::default();
-        self.request.headers = request_headers;
-        self.response.headers = response_headers;
+        self.request.headers = request;
+        self.response.headers = response;
+        self.request.trailers = request_trailers;
+        self.response.trailers = response_trailers;
     }
 }
 

@@ -21,7 +21,7 @@ impl Stream {
             .map(|timeout| self.deadlines.active_at + timeout)
     }
 
-    fn next_deadline(&self) -> Option<Moment> {
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
         let deadlines = &self.deadlines;
         [
             self.idle_deadline(),
@@ -49,18 +49,32 @@ impl ServerConnection {
     }
 
     /// Envoy's drain sequence: what comes within the drain time is still served, and is the last.
-    fn start_drain(&mut self, now: Moment) {
+    fn start_drain(&mut self, core: &mut Core) {
+        let now = core.now();
         if self.requests == 0 && self.head_since.is_none() {
             // A connection that has never said anything has nothing to lose.
             self.phase = Phase::Flushing { linger: false };
         } else if !self.draining {
             self.draining = true;
             self.drain_until = Some(now + self.hcm.config.drain_timeout);
+            self.announce_end(core);
+        }
+    }
+
+    /// As [`Self::start_drain`] for HTTP/2 connections that serve requests.
+    pub(super) fn start_drain_sequence(&mut self, core: &mut Core) {
+        if !self.draining {
+            self.draining = true;
+            self.drain_until = Some(core.now() + self.hcm.config.drain_timeout);
+            self.announce_end(core);
         }
     }
 
     fn next_deadline(&self) -> Option<Moment> {
-        let of_phase = match (&self.phase, &self.stream) {
+        let of_phase = match (&self.phase, self.streams.first()) {
+            (Phase::Open, _) if self.is_http2() && !self.streams.is_empty() => {
+                self.streams.earliest()
+            }
             (Phase::Open, Some(stream)) => stream.next_deadline(),
             (Phase::Open, None) => match (self.head_since, self.hcm.config.request_headers_timeout)
             {
@@ -109,11 +123,14 @@ impl ServerConnection {
         if due(self.max_duration) {
             self.max_duration = None;
             self.hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_DURATION_REACHED);
-            self.start_drain(now);
+            self.start_drain(&mut worker.core);
         }
         if due(self.drain_until) {
             self.drain_until = None;
-            if self.stream.is_none() && self.phase == Phase::Open {
+            if self.is_http2() {
+                self.say_goodbye(&mut worker.core);
+                self.close_if_drained(now);
+            } else if self.streams.is_empty() && self.phase == Phase::Open {
                 self.flush_and_close(true, now);
             }
         }
@@ -130,9 +147,30 @@ impl ServerConnection {
             }
             Phase::Closed => return,
         }
-        match self.stream.take() {
+        if self.is_http2() && !self.streams.is_empty() {
+            return self.on_stream_timers(worker, now);
+        }
+        match self.streams.take(0) {
             Some(stream) => self.on_stream_timer(stream, worker, now),
             None => self.on_idle_timer(worker, now),
+        }
+    }
+
+    /// One of many streams may be due.
+    fn on_stream_timers(&mut self, worker: &mut Worker, now: Moment) {
+        self.streams.forget_deadlines();
+        for slot in 0..self.streams.slots() {
+            let Some(stream) = self.streams.take(slot) else {
+                continue;
+            };
+            if stream
+                .next_deadline()
+                .is_some_and(|deadline| deadline <= now)
+            {
+                self.on_stream_timer(stream, worker, now);
+            } else {
+                self.settle(stream, worker);
+            }
         }
     }
 
@@ -141,7 +179,7 @@ impl ServerConnection {
         let Some(since) = self.head_since else {
             if due(self.idle_deadline()) {
                 self.hcm.stats.inc(stat::DOWNSTREAM_CX_IDLE_TIMEOUT);
-                self.start_drain(now);
+                self.start_drain(&mut worker.core);
             }
             return;
         };

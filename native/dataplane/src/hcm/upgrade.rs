@@ -9,8 +9,8 @@ use tidegate_snapshot::ResponseFlags;
 
 use super::runtime::HcmRuntime;
 use super::stream::{Stream, StreamRoute, Upstream};
-use super::upstream::Delivered;
-use super::{Phase, ServerConnection, response};
+use super::upstream_http1::Delivered;
+use super::{Phase, ServerConnection, forward, response};
 use crate::conn::Conn;
 use crate::pool::{ClientConnection, Reading};
 use crate::worker::Worker;
@@ -41,7 +41,6 @@ impl ServerConnection {
         bytes: &[u8],
         before: usize,
     ) -> Delivered {
-        let hcm = Rc::clone(&self.hcm);
         up.reading = Reading::Tunnel;
         up.reusable = false;
         let value = |known| {
@@ -50,44 +49,57 @@ impl ServerConnection {
                 .http
                 .scratch
                 .value(known, bytes)
-                .map(<[u8]>::to_vec)
+                .unwrap_or_default()
+                .to_vec()
         };
         let (protocol, connection) = (value(KnownHeader::Upgrade), value(KnownHeader::Connection));
-        response::receive(stream, &hcm, head, bytes, &worker.core);
-        stream
-            .response
-            .headers
-            .remove_known(KnownHeader::XEnvoyUpstreamServiceTime);
-        if let Some(protocol) = protocol {
-            stream
-                .response
-                .headers
-                .add_known(KnownHeader::Upgrade, &protocol);
-        }
-        stream.response.headers.add_known(
-            KnownHeader::Connection,
-            connection.as_deref().unwrap_or(b"upgrade"),
-        );
-        if let Some(cluster) = &stream.cluster
-            && hcm.dynamic_stats
-        {
-            response::count_code(cluster, stream.request.internal, head.status);
-        }
-        stream.response.tunnel = true;
-        self.finish_response_head(stream, worker, ResponseFraming::None, false);
-        stream.deadlines.response = None;
+        response::receive_http1(stream, head, bytes, &worker.core);
+        self.switch(stream, worker, head.status, &protocol, &connection);
         let rest = bytes.get(head.len as usize..).unwrap_or_default();
-        let out = std::mem::take(&mut worker.core.http.head);
-        self.write(&mut worker.core, &[&out, rest]);
-        worker.core.http.head = out;
-        stream.response.started = true;
+        self.write_response(stream, worker, rest, true, false);
         stream.response.bytes += rest.len() as u64;
-        stream.times.downstream_tx_begin = Some(worker.core.now());
         // Data that the client sent ahead of the answer waits in the socket.
         worker.core.nudge(self.key, super::NUDGE_READ);
         Delivered::More {
             consumed: before + head.len as usize + rest.len(),
         }
+    }
+
+    /// Prepares the head that tells the client of the switch; its headers have been received.
+    pub(super) fn switch(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        status: u16,
+        protocol: &[u8],
+        connection: &[u8],
+    ) {
+        let hcm = Rc::clone(&self.hcm);
+        response::receive(stream, &hcm, status, &worker.core);
+        let headers = &mut stream.response.headers;
+        headers.remove_known(KnownHeader::XEnvoyUpstreamServiceTime);
+        if self.is_http2() {
+            // The answer to an extended CONNECT.
+            stream.response.status = 200;
+        } else {
+            if !protocol.is_empty() {
+                headers.add_known(KnownHeader::Upgrade, protocol);
+            }
+            let connection = if connection.is_empty() {
+                b"upgrade"
+            } else {
+                connection
+            };
+            headers.add_known(KnownHeader::Connection, connection);
+        }
+        if let Some(cluster) = &stream.cluster
+            && hcm.dynamic_stats
+        {
+            response::count_code(cluster, stream.request.internal, status);
+        }
+        stream.response.tunnel = true;
+        self.finish_response_head(stream, worker, ResponseFraming::None, false);
+        stream.deadlines.response = None;
     }
 
     /// Bytes from the client: on their way at once, or kept while the upstream has not answered the upgrade.
@@ -99,13 +111,11 @@ impl ServerConnection {
     ) -> usize {
         stream.request.bytes += bytes.len() as u64;
         match stream.upstream {
-            Upstream::Active(key) => {
+            Upstream::Active(key, token) => {
                 if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {
-                    up.write(&mut worker.core, &[bytes]);
-                    stream.request_held = up.is_backed_up();
+                    forward::send_body(stream, &mut worker.core, &mut up, token, bytes);
                     worker.conns.put(key, Conn::Upstream(up));
                 }
-                stream.upstream_bytes_sent += bytes.len() as u64;
             }
             _ => stream
                 .request
@@ -123,7 +133,7 @@ impl ServerConnection {
         bytes: &[u8],
     ) -> Delivered {
         stream.response.bytes += bytes.len() as u64;
-        self.write(&mut worker.core, &[bytes]);
+        self.write_response(stream, worker, bytes, false, false);
         Delivered::More {
             consumed: bytes.len(),
         }
@@ -131,7 +141,7 @@ impl ServerConnection {
 
     /// The client sends no more: the upstream is told, and may go on.
     pub(super) fn on_tunnel_eof(&mut self, worker: &mut Worker) {
-        let Some(mut stream) = self.stream.take() else {
+        let Some(mut stream) = self.streams.take(0) else {
             return;
         };
         stream.request.complete = true;
@@ -141,12 +151,17 @@ impl ServerConnection {
             .insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
         stream.details = Cow::Borrowed("downstream_remote_disconnect");
         stream.times.request_end = Some(worker.core.now());
-        if let Upstream::Active(key) = stream.upstream
+        self.end_tunnel_request(&stream, worker);
+        self.streams.put(stream);
+    }
+
+    /// Passes the end of what the client sends on.
+    pub(super) fn end_tunnel_request(&self, stream: &Stream, worker: &mut Worker) {
+        if let Upstream::Active(key, token) = stream.upstream
             && let Some(Conn::Upstream(up)) = worker.conns.get_mut(key)
         {
-            up.shutdown_write();
+            up.end_request(&mut worker.core, token);
         }
-        self.stream = Some(stream);
     }
 
     /// The upstream has closed: what it sent is flushed, then the client's connection ends.
@@ -157,6 +172,12 @@ impl ServerConnection {
                 .insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
             stream.details =
                 Cow::Borrowed("upstream_reset_after_response_started{connection_termination}");
+        }
+        if self.is_http2() {
+            self.write_response(stream, worker, &[], false, true);
+            stream.response.ended = true;
+            stream.response.complete = stream.response.pending.is_empty();
+            return;
         }
         stream.response.complete = true;
         stream.times.downstream_tx_end = Some(worker.core.now());

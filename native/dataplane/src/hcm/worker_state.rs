@@ -8,14 +8,19 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tidegate_codec::h1::HeadScratch;
+use tidegate_codec::h2::Scratch;
 use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::Chain;
 
+use super::grpc::GrpcCounters;
 use super::runtime::HcmRuntime;
 use super::stream::Stream;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
+/// Buffers kept for reuse, and how large one may be.
+const SPARE_BUFFERS: usize = 64;
+const LARGEST_BUFFER: usize = 256 * 1024;
 /// Streams kept for reuse.
 const SPARE_STREAMS: usize = 256;
 
@@ -23,16 +28,22 @@ const SPARE_STREAMS: usize = 256;
 pub(crate) struct HttpState {
     /// Where the parser leaves the lines of the head it read last.
     pub(crate) scratch: HeadScratch,
+    /// The same for HTTP/2.
+    pub(crate) fields: Scratch,
     /// Heads are put together here and leave with the body in one system call.
     pub(crate) head: Vec<u8>,
     /// Body bytes that have to be put together from several extents.
     pub(crate) body: Vec<u8>,
     /// Values of headers on their way into a header list.
     pub(crate) value: Vec<u8>,
+    /// Lent to HTTP/2 connections with something to say.
+    buffers: Vec<Vec<u8>>,
     date: DateText,
     managers: FxHashMap<(usize, usize), Rc<HcmRuntime>>,
     #[expect(clippy::vec_box, reason = "a stream is handed out by its box")]
     spare: Vec<Box<Stream>>,
+    /// The counters of gRPC methods.
+    pub(crate) grpc: GrpcCounters,
     /// The address that stands in `x-forwarded-for` for peers on the loopback interface.
     local_address: Option<String>,
 }
@@ -41,12 +52,15 @@ impl HttpState {
     pub(crate) fn new() -> Self {
         Self {
             scratch: HeadScratch::new(),
+            fields: Scratch::new(),
+            buffers: Vec::new(),
             head: Vec::with_capacity(4096),
             body: Vec::new(),
             value: Vec::with_capacity(256),
             date: DateText::default(),
             managers: FxHashMap::default(),
             spare: Vec::new(),
+            grpc: GrpcCounters::default(),
             local_address: None,
         }
     }
@@ -79,6 +93,16 @@ impl HttpState {
         if self.spare.len() < SPARE_STREAMS {
             stream.reset();
             self.spare.push(stream);
+        }
+    }
+
+    pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_buffer(&mut self, buffer: Vec<u8>) {
+        if self.buffers.len() < SPARE_BUFFERS && (1..=LARGEST_BUFFER).contains(&buffer.capacity()) {
+            self.buffers.push(buffer);
         }
     }
 

@@ -182,10 +182,10 @@ impl TcpProxySession {
                 }
                 self.pump(worker, key)
             }
-            Event::Nudge(_) => self.pump(worker, key),
+            Event::Nudge { .. } => self.pump(worker, key),
             Event::Timer(kind) => self.on_timer(worker, key, kind),
             // Connections of the TCP proxy stay until the drain time is over.
-            Event::Drain => After::Keep,
+            Event::Drain | Event::Flush => After::Keep,
             Event::DrainDeadline => {
                 self.stats.inc(stat::DOWNSTREAM_CX_DRAIN_CLOSE);
                 self.finish(worker, Ending::Local)

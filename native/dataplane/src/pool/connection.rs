@@ -1,7 +1,7 @@
-//! One upstream HTTP/1 connection: connecting, idle in its pool, or serving a request.
+//! One upstream connection: connecting, idle in its pool, or serving a request (HTTP/1) or many (HTTP/2, see `http2.rs`).
 //!
-//! It reads and writes its socket and knows which downstream connection it serves; what the bytes mean is told by
-//! `hcm/upstream.rs`.
+//! It reads and writes its socket and knows which stream it serves; what the bytes mean is told by
+//! `hcm/upstream_http1.rs`.
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -11,22 +11,29 @@ use tidegate_codec::h1::{BodyTracker, HeadResume, Limits};
 use tidegate_rt::{Errno, LazyTimer, Moment, Received, Sent, Socket};
 use tidegate_stats::defs::cluster as stat;
 
-use super::{PoolFailure, PoolId, closed, offer};
+use super::http2::Http2;
+use super::{Offered, PoolFailure, PoolId, closed, offer};
 use crate::cluster::ActiveConnection;
 use crate::conn::{After, Conn, Event, Key, TimerKey};
-use crate::hcm::{self, Delivered};
+use crate::hcm::{self, Delivered, Lost, StreamKey};
 use crate::worker::{Core, Worker};
 
 /// There may be something to read after all.
 pub(crate) const NUDGE_READ: u8 = 1;
 /// The socket failed while a downstream connection wrote to it.
 const NUDGE_BROKEN: u8 = 2;
+/// It may have room for requests that wait, or be of no more use.
+pub(super) const NUDGE_OFFER: u8 = 3;
+/// A stream that it serves was given up while the connection was busy.
+pub(super) const NUDGE_ORPHAN: u8 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Connecting,
     Idle,
-    Busy(Key),
+    Busy(StreamKey),
+    /// HTTP/2, connected: serves any number of requests, or none.
+    Shared,
 }
 
 /// Where the response stands that the connection is reading.
@@ -39,11 +46,13 @@ pub(crate) enum Reading {
 
 /// An upstream HTTP connection.
 pub struct ClientConnection {
-    key: Key,
-    socket: Socket,
-    guard: ActiveConnection,
-    pool: PoolId,
-    state: State,
+    pub(super) key: Key,
+    pub(super) socket: Socket,
+    pub(super) guard: ActiveConnection,
+    pub(super) pool: PoolId,
+    pub(super) state: State,
+    /// `None`: HTTP/1.
+    pub(super) http2: Option<Box<Http2>>,
     id: u64,
     out: OutBuf,
     mark: Watermark,
@@ -57,13 +66,15 @@ pub struct ClientConnection {
     closing: bool,
     /// The downstream side cannot take more just now.
     pub(crate) paused: bool,
-    broken: Option<Errno>,
+    /// More is about to be written: what there is waits for the end of the pass.
+    corked: bool,
+    pub(super) broken: Option<Errno>,
     /// The response at hand lets the connection live on.
     pub(crate) reusable: bool,
-    requests: u32,
+    pub(super) requests: u32,
     timer: LazyTimer,
     /// While connecting: the connect timeout; while idle: the idle timeout.
-    deadline: Option<Moment>,
+    pub(super) deadline: Option<Moment>,
     max_duration: Option<Moment>,
     /// Bytes of the response so far, for `%UPSTREAM_WIRE_BYTES_RECEIVED%`.
     pub(crate) received: u64,
@@ -79,6 +90,7 @@ impl ClientConnection {
         guard: ActiveConnection,
         pool: PoolId,
         id: u64,
+        http2: bool,
         core: &mut Core,
     ) -> Self {
         let config = &guard.cluster.config;
@@ -100,6 +112,7 @@ impl ClientConnection {
             guard,
             pool,
             state: State::Connecting,
+            http2: None,
             id,
             out: OutBuf::new(),
             input: Vec::new(),
@@ -109,6 +122,7 @@ impl ClientConnection {
             closing: false,
             reusable: true,
             paused: false,
+            corked: false,
             broken: None,
             requests: 0,
             timer: LazyTimer::new(),
@@ -118,6 +132,9 @@ impl ClientConnection {
             connect_end: None,
             local: None,
         };
+        if http2 {
+            connection.speak_http2(core);
+        }
         connection.arm(core);
         connection
     }
@@ -162,8 +179,8 @@ impl ClientConnection {
         }
     }
 
-    /// Starts to serve a request of this downstream connection.
-    pub(crate) fn begin(&mut self, downstream: Key) {
+    /// Starts to serve this stream's request.
+    pub(crate) fn begin(&mut self, downstream: StreamKey) {
         self.state = State::Busy(downstream);
         self.requests += 1;
         self.reading = Reading::Head;
@@ -206,7 +223,7 @@ impl ClientConnection {
             .cluster
             .stats
             .add(stat::UPSTREAM_CX_TX_BYTES_TOTAL, total as u64);
-        if self.out.is_empty() {
+        if self.out.is_empty() && !self.corked {
             let mut slices = [IoSlice::new(&[]); 4];
             let mut used = 0;
             for (slice, piece) in slices
@@ -235,6 +252,13 @@ impl ClientConnection {
                 .cluster
                 .stats
                 .inc(stat::UPSTREAM_FLOW_CONTROL_BACKED_UP_TOTAL);
+        }
+    }
+
+    /// What is written from here on leaves at the end of the pass, in one piece.
+    pub(crate) fn cork(&mut self, core: &mut Core) {
+        if !std::mem::replace(&mut self.corked, true) {
+            core.flush_later(self.key);
         }
     }
 
@@ -279,7 +303,7 @@ impl ClientConnection {
                 .stats
                 .inc(stat::UPSTREAM_FLOW_CONTROL_DRAINED_TOTAL);
             if let State::Busy(downstream) = self.state {
-                core.nudge(downstream, hcm::NUDGE_READ);
+                core.nudge_stream(downstream.connection, hcm::NUDGE_READ, downstream.slot);
             }
         }
     }
@@ -302,12 +326,35 @@ impl ClientConnection {
                 if ready.writable() && !self.out.is_empty() {
                     self.flush(&mut worker.core);
                 }
+                if ready.writable()
+                    && self.http2.is_some()
+                    && self.flush_http2(worker) == After::Close
+                {
+                    return After::Close;
+                }
                 self.readable |= ready.readable();
                 self.closing |= ready.read_closed();
                 self.read(worker)
             }
-            Event::Nudge(NUDGE_BROKEN) => self.on_closed(worker),
-            Event::Nudge(_) => self.read(worker),
+            Event::Nudge {
+                why: NUDGE_BROKEN, ..
+            } => self.on_closed(worker),
+            Event::Nudge {
+                why: NUDGE_OFFER, ..
+            } => self.serve(worker),
+            Event::Nudge {
+                why: NUDGE_ORPHAN, ..
+            } => self.drop_orphans(worker),
+            Event::Nudge { .. } => self.read(worker),
+            Event::Flush if self.http2.is_some() => self.flush_http2(worker),
+            Event::Flush => {
+                self.corked = false;
+                self.flush(&mut worker.core);
+                match self.broken {
+                    Some(_) => self.on_closed(worker),
+                    None => After::Keep,
+                }
+            }
             Event::Timer(_) => self.on_timer(worker),
             // Upstream connections do not belong to a listener.
             Event::Drain | Event::DrainDeadline => After::Keep,
@@ -324,6 +371,14 @@ impl ClientConnection {
             now.since(self.guard.since()).as_millis() as u64,
         );
         super::connected(worker, self.pool);
+        if self.http2.is_some() {
+            self.state = State::Shared;
+            super::ready(worker, self.pool, self.key);
+            return match self.serve(worker) {
+                After::Keep => self.flush_http2(worker),
+                After::Close => After::Close,
+            };
+        }
         self.become_free(worker)
     }
 
@@ -340,6 +395,66 @@ impl ClientConnection {
         self.timer.cancel(&mut worker.core.timers);
         closed(worker, self, true, Some(failure));
         After::Close
+    }
+
+    /// HTTP/2: takes requests that wait, as many as there is room for; without any it is idle, or ends.
+    pub(super) fn serve(&mut self, worker: &mut Worker) -> After {
+        if self.state != State::Shared {
+            return After::Keep;
+        }
+        while self.capacity() > 0 {
+            match offer(worker, self) {
+                Offered::Taken => {}
+                Offered::Nobody => break,
+                Offered::Gone => {
+                    self.drain(worker);
+                    break;
+                }
+            }
+        }
+        let now = worker.core.now();
+        if !self.is_draining() {
+            let exhausted = self.is_exhausted();
+            if exhausted || super::is_past(self.max_duration, now) {
+                self.guard.cluster.stats.inc(if exhausted {
+                    stat::UPSTREAM_CX_MAX_REQUESTS
+                } else {
+                    stat::UPSTREAM_CX_MAX_DURATION_REACHED
+                });
+                self.drain(worker);
+            }
+        }
+        if self.active_requests() == 0 {
+            if self.is_draining() {
+                return self.finish(worker, true);
+            }
+            if self.deadline.is_none() {
+                let timeout = self.guard.cluster.config.http.idle_timeout;
+                self.deadline = timeout.map(|timeout| now + timeout);
+                self.arm(&mut worker.core);
+            }
+        }
+        After::Keep
+    }
+
+    /// Streams were given up while the connection was in somebody's hands.
+    fn drop_orphans(&mut self, worker: &mut Worker) -> After {
+        for orphan in worker.core.pools.take_orphans(self.key) {
+            match self.state {
+                State::Busy(stream) if stream == orphan.stream => {
+                    self.close_locally(worker);
+                    return After::Close;
+                }
+                State::Shared => self.cancel(
+                    &mut worker.core,
+                    orphan.token,
+                    orphan.stream,
+                    orphan.unreleased,
+                ),
+                _ => {}
+            }
+        }
+        After::Keep
     }
 
     /// Free for the next request.
@@ -363,11 +478,13 @@ impl ClientConnection {
             .http
             .idle_timeout
             .map(|timeout| now + timeout);
-        if offer(worker, self) == After::Close {
-            return self.finish(worker, true);
-        }
-        if self.state == State::Idle {
-            self.arm(&mut worker.core);
+        match offer(worker, self) {
+            Offered::Taken => {}
+            Offered::Gone => return self.finish(worker, true),
+            Offered::Nobody => {
+                super::idle(worker, self.pool, self.key);
+                self.arm(&mut worker.core);
+            }
         }
         After::Keep
     }
@@ -407,6 +524,9 @@ impl ClientConnection {
     }
 
     fn on_data(&mut self, worker: &mut Worker, bytes: &[u8]) -> After {
+        if self.http2.is_some() {
+            return self.on_http2_input(worker, bytes);
+        }
         let State::Busy(downstream) = self.state else {
             // Nobody asked for anything.
             self.guard
@@ -415,11 +535,11 @@ impl ClientConnection {
                 .inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
             return self.finish(worker, true);
         };
-        let Some(Conn::Http(mut down)) = worker.conns.take(downstream) else {
+        let Some(Conn::Http(mut down)) = worker.conns.take(downstream.connection) else {
             return self.finish(worker, true);
         };
         let delivered = if self.input.is_empty() {
-            let delivered = down.on_upstream_data(worker, self, bytes);
+            let delivered = down.on_upstream_data(worker, self, downstream, bytes);
             if let Delivered::More { consumed } = delivered
                 && consumed < bytes.len()
             {
@@ -430,7 +550,7 @@ impl ClientConnection {
         } else {
             let mut input = std::mem::take(&mut self.input);
             input.extend_from_slice(bytes);
-            let delivered = down.on_upstream_data(worker, self, &input);
+            let delivered = down.on_upstream_data(worker, self, downstream, &input);
             let total = input.len();
             if let Delivered::More { consumed } = delivered {
                 input.drain(..consumed.min(total));
@@ -460,9 +580,15 @@ impl ClientConnection {
     }
 
     /// The upstream has closed, or the socket failed.
-    fn on_closed(&mut self, worker: &mut Worker) -> After {
+    pub(super) fn on_closed(&mut self, worker: &mut Worker) -> After {
+        if self.active_requests() > 0 && self.http2.is_some() {
+            let stats = &self.guard.cluster.stats;
+            stats.inc(stat::UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ);
+            stats.inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+            self.lose_all(worker, Lost::ConnectionTermination);
+        }
         if let State::Busy(downstream) = self.state
-            && let Some(Conn::Http(mut down)) = worker.conns.take(downstream)
+            && let Some(Conn::Http(mut down)) = worker.conns.take(downstream.connection)
         {
             self.guard
                 .cluster
@@ -472,14 +598,14 @@ impl ClientConnection {
                 .cluster
                 .stats
                 .inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
-            down.on_upstream_closed(worker, self);
+            down.on_upstream_closed(worker, self, downstream);
             hcm::put_back(worker, down);
         }
         self.finish(worker, false)
     }
 
     /// Takes leave of the pool; the caller drops the connection.
-    fn finish(&mut self, worker: &mut Worker, local: bool) -> After {
+    pub(super) fn finish(&mut self, worker: &mut Worker, local: bool) -> After {
         self.guard.cluster.stats.inc(if local {
             stat::UPSTREAM_CX_DESTROY_LOCAL
         } else {
@@ -491,13 +617,14 @@ impl ClientConnection {
             .record(stat::UPSTREAM_RQ_PER_CX, u64::from(self.requests));
         self.timer.cancel(&mut worker.core.timers);
         self.out.clear(&mut worker.core.segments);
+        self.forget_http2();
         closed(worker, self, false, None);
         After::Close
     }
 
     /// Closed on behalf of a downstream connection or of the pool, outside an event of its own.
     pub(super) fn close_locally(&mut self, worker: &mut Worker) {
-        if matches!(self.state, State::Busy(_)) {
+        if self.active_requests() > 0 {
             self.guard
                 .cluster
                 .stats
@@ -524,7 +651,16 @@ impl ClientConnection {
         }
         match self.state {
             State::Connecting => self.on_connect_failure(worker, PoolFailure::Timeout),
-            State::Idle => {
+            State::Shared if self.active_requests() > 0 => {
+                self.guard
+                    .cluster
+                    .stats
+                    .inc(stat::UPSTREAM_CX_MAX_DURATION_REACHED);
+                self.max_duration = None;
+                self.drain(worker);
+                After::Keep
+            }
+            State::Idle | State::Shared => {
                 self.guard
                     .cluster
                     .stats
@@ -539,8 +675,17 @@ impl ClientConnection {
         }
     }
 
+    /// Whether trailers may be sent over HTTP/1.
+    pub(crate) fn sends_trailers(&self) -> bool {
+        self.guard.cluster.config.http.enable_trailers
+    }
+
     /// Half-closes towards the upstream once everything queued is gone; only tunnels need it.
-    pub(crate) fn shutdown_write(&self) {
+    pub(crate) fn end_request(&mut self, core: &mut Core, token: u32) {
+        if self.http2.is_some() {
+            self.send_data(core, token, &[], true);
+            return;
+        }
         if self.out.is_empty() {
             let _ = self.socket.shutdown(tidegate_rt::ShutdownSide::Write);
         }

@@ -62,7 +62,9 @@ pub struct Core {
     /// When draining connections have to be gone.
     pub(crate) drain_deadlines: Vec<(Moment, Key)>,
     read_buf: Option<ReadBuf>,
-    nudges: VecDeque<(Key, u8)>,
+    nudges: VecDeque<(Key, u8, u32)>,
+    /// Connections with output that leaves at the end of the pass.
+    flushes: Vec<Key>,
     connections: u64,
     pub(crate) original_dst_timer: bool,
 }
@@ -96,6 +98,7 @@ impl Core {
             drain_deadlines: Vec::new(),
             read_buf: None,
             nudges: VecDeque::new(),
+            flushes: Vec::new(),
             connections: 0,
             original_dst_timer: false,
             shared,
@@ -106,6 +109,12 @@ impl Core {
     #[inline]
     pub fn now(&self) -> Moment {
         self.clock.now()
+    }
+
+    /// The same in milliseconds, as the HTTP/2 codec counts.
+    #[inline]
+    pub(crate) fn now_millis(&self) -> u64 {
+        self.clock.now().millis()
     }
 
     /// The runtime of a cluster, made on first use. `None`: the snapshot has no such cluster.
@@ -169,11 +178,24 @@ impl Core {
         (self.connections - 1) * self.shared.wakers.len() as u64 + self.id as u64
     }
 
-    /// Sends `Event::Nudge(why)` to a connection after the present event, within this pass or the next. It is how a
+    /// Sends `Event::Nudge` to a connection after the present event, within this pass or the next. It is how a
     /// handler reaches a connection that is taken, itself included. A stale key is ignored.
     #[inline]
     pub fn nudge(&mut self, key: Key, why: u8) {
-        self.nudges.push_back((key, why));
+        self.nudges.push_back((key, why, 0));
+    }
+
+    /// As [`Core::nudge`], about one of the connection's streams.
+    #[inline]
+    pub fn nudge_stream(&mut self, key: Key, why: u8, stream: u32) {
+        self.nudges.push_back((key, why, stream));
+    }
+
+    /// Sends `Event::Flush` to a connection at the end of this pass: what many events produce for one socket leaves in one
+    /// write. The caller asks once per pass.
+    #[inline]
+    pub fn flush_later(&mut self, key: Key) {
+        self.flushes.push(key);
     }
 
     /// Appends a line to an access log.
@@ -187,8 +209,12 @@ impl Core {
         !self.nudges.is_empty()
     }
 
-    pub(crate) fn next_nudge(&mut self) -> Option<(Key, u8)> {
+    pub(crate) fn next_nudge(&mut self) -> Option<(Key, u8, u32)> {
         self.nudges.pop_front()
+    }
+
+    pub(crate) fn next_flush(&mut self) -> Option<Key> {
+        self.flushes.pop()
     }
 
     pub(crate) fn is_waker(&self, token: Token) -> bool {

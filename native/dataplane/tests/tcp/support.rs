@@ -227,7 +227,6 @@ pub(crate) fn cluster_of(name: &str, discovery: Discovery) -> Cluster {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
-        http2: false,
     }
 }
 

@@ -5,6 +5,7 @@ use tidegate_model::format::{DurationField, HeaderMap, NumberField};
 use tidegate_model::{Name, RuntimeFraction};
 
 use crate::error::CompileError;
+use crate::grpc_status::{UNKNOWN, grpc_status};
 use crate::log_context::LogContext;
 use crate::matcher::CompiledHeader;
 use crate::response_flags::ResponseFlags;
@@ -27,6 +28,11 @@ pub enum CompiledLogFilter {
     Header(CompiledHeader),
     /// Empty: any flag.
     ResponseFlag(ResponseFlags),
+    /// By status, a bit each.
+    GrpcStatus {
+        statuses: u32,
+        exclude: bool,
+    },
 }
 
 impl CompiledLogFilter {
@@ -53,6 +59,12 @@ impl CompiledLogFilter {
             AccessLogFilter::Or(filters) => Self::Or(all(filters)?),
             AccessLogFilter::Header(matcher) => Self::Header(CompiledHeader::compile(matcher)?),
             AccessLogFilter::ResponseFlag(names) => Self::ResponseFlag(flags(names)?),
+            AccessLogFilter::GrpcStatus { statuses, exclude } => Self::GrpcStatus {
+                statuses: statuses.iter().fold(0, |set, status| {
+                    set | 1_u32.checked_shl(u32::from(*status)).unwrap_or(0)
+                }),
+                exclude: *exclude,
+            },
         })
     }
 
@@ -98,6 +110,13 @@ impl CompiledLogFilter {
                     set.intersects(*wanted)
                 }
             }
+            Self::GrpcStatus { statuses, exclude } => {
+                let status = grpc_status(context).unwrap_or(UNKNOWN);
+                let bit = u32::try_from(status)
+                    .ok()
+                    .and_then(|status| 1_u32.checked_shl(status));
+                (statuses & bit.unwrap_or(0) != 0) != *exclude
+            }
         }
     }
 }
@@ -123,4 +142,45 @@ fn flags(names: &[Name]) -> Result<ResponseFlags, CompileError> {
         flags.insert(flag);
     }
     Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::tests::Sample;
+
+    /// As Envoy 1.40 chose.
+    #[test]
+    fn by_grpc_status() {
+        let passes = |statuses: &[u8], exclude, sample: &Sample| {
+            let filter = AccessLogFilter::GrpcStatus {
+                statuses: statuses.to_vec(),
+                exclude,
+            };
+            CompiledLogFilter::compile(&filter)
+                .unwrap()
+                .passes(sample, &Runtime::default(), 0)
+        };
+        let mut plain = Sample::new();
+        for (status, grpc_status, unknown_or_unavailable, neither_ok_nor_unknown) in [
+            (200, None, true, false),
+            (200, Some("0"), false, false),
+            (200, Some("5"), false, true),
+            (200, Some("17"), false, true),
+            (200, Some("abc"), false, true),
+            (503, None, true, true),
+            (400, None, false, true),
+            (0, None, true, false),
+        ] {
+            let call = Sample::call(status, grpc_status);
+            let told = (passes(&[2, 14], false, &call), passes(&[0, 2], true, &call));
+            let expected = (unknown_or_unavailable, neither_ok_nor_unknown);
+            assert_eq!(told, expected, "{status} {grpc_status:?}");
+        }
+        // What is no gRPC has a status too.
+        assert!(passes(&[2], false, &plain));
+        plain.status = 503;
+        assert!(passes(&[14], false, &plain));
+        assert!(!passes(&[], false, &plain) && passes(&[], true, &plain));
+    }
 }

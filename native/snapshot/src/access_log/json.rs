@@ -98,7 +98,14 @@ impl Node {
                 let start = out.len();
                 let written = formatter
                     .single_value()
-                    .map_or(Written::Missing, |value: &Value| value.write(context, out));
+                    .map_or(Written::Missing, |value: &Value| {
+                        match value.write_object(context, out) {
+                            // It is JSON already.
+                            Some(Written::Text) => Written::Number,
+                            Some(written) => written,
+                            None => value.write(context, out),
+                        }
+                    });
                 match written {
                     Written::Missing if omit_empty => return false,
                     Written::Missing => out.extend_from_slice(b"null"),

@@ -10,6 +10,9 @@ use crate::response_flags::ResponseFlags;
 pub(crate) struct Sample {
     pub(crate) request: Vec<(&'static str, Vec<u8>)>,
     pub(crate) response: Vec<(&'static str, &'static str)>,
+    pub(crate) trailers: Vec<(&'static str, &'static str)>,
+    pub(crate) status: u64,
+    pub(crate) message_counts: Option<(u64, u64)>,
     pub(crate) flags: ResponseFlags,
     pub(crate) host: Option<SocketAddr>,
 }
@@ -26,6 +29,9 @@ impl Sample {
                 ("x-long", b"abcdefgh".to_vec()),
             ],
             response: vec![("x-envoy-upstream-service-time", "1")],
+            trailers: Vec::new(),
+            status: 200,
+            message_counts: None,
             flags: ResponseFlags::NONE,
             host: Some("127.0.0.1:23101".parse().unwrap()),
         }
@@ -45,7 +51,11 @@ impl LogContext for Sample {
                 .iter()
                 .find(|(n, _)| *n == name.as_str())
                 .map(|(_, v)| v.as_bytes()),
-            HeaderMap::ResponseTrailers => None,
+            HeaderMap::ResponseTrailers => self
+                .trailers
+                .iter()
+                .find(|(n, _)| *n == name.as_str())
+                .map(|(_, v)| v.as_bytes()),
         }
     }
 
@@ -62,7 +72,7 @@ impl LogContext for Sample {
 
     fn number(&self, field: NumberField) -> Option<u64> {
         Some(match field {
-            NumberField::ResponseCode => 200,
+            NumberField::ResponseCode => self.status,
             NumberField::BytesSent => 324,
             _ => return None,
         })
@@ -97,14 +107,35 @@ impl LogContext for Sample {
     fn response_flags(&self) -> ResponseFlags {
         self.flags
     }
+
+    fn grpc_message_counts(&self) -> Option<(u64, u64)> {
+        self.message_counts
+    }
 }
 
 fn text_of(format: &str) -> String {
+    text_about(format, &Sample::new())
+}
+
+fn text_about(format: &str, sample: &Sample) -> String {
     let mut out = Vec::new();
-    Formatter::compile(format)
-        .unwrap()
-        .format(&Sample::new(), &mut out);
+    Formatter::compile(format).unwrap().format(sample, &mut out);
     String::from_utf8(out).unwrap()
+}
+
+impl Sample {
+    /// A gRPC call, its HTTP status and its `grpc-status`.
+    pub(crate) fn call(status: u64, grpc_status: Option<&'static str>) -> Self {
+        let mut sample = Self::new();
+        sample
+            .request
+            .push(("content-type", b"application/grpc".to_vec()));
+        sample.status = status;
+        sample
+            .response
+            .extend(grpc_status.map(|status| ("grpc-status", status)));
+        sample
+    }
 }
 
 #[test]
@@ -175,4 +206,80 @@ fn header_values_omit_what_is_missing() {
         .unwrap()
         .format(&Sample::new(), &mut out);
     assert_eq!(out, b"[]");
+}
+
+/// Each as Envoy 1.40 printed it.
+#[test]
+fn grpc_statuses() {
+    const FORMAT: &str =
+        "%GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)% %GRPC_STATUS_NUMBER%";
+    for (status, grpc_status, expected) in [
+        (200, Some("0"), "OK OK 0 0"),
+        (200, Some("00"), "OK OK 0 0"),
+        (200, Some("5"), "NotFound NOT_FOUND 5 5"),
+        (200, Some("17"), "17 17 17 17"),
+        (
+            200,
+            Some("1234567890123"),
+            "1234567890123 1234567890123 1234567890123 1234567890123",
+        ),
+        (200, Some("abc"), "-1 -1 -1 -1"),
+        (200, Some("-1"), "-1 -1 -1 -1"),
+        (200, Some(""), "Unknown UNKNOWN 2 2"),
+        (200, None, "Unknown UNKNOWN 2 2"),
+        (404, Some("0"), "OK OK 0 0"),
+        (400, None, "Internal INTERNAL 13 13"),
+        (429, None, "Unavailable UNAVAILABLE 14 14"),
+        (503, None, "Unavailable UNAVAILABLE 14 14"),
+        (0, None, "- - - -"),
+    ] {
+        let call = Sample::call(status, grpc_status);
+        assert_eq!(
+            text_about(FORMAT, &call),
+            expected,
+            "{status} {grpc_status:?}"
+        );
+    }
+    let mut call = Sample::call(200, Some("5"));
+    call.trailers = vec![("grpc-status", "1"), ("x-t", "v")];
+    assert_eq!(
+        text_about("%GRPC_STATUS% %TRAILER(X-T)% %TRAILER(x-u)%", &call),
+        "Canceled v -"
+    );
+    call.request.pop();
+    assert_eq!(text_about("%GRPC_STATUS%", &call), "-");
+}
+
+#[test]
+fn grpc_message_counts() {
+    const FORMAT: &str = "%FILTER_STATE(envoy.filters.http.grpc_stats)% \
+         %FILTER_STATE(envoy.filters.http.grpc_stats:TYPED):20% %FILTER_STATE(envoy.filters.http.grpc_stats:PLAIN):2% \
+         %FILTER_STATE(envoy.filters.http.grpc_stats:FIELD:request_message_count)% %FILTER_STATE(other)%";
+    let mut call = Sample::call(200, Some("0"));
+    assert_eq!(text_about(FORMAT, &call), "- - - - -");
+    call.message_counts = Some((1, 1));
+    assert_eq!(
+        text_about(FORMAT, &call),
+        r#"{"requestMessageCount":"1","responseMessageCount":"1"} {"requestMessageCoun 1, - -"#
+    );
+    call.message_counts = Some((0, 2));
+    assert_eq!(
+        text_about("%FILTER_STATE(envoy.filters.http.grpc_stats)%", &call),
+        r#"{"responseMessageCount":"2"}"#
+    );
+    for (bad, why) in [
+        ("%FILTER_STATE(a:FOO)%", "only support PLAIN/TYPED/FIELD."),
+        (
+            "%FILTER_STATE(a:FIELD)%",
+            "FIELD should be used with the field name.",
+        ),
+        (
+            "%FILTER_STATE(a:TYPED:x)%",
+            "FIELD should be used with the field name.",
+        ),
+        ("%FILTER_STATE%", "FILTER_STATE requires parameters"),
+    ] {
+        let error = Formatter::compile(bad).expect_err(bad);
+        assert!(error.reason.contains(why), "{error}");
+    }
 }

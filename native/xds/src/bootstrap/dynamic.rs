@@ -10,7 +10,6 @@ use super::{AdsExtra, Clusters};
 use crate::cluster;
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::upstream_http::Http2;
 
 pub(super) fn dynamic_resources(
     fields: &Fields<'_>,
@@ -73,10 +72,7 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
         ));
     };
     let path = "grpc_services[0].envoy_grpc.cluster_name";
-    let Some((cluster, http2)) = clusters
-        .iter()
-        .find(|(cluster, _)| cluster.name == cluster_name)
-    else {
+    let Some(cluster) = clusters.iter().find(|cluster| cluster.name == cluster_name) else {
         return Err(fields.fault(
             path,
             format!(
@@ -99,9 +95,9 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
     extra.authority = authority;
     extra.retry_back_off = back_off;
     extra.tcp_keepalive = cluster.tcp_keepalive;
-    extra.http2 = http2.as_ref().map(|http2| Http2 {
-        keepalive: http2.keepalive,
-    });
+    let keepalive = cluster.http.http2.connection_keepalive.as_ref();
+    extra.http2_keepalive =
+        keepalive.and_then(|keepalive| Some((keepalive.interval?, keepalive.timeout)));
     Ok(Ads {
         targets: Arc::clone(targets),
         connect_timeout: cluster.connect_timeout,

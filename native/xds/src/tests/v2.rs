@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tidegate_model::bootstrap::StatsSink;
-use tidegate_model::cluster::{Address, Discovery};
+use tidegate_model::cluster::{Address, Discovery, UpstreamProtocol};
 use tidegate_model::hcm::{HttpFilterKind, RouteSource};
 use tidegate_model::listener::{NetworkFilter, TcpCluster};
 use tidegate_model::route::{RouteAction, RouteConfiguration};
@@ -139,7 +139,10 @@ fn istio_1_0s_bootstrap() {
         }
     );
     let cluster = &bootstrap.clusters[0];
-    assert!(cluster.http2 && matches!(cluster.discovery, Discovery::StrictDns(_)));
+    assert!(
+        cluster.http.protocol == UpstreamProtocol::Http2
+            && matches!(cluster.discovery, Discovery::StrictDns(_))
+    );
     assert_eq!(
         (
             cluster.circuit_breakers.default.max_connections,

@@ -98,3 +98,26 @@ fn strings_are_escaped_as_envoy_escapes_them() {
         );
     }
 }
+
+/// As Envoy 1.40 wrote it.
+#[test]
+fn grpc_values_keep_their_types() {
+    let root = object(&[
+        ("a", text("%FILTER_STATE(envoy.filters.http.grpc_stats)%")),
+        (
+            "b",
+            text("%FILTER_STATE(envoy.filters.http.grpc_stats:PLAIN)%"),
+        ),
+        ("d", text("x%FILTER_STATE(envoy.filters.http.grpc_stats)%")),
+        ("e", text("%GRPC_STATUS_NUMBER%")),
+        ("f", text("%GRPC_STATUS(NUMBER)%")),
+        ("g", text("%GRPC_STATUS%")),
+    ]);
+    let mut call = Sample::call(200, Some("5"));
+    call.message_counts = Some((1, 0));
+    assert_eq!(
+        line(root, false, &call),
+        "{\"a\":{\"request_message_count\":\"1\"},\"b\":\"1,0\",\"d\":\"x{\\\"requestMessageCount\\\":\\\"1\\\"}\",\
+         \"e\":5,\"f\":5,\"g\":\"NotFound\"}\n"
+    );
+}

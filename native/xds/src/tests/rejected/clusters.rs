@@ -57,9 +57,12 @@ fn clusters() {
         "LOGICAL_DNS clusters must have a single host",
     );
     cluster_refused(
-        &[("/http2_protocol_options", json!({}))],
+        &[
+            ("/http_protocol_options", json!({})),
+            ("/http2_protocol_options", json!({})),
+        ],
         "http2_protocol_options",
-        "HTTP/2 upstreams are not supported",
+        "Both HTTP1 and HTTP2 options may only be configured",
     );
     cluster_refused(
         &[("/dns_refresh_rate", json!("0.0005s"))],
@@ -138,5 +141,58 @@ fn endpoints() {
         &[("/named_endpoints", json!({ "a": {} }))],
         "named_endpoints",
         "is not supported",
+    );
+}
+
+/// `HttpProtocolOptions`, refused at `path` below it.
+#[track_caller]
+fn protocol_refused(options: Json, path: &str, reason: &str) {
+    const NAME: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let mut typed = options;
+    typed["@type"] = json!(format!("{PREFIX}{NAME}"));
+    let mut extensions = json!({});
+    extensions[NAME] = typed;
+    let dot = if path.is_empty() { "" } else { "." };
+    cluster_refused(
+        &[("/typed_extension_protocol_options", extensions)],
+        &format!("typed_extension_protocol_options[\"{NAME}\"]{dot}{path}"),
+        reason,
+    );
+}
+
+#[test]
+fn upstream_protocols() {
+    protocol_refused(json!({}), "upstream_protocol_options", "value is required");
+    protocol_refused(
+        json!({ "explicit_http_config": {} }),
+        "explicit_http_config.protocol_config",
+        "value is required",
+    );
+    protocol_refused(
+        json!({ "auto_config": {} }),
+        "auto_config",
+        "ALPN configured for cluster which has a non-ALPN transport socket",
+    );
+    for config in ["explicit_http_config", "use_downstream_protocol_config"] {
+        let mut options = json!({});
+        options[config] = json!({ "http3_protocol_options": {} });
+        protocol_refused(
+            options,
+            &format!("{config}.http3_protocol_options"),
+            "HTTP3 requires a QuicUpstreamTransport",
+        );
+    }
+    protocol_refused(
+        json!({ "explicit_http_config": { "http2_protocol_options": { "initial_stream_window_size": 65534 } } }),
+        "explicit_http_config.http2_protocol_options.initial_stream_window_size",
+        "value must be inside range [65535, 2147483647]",
+    );
+    protocol_refused(
+        json!({
+            "common_http_protocol_options": { "max_response_headers_kb": 100 },
+            "explicit_http_config": { "http2_protocol_options": { "max_header_field_size_kb": 101 } }
+        }),
+        "explicit_http_config.http2_protocol_options.max_header_field_size_kb",
+        "must not exceed max_response_headers_kb",
     );
 }

@@ -217,15 +217,15 @@ fn connection_managers() {
     );
     manager_refused(
         "codec_type",
-        json!("HTTP2"),
+        json!("HTTP3"),
         "codec_type",
-        "HTTP2 is not supported",
+        "HTTP3 is not supported",
     );
     manager_refused(
-        "http2_protocol_options",
-        json!({}),
-        "http2_protocol_options",
-        "is not supported",
+        "common_http_protocol_options",
+        json!({ "max_response_headers_kb": 100 }),
+        "common_http_protocol_options.max_response_headers_kb",
+        "cannot be set on http_connection_manager",
     );
     manager_refused(
         "local_reply_config",
@@ -247,9 +247,9 @@ fn connection_managers() {
     );
     manager_refused(
         "upgrade_configs",
-        json!([{ "upgrade_type": "CONNECT" }]),
+        json!([{ "upgrade_type": "CONNECT-UDP" }]),
         "upgrade_configs[0].upgrade_type",
-        "CONNECT is not supported",
+        "CONNECT-UDP is not supported",
     );
     manager_refused(
         "scheme_header_transformation",
@@ -288,6 +288,156 @@ fn connection_managers() {
         ],
         &format!("{MANAGER}.strip_matching_host_port"),
         "Only one of",
+    );
+}
+
+/// `http2_protocol_options` of a connection manager, refused at `path` below it.
+#[track_caller]
+fn http2_refused(options: Json, path: &str, reason: &str) {
+    manager_refused(
+        "http2_protocol_options",
+        options,
+        &format!("http2_protocol_options.{path}"),
+        reason,
+    );
+}
+
+#[test]
+fn http2_numbers() {
+    for (field, bad, range) in [
+        ("max_concurrent_streams", 0, "inside range [1, 2147483647]"),
+        (
+            "initial_stream_window_size",
+            65534,
+            "inside range [65535, 2147483647]",
+        ),
+        (
+            "initial_connection_window_size",
+            1_u32 << 31,
+            "inside range [65535, 2147483647]",
+        ),
+        ("max_outbound_frames", 0, "greater than or equal to 1"),
+        (
+            "max_outbound_control_frames",
+            0,
+            "greater than or equal to 1",
+        ),
+        (
+            "max_inbound_window_update_frames_per_data_frame_sent",
+            0,
+            "greater than or equal to 1",
+        ),
+        ("max_header_field_size_kb", 63, "inside range [64, 256]"),
+    ] {
+        let mut options = json!({});
+        options[field] = json!(bad);
+        http2_refused(options, field, range);
+    }
+    http2_refused(
+        json!({ "max_header_field_size_kb": 64 }),
+        "max_header_field_size_kb",
+        "must not exceed max_request_headers_kb",
+    );
+    http2_refused(
+        json!({ "allow_metadata": true }),
+        "allow_metadata",
+        "true is not supported",
+    );
+    http2_refused(
+        json!({ "connection_keepalive": { "interval": "1s" } }),
+        "connection_keepalive.timeout",
+        "value is required",
+    );
+    http2_refused(
+        json!({ "connection_keepalive": { "timeout": "0.0001s" } }),
+        "connection_keepalive.timeout",
+        "greater than or equal to 1ms",
+    );
+    http2_refused(
+        json!({ "connection_keepalive": { "timeout": "1s", "interval_jitter": { "value": 101 } } }),
+        "connection_keepalive.interval_jitter.value",
+        "inside range [0, 100]",
+    );
+}
+
+#[test]
+fn http2_settings_by_number() {
+    let parameters = |list: &[(u32, u32)]| -> Json {
+        list.iter()
+            .map(|(identifier, value)| json!({ "identifier": identifier, "value": value }))
+            .collect()
+    };
+    for (list, path, reason) in [
+        (
+            &[(2, 1)][..],
+            "custom_settings_parameters[0]",
+            "server push is not supported by Envoy",
+        ),
+        (
+            &[(9, 9), (8, 1)],
+            "custom_settings_parameters[1]",
+            "the \"allow_connect\" SETTINGS parameter must only be configured through the named field",
+        ),
+        (
+            &[(9, 1), (9, 2), (1000, 2), (1000, 3)],
+            "custom_settings_parameters",
+            "identifiers = {0x09,0x3e8}",
+        ),
+        (
+            &[(65536, 1)],
+            "custom_settings_parameters[0].identifier",
+            "inside range [0, 65535]",
+        ),
+    ] {
+        http2_refused(
+            json!({ "custom_settings_parameters": parameters(list) }),
+            path,
+            reason,
+        );
+    }
+    http2_refused(
+        json!({
+            "hpack_table_size": 1, "max_concurrent_streams": 4,
+            "custom_settings_parameters": parameters(&[(1, 1), (3, 2)])
+        }),
+        "custom_settings_parameters",
+        "the {hpack_table_size,max_concurrent_streams} HTTP/2 SETTINGS parameter(s)",
+    );
+}
+
+#[test]
+fn grpc_statistics_and_log_filters() {
+    let stats = |list: Json| {
+        json!([
+            { "name": "s", "typed_config": {
+                "@type": format!("{PREFIX}envoy.extensions.filters.http.grpc_stats.v3.FilterConfig"),
+                "individual_method_stats_allowlist": { "services": [list] }
+            } },
+            router()
+        ])
+    };
+    manager_refused(
+        "http_filters",
+        stats(json!({ "name": "", "method_names": ["m"] })),
+        "http_filters[0].typed_config.individual_method_stats_allowlist.services[0].name",
+        "at least 1 characters",
+    );
+    manager_refused(
+        "http_filters",
+        stats(json!({ "name": "s" })),
+        "http_filters[0].typed_config.individual_method_stats_allowlist.services[0].method_names",
+        "at least 1 item(s)",
+    );
+    let log = |filter: Json| {
+        json!([{ "name": "l", "filter": filter, "typed_config": {
+            "@type": format!("{PREFIX}envoy.extensions.access_loggers.file.v3.FileAccessLog"), "path": "/dev/null"
+        } }])
+    };
+    manager_refused(
+        "access_log",
+        log(json!({ "grpc_status_filter": { "statuses": ["OK", 17] } })),
+        "access_log[0].filter.grpc_status_filter.statuses[1]",
+        "value must be one of the defined enum values",
     );
 }
 
@@ -412,9 +562,9 @@ fn access_logs() {
         "access_log",
         with(
             file(json!({})),
-            &[("/0/filter", json!({ "grpc_status_filter": {} }))],
+            &[("/0/filter", json!({ "metadata_filter": {} }))],
         ),
-        "access_log[0].filter.grpc_status_filter",
+        "access_log[0].filter.metadata_filter",
         "is not supported",
     );
 }

@@ -1,0 +1,558 @@
+//! HTTP/2 towards the client: many streams, their heads, bodies and trailers both ways, and the end of the connection.
+//!
+//! What the codec has to say collects in its output and leaves once per pass of the loop ([`Event::Flush`]): the answers
+//! to thirty requests are one write.
+//!
+//! [`Event::Flush`]: crate::conn::Event::Flush
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use tidegate_codec::h1::{KnownHeader, Span};
+use tidegate_codec::h2::{
+    Connection, ConnectionError, ErrorCode, Event, Input, Overflow, ResetBy, Role, StreamRef,
+};
+use tidegate_model::hcm::CodecType;
+use tidegate_rt::{Moment, Sent};
+use tidegate_snapshot::ResponseFlags;
+use tidegate_stats::defs::{http as stat, http2};
+
+use super::local_reply::Reply;
+use super::stream::{Attached, Protocol, Stream, Upstream};
+use super::{Phase, ServerConnection, request};
+use crate::worker::{Core, Worker};
+
+/// What the client of an HTTP/2 connection begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What an HTTP/2 connection has that one of HTTP/1 has not.
+pub(super) struct Http2 {
+    codec: Connection,
+    /// The pass will end with a flush.
+    flush_asked: bool,
+    /// The socket would not take all of the output.
+    blocked: bool,
+    /// GOAWAY has said that no later stream is served.
+    goodbye: bool,
+    /// The output has memory of the worker's.
+    lent: bool,
+    /// Streams that count as active.
+    streams: u32,
+}
+
+/// What the first bytes of a connection say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Http1,
+    Http2,
+    /// Too few bytes to tell.
+    Unclear,
+}
+
+impl ServerConnection {
+    /// Which protocol the client speaks, by the first bytes that it sends.
+    pub(super) fn sniff(&self, bytes: &[u8]) -> Spoken {
+        match self.hcm.config.codec_type {
+            CodecType::Http1 => Spoken::Http1,
+            CodecType::Http2 => Spoken::Http2,
+            CodecType::Auto => {
+                let seen = bytes.len().min(PREFACE.len());
+                if bytes.get(..seen) != PREFACE.get(..seen) {
+                    Spoken::Http1
+                } else if seen < PREFACE.len() {
+                    Spoken::Unclear
+                } else {
+                    Spoken::Http2
+                }
+            }
+        }
+    }
+
+    /// From here on the connection speaks HTTP/2.
+    pub(super) fn speak_http2(&mut self, core: &mut Core) {
+        let stats = &self.hcm.stats;
+        stats.inc(stat::DOWNSTREAM_CX_HTTP2_TOTAL);
+        stats.gauge_inc(stat::DOWNSTREAM_CX_HTTP2_ACTIVE);
+        self.head_since = None;
+        let codec = Connection::new(Role::Server, Arc::clone(&self.hcm.http2));
+        self.http2 = Some(Box::new(Http2 {
+            codec,
+            flush_asked: false,
+            blocked: false,
+            goodbye: false,
+            lent: false,
+            streams: 0,
+        }));
+        let registry = &core.shared.registry;
+        let stats = self.hcm.http2_stats.make(registry, core.id);
+        stats.inc(http2::NGHTTP2_DOWNSTREAM_CONNECTIONS);
+        self.flush_later(core);
+    }
+
+    /// The connection is gone.
+    pub(super) fn forget_http2(&mut self) {
+        if let Some(mut http2) = self.http2.take() {
+            let stats = &self.hcm.http2_stats;
+            stats.count(&mut http2.codec, &mut http2.streams);
+            stats.forget(http2.streams);
+            self.hcm.stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP2_ACTIVE);
+        }
+    }
+
+    pub(super) const fn is_http2(&self) -> bool {
+        self.http2.is_some()
+    }
+
+    /// The output leaves at the end of the pass.
+    fn flush_later(&mut self, core: &mut Core) {
+        if let Some(http2) = &mut self.http2
+            && !http2.flush_asked
+            && !http2.blocked
+        {
+            http2.flush_asked = true;
+            core.flush_later(self.key);
+        }
+    }
+
+    /// Nothing waits to be written.
+    pub(super) fn is_flushed(&self) -> bool {
+        match &self.http2 {
+            Some(http2) => http2.codec.output().is_empty(),
+            None => self.out.is_empty(),
+        }
+    }
+
+    pub(super) fn on_http2_input(&mut self, worker: &mut Worker, bytes: &[u8]) {
+        let mut input = Input::new(bytes);
+        self.pump_http2(worker, &mut input);
+    }
+
+    /// Handles what the client did, until there is no more to handle.
+    fn pump_http2(&mut self, worker: &mut Worker, input: &mut Input<'_>) {
+        let now = worker.core.now_millis();
+        if let Some(http2) = &mut self.http2
+            && !http2.lent
+        {
+            http2.lent = true;
+            http2.codec.lend_output(worker.core.http.take_buffer());
+        }
+        loop {
+            let Some(http2) = &mut self.http2 else {
+                return;
+            };
+            if self.phase == Phase::Closed {
+                break;
+            }
+            match http2.codec.next(input, &mut worker.core.http.fields, now) {
+                Ok(Some(event)) => self.on_http2_event(worker, event),
+                Ok(None) => break,
+                Err(ConnectionError::Ended) => break,
+                Err(error) => {
+                    self.on_http2_error(worker, error);
+                    break;
+                }
+            }
+        }
+        if !self.is_flushed() {
+            self.flush_later(&mut worker.core);
+        }
+        self.count_http2();
+    }
+
+    /// Takes over what the codec has counted.
+    fn count_http2(&mut self) {
+        if let Some(http2) = &mut self.http2 {
+            self.hcm
+                .http2_stats
+                .count(&mut http2.codec, &mut http2.streams);
+        }
+    }
+
+    fn on_http2_event(&mut self, worker: &mut Worker, event: Event<'_>) {
+        match event {
+            Event::Request { stream, end } => self.begin_http2(worker, stream, end),
+            Event::TooLarge {
+                stream, overflow, ..
+            } => self.refuse_large_head(worker, stream, overflow),
+            Event::Data {
+                stream,
+                token,
+                bytes,
+                end,
+            } => self.on_http2_data(worker, stream, token, bytes, end),
+            Event::Trailers { token, .. } => self.on_http2_trailers(worker, token),
+            Event::Reset {
+                token, code, by, ..
+            } => self.on_http2_reset(worker, token, code, by),
+            Event::Writable { token, .. } => self.on_http2_writable(worker, token),
+            // A client that goes away says so again by closing; a server gets no responses.
+            Event::GoAway { .. }
+            | Event::Settings
+            | Event::Pong { .. }
+            | Event::Response { .. } => {}
+        }
+    }
+
+    fn begin_http2(&mut self, worker: &mut Worker, wire: StreamRef, end: bool) {
+        let now = worker.core.now();
+        let mut stream = self.open_http2_stream(&mut worker.core, wire);
+        let scratch = &worker.core.http.fields;
+        request::receive_http2(&mut stream.request, scratch, end);
+        if stream.request.complete {
+            stream.times.request_end = Some(now);
+        }
+        if stream
+            .request
+            .headers
+            .known(KnownHeader::Expect)
+            .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+            && !self.hcm.config.proxy_100_continue
+        {
+            stream.request.headers.remove_known(KnownHeader::Expect);
+            self.write_interim(&stream, &mut worker.core, 100);
+        }
+        self.start(stream, worker, Attached::default());
+    }
+
+    fn open_http2_stream(&mut self, core: &mut Core, wire: StreamRef) -> Box<Stream> {
+        let mut stream = self.open_stream(core);
+        stream.wire = Some(wire);
+        stream.request.protocol = Protocol::Http2;
+        if let Some(http2) = &mut self.http2 {
+            http2.codec.set_token(wire, stream.key.slot);
+        }
+        stream
+    }
+
+    fn refuse_large_head(&mut self, worker: &mut Worker, wire: StreamRef, overflow: Overflow) {
+        let mut stream = self.open_http2_stream(&mut worker.core, wire);
+        self.reply(
+            &mut stream,
+            worker,
+            Reply::new(431, b"", overflow.details()),
+        );
+        self.settle(stream, worker);
+    }
+
+    fn on_http2_data(
+        &mut self,
+        worker: &mut Worker,
+        wire: StreamRef,
+        slot: u32,
+        bytes: &[u8],
+        end: bool,
+    ) {
+        let Some(mut stream) = self.streams.take(slot) else {
+            self.release(wire, bytes.len());
+            return;
+        };
+        let now = worker.core.now();
+        stream.deadlines.active_at = now;
+        stream.request.unreleased += bytes.len();
+        stream.request.bytes += bytes.len() as u64;
+        if end {
+            stream.request.complete = true;
+            stream.times.request_end = Some(now);
+        }
+        self.pass_body(&mut stream, worker, bytes);
+        if end && stream.request.upgrade {
+            self.end_tunnel_request(&stream, worker);
+        }
+        self.release_request(&mut stream);
+        self.settle(stream, worker);
+    }
+
+    fn on_http2_trailers(&mut self, worker: &mut Worker, slot: u32) {
+        let Some(mut stream) = self.streams.take(slot) else {
+            return;
+        };
+        let now = worker.core.now();
+        stream.deadlines.active_at = now;
+        stream.request.complete = true;
+        stream.times.request_end = Some(now);
+        stream
+            .request
+            .trailers
+            .receive_fields(&worker.core.http.fields, Span::EMPTY);
+        self.pass_body(&mut stream, worker, &[]);
+        self.settle(stream, worker);
+    }
+
+    fn on_http2_reset(&mut self, worker: &mut Worker, slot: u32, code: ErrorCode, by: ResetBy) {
+        let Some(mut stream) = self.streams.take(slot) else {
+            return;
+        };
+        // The codec has forgotten it already.
+        stream.wire = None;
+        self.give_back(&mut stream);
+        let (flag, details) = match by {
+            ResetBy::Fault(why) => (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, why.details()),
+            _ if code == ErrorCode::REFUSED_STREAM => (
+                ResponseFlags::DOWNSTREAM_REMOTE_RESET,
+                "http2.remote_refuse",
+            ),
+            _ => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, "http2.remote_reset"),
+        };
+        self.hcm.stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
+        stream.flags.insert(flag);
+        stream.details = Cow::Borrowed(details);
+        self.finish(stream, worker);
+    }
+
+    /// A stream that had to wait may send again.
+    fn on_http2_writable(&mut self, worker: &mut Worker, slot: u32) {
+        let Some(mut stream) = self.streams.take(slot) else {
+            return;
+        };
+        stream.deadlines.active_at = worker.core.now();
+        self.send_pending(&mut stream, &mut worker.core);
+        if stream.response.pending.is_empty() && !stream.response.complete {
+            self.resume_upstream(&mut stream, worker);
+        }
+        self.settle(stream, worker);
+    }
+
+    /// The client broke the rules; the codec has said goodbye.
+    fn on_http2_error(&mut self, worker: &mut Worker, error: ConnectionError) {
+        self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
+        self.abort_all(
+            worker,
+            ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            error.reason(),
+        );
+        let now = worker.core.now();
+        self.flush_and_close(true, now);
+    }
+
+    /// Lets the client send as much as the upstream side has taken.
+    pub(super) fn release_request(&mut self, stream: &mut Stream) {
+        if stream.request_held {
+            return;
+        }
+        let kept = stream.request.pending.len().min(stream.request.unreleased);
+        let free = stream.request.unreleased - kept;
+        if let Some(wire) = stream.wire
+            && free > 0
+        {
+            stream.request.unreleased = kept;
+            self.release(wire, free);
+        }
+    }
+
+    /// All that a stream has received counts for its connection until it is given back.
+    fn give_back(&mut self, stream: &mut Stream) {
+        let count = std::mem::take(&mut stream.request.unreleased);
+        if let Some(wire) = stream.wire
+            && count > 0
+        {
+            self.release(wire, count);
+        }
+    }
+
+    fn release(&mut self, wire: StreamRef, count: usize) {
+        if let Some(http2) = &mut self.http2 {
+            http2.codec.release(wire, count);
+        }
+    }
+
+    pub(super) fn write_interim_http2(&mut self, core: &mut Core, wire: StreamRef, status: u16) {
+        if let Some(http2) = &mut self.http2 {
+            let _gone = http2.codec.send_response(wire, status, [], false);
+            self.flush_later(core);
+        }
+    }
+
+    /// Sends the prepared head, if it has not left, and payload; what the windows keep back is kept with the stream.
+    pub(super) fn write_http2(
+        &mut self,
+        stream: &mut Stream,
+        core: &mut Core,
+        body: &[u8],
+        with_head: bool,
+        last: bool,
+    ) {
+        let Some((http2, wire)) = self.http2.as_mut().zip(stream.wire) else {
+            return;
+        };
+        let before = http2.codec.output().len();
+        let mut ended = false;
+        let response = &mut stream.response;
+        let last = last && response.trailers.is_empty();
+        if with_head {
+            ended = last && body.is_empty();
+            response.headers.lower_names();
+            let fields = response.headers.fields();
+            let _gone = http2
+                .codec
+                .send_response(wire, response.status, fields, ended);
+            response.head_bytes = (http2.codec.output().len() - before) as u64;
+        }
+        if !ended && (last || !body.is_empty()) {
+            if response.pending.is_empty() {
+                let sent = http2
+                    .codec
+                    .send_data(wire, body, last)
+                    .unwrap_or(body.len());
+                let rest = body.get(sent..).unwrap_or_default();
+                response.pending.push(&mut core.segments, rest);
+            } else {
+                response.pending.push(&mut core.segments, body);
+            }
+        }
+        self.flush_later(core);
+    }
+
+    /// The response has ended, and nothing of it waits: trailers may follow.
+    pub(super) fn write_trailers_http2(&mut self, stream: &mut Stream, core: &mut Core) {
+        let Some((http2, wire)) = self.http2.as_mut().zip(stream.wire) else {
+            return;
+        };
+        stream.response.trailers.lower_names();
+        let _gone = http2
+            .codec
+            .send_trailers(wire, stream.response.trailers.fields());
+        self.flush_later(core);
+    }
+
+    /// Sends what waited for the client's window; the end follows if the upstream has come to it.
+    fn send_pending(&mut self, stream: &mut Stream, core: &mut Core) {
+        let Some((http2, wire)) = self.http2.as_mut().zip(stream.wire) else {
+            return;
+        };
+        let response = &mut stream.response;
+        let end = response.ended && response.trailers.is_empty();
+        while !response.pending.is_empty() {
+            let mut slices = [std::io::IoSlice::new(&[]); 1];
+            response.pending.slices(&mut slices);
+            let [first] = &slices;
+            let last = end && first.len() == response.pending.len();
+            let sent = http2
+                .codec
+                .send_data(wire, first, last)
+                .unwrap_or(first.len());
+            let whole = sent == first.len();
+            response.pending.consume(&mut core.segments, sent);
+            if !whole {
+                break;
+            }
+        }
+        if response.pending.is_empty() && response.ended {
+            if !response.trailers.is_empty() {
+                self.write_trailers_http2(stream, core);
+            }
+            stream.times.downstream_tx_end = Some(core.now());
+            stream.response.complete = true;
+        }
+        self.flush_later(core);
+    }
+
+    /// The stream is over for us: if it is not for the client, it is told.
+    pub(super) fn end_http2_stream(&mut self, stream: &mut Stream, core: &mut Core) {
+        self.give_back(stream);
+        stream.response.pending.clear(&mut core.segments);
+        let Some((http2, wire)) = self.http2.as_mut().zip(stream.wire) else {
+            return;
+        };
+        if http2.codec.is_live(wire) {
+            let code = if stream.cut {
+                ErrorCode::INTERNAL_ERROR
+            } else {
+                ErrorCode::NO_ERROR
+            };
+            http2.codec.reset(wire, code);
+            self.flush_later(core);
+        }
+    }
+
+    /// GOAWAY, first step: no more streams, please.
+    pub(super) fn announce_end(&mut self, core: &mut Core) {
+        if let Some(http2) = &mut self.http2 {
+            http2.codec.shutdown();
+            self.flush_later(core);
+        }
+    }
+
+    /// GOAWAY, second step: what comes later is not served.
+    pub(super) fn say_goodbye(&mut self, core: &mut Core) {
+        if let Some(http2) = &mut self.http2 {
+            http2.codec.goaway(ErrorCode::NO_ERROR);
+            http2.goodbye = true;
+            self.flush_later(core);
+        }
+    }
+
+    /// The end of the pass, or the socket takes more: writes the output.
+    pub(super) fn flush_http2(&mut self, worker: &mut Worker) {
+        let Some(http2) = &mut self.http2 else {
+            return;
+        };
+        http2.flush_asked = false;
+        http2.blocked = false;
+        let mut wrote = 0;
+        while !http2.codec.output().is_empty() && !self.broken {
+            match self.downstream.socket.send(http2.codec.output()) {
+                Sent::Bytes(count) => {
+                    http2.codec.written(count);
+                    wrote += count;
+                }
+                Sent::WouldBlock => {
+                    http2.blocked = true;
+                    break;
+                }
+                Sent::Error(_) => self.broken = true,
+            }
+        }
+        self.hcm
+            .http2_stats
+            .count(&mut http2.codec, &mut http2.streams);
+        if http2.codec.output().is_empty() && http2.codec.active_streams() == 0 && http2.lent {
+            http2.lent = false;
+            let memory = http2.codec.reclaim_output();
+            worker.core.http.give_buffer(memory);
+        }
+        if wrote > 0 {
+            self.hcm
+                .stats
+                .add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, wrote as u64);
+        }
+        if wrote > 0 && self.phase == Phase::Open {
+            self.pump_http2(worker, &mut Input::empty());
+        }
+    }
+
+    /// The upstream may go on, for the client has taken what there was.
+    pub(super) fn resume_upstream(&self, stream: &mut Stream, worker: &mut Worker) {
+        if let Upstream::Active(key, token) = stream.upstream {
+            let count = std::mem::take(&mut stream.upstream_unreleased);
+            crate::pool::resume(worker, key, token, stream.key, count);
+        }
+    }
+
+    /// Once GOAWAY has said that no later stream is served, the last one ends the connection.
+    pub(super) fn close_if_drained(&mut self, now: Moment) {
+        if self.phase == Phase::Open
+            && self.streams.is_empty()
+            && self.http2.as_ref().is_some_and(|http2| http2.goodbye)
+        {
+            self.flush_and_close(true, now);
+        }
+    }
+
+    /// The client has closed its side (`reset`: both): whatever it has asked for, nobody reads the answers.
+    pub(super) fn on_http2_peer_gone(&mut self, worker: &mut Worker, reset: bool) {
+        // Input that is still in the socket is read first.
+        if self.phase == Phase::Open && self.readable && !reset {
+            return;
+        }
+        if self.phase == Phase::Open && !self.peer_closed && !reset {
+            return;
+        }
+        self.peer_closed = true;
+        self.abort_all(
+            worker,
+            ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
+            "downstream_remote_disconnect",
+        );
+        self.phase = Phase::Closed;
+    }
+}

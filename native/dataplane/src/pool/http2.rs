@@ -1,0 +1,500 @@
+//! An upstream connection that speaks HTTP/2: many requests at a time, each with a token.
+//!
+//! What the codec has to say leaves once per pass of the loop. What the answers mean is told by `hcm/upstream_http2.rs`.
+
+use std::sync::Arc;
+
+use tidegate_codec::h2::{
+    Connection, ConnectionError, ErrorCode, Event, Input, OutField, RequestLine, ResetBy, Role,
+    StreamRef,
+};
+use tidegate_rt::Sent;
+use tidegate_stats::defs::{cluster as stat, http2};
+
+use super::connection::{ClientConnection, State};
+use crate::conn::{After, Conn};
+use crate::hcm::{self, Lost, StreamKey};
+use crate::worker::{Core, Worker};
+
+/// A request that the connection serves.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    stream: StreamKey,
+    wire: StreamRef,
+}
+
+/// What an HTTP/2 connection has that one of HTTP/1 has not.
+pub(super) struct Http2 {
+    codec: Connection,
+    /// By token.
+    requests: Vec<Option<Request>>,
+    free: Vec<u32>,
+    /// The pass will end with a flush.
+    flush_asked: bool,
+    /// The socket would not take all of the output.
+    blocked: bool,
+    /// The output has memory of the worker's.
+    lent: bool,
+    /// No more requests, please.
+    pub(super) draining: bool,
+    /// Streams that count as active.
+    streams: u32,
+}
+
+impl Http2 {
+    fn new(options: Arc<tidegate_codec::h2::Options>) -> Self {
+        Self {
+            codec: Connection::new(Role::Client, options),
+            requests: Vec::new(),
+            free: Vec::new(),
+            flush_asked: false,
+            blocked: false,
+            lent: false,
+            draining: false,
+            streams: 0,
+        }
+    }
+
+    fn request(&self, token: u32) -> Option<Request> {
+        self.requests.get(token as usize).copied().flatten()
+    }
+
+    /// As [`Self::request`], if the token still stands for that stream.
+    fn request_of(&self, token: u32, stream: StreamKey) -> Option<Request> {
+        self.request(token)
+            .filter(|request| request.stream == stream)
+    }
+
+    fn forget(&mut self, token: u32) {
+        if let Some(request) = self.requests.get_mut(token as usize)
+            && request.take().is_some()
+        {
+            self.free.push(token);
+        }
+    }
+
+    fn active(&self) -> usize {
+        self.requests.len() - self.free.len()
+    }
+}
+
+impl ClientConnection {
+    pub(super) fn speak_http2(&mut self, core: &Core) {
+        let cluster = &self.guard.cluster;
+        let stats = cluster.http2_stats.make(&core.shared.registry, core.id);
+        stats.inc(http2::NGHTTP2_UPSTREAM_CONNECTIONS);
+        self.http2 = Some(Box::new(Http2::new(Arc::clone(&cluster.http2))));
+    }
+
+    /// Takes over what the codec has counted.
+    fn count_http2(&mut self) {
+        if let Some(http2) = &mut self.http2 {
+            let stats = &self.guard.cluster.http2_stats;
+            stats.count(&mut http2.codec, &mut http2.streams);
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn forget_http2(&mut self) {
+        self.count_http2();
+        if let Some(http2) = self.http2.take() {
+            self.guard.cluster.http2_stats.forget(http2.streams);
+        }
+    }
+
+    pub(crate) const fn is_http2(&self) -> bool {
+        self.http2.is_some()
+    }
+
+    /// Requests that it serves.
+    pub(super) fn active_requests(&self) -> usize {
+        match &self.http2 {
+            Some(http2) => http2.active(),
+            None => usize::from(matches!(self.state, State::Busy(_))),
+        }
+    }
+
+    /// How many more requests it can take now.
+    pub(super) fn capacity(&self) -> u32 {
+        match &self.http2 {
+            Some(http2) if self.state == State::Shared && !http2.draining => {
+                let left = self
+                    .guard
+                    .cluster
+                    .config
+                    .http
+                    .max_requests_per_connection
+                    .map_or(u32::MAX, |max| max.saturating_sub(self.requests));
+                http2.codec.free_streams().min(left)
+            }
+            _ => 0,
+        }
+    }
+
+    fn flush_later(&mut self, core: &mut Core) {
+        if let Some(http2) = &mut self.http2
+            && !http2.flush_asked
+            && !http2.blocked
+        {
+            http2.flush_asked = true;
+            core.flush_later(self.key);
+        }
+    }
+
+    fn lend_output(&mut self, core: &mut Core) {
+        if let Some(http2) = &mut self.http2
+            && !http2.lent
+        {
+            http2.lent = true;
+            http2.codec.lend_output(core.http.take_buffer());
+        }
+    }
+
+    /// Sends a request's head; the token that it is known by, or nothing if the connection takes no more.
+    pub(crate) fn start_request<'a>(
+        &mut self,
+        core: &mut Core,
+        stream: StreamKey,
+        line: &RequestLine<'_>,
+        fields: impl IntoIterator<Item = OutField<'a>>,
+        end: bool,
+    ) -> Option<u32> {
+        self.lend_output(core);
+        let now = core.now_millis();
+        let http2 = self.http2.as_mut()?;
+        let token = match http2.free.last() {
+            Some(token) => *token,
+            None => http2.requests.len() as u32,
+        };
+        let wire = http2
+            .codec
+            .start_request(token, line, fields, end, now)
+            .ok()?;
+        let request = Some(Request { stream, wire });
+        match http2.free.pop() {
+            Some(token) => {
+                if let Some(place) = http2.requests.get_mut(token as usize) {
+                    *place = request;
+                }
+            }
+            None => http2.requests.push(request),
+        }
+        self.requests += 1;
+        self.deadline = None;
+        self.flush_later(core);
+        Some(token)
+    }
+
+    /// Bytes of output that wait, to tell what a head came to.
+    pub(crate) fn output_len(&self) -> usize {
+        self.http2
+            .as_ref()
+            .map_or(0, |http2| http2.codec.output().len())
+    }
+
+    /// Sends as much payload as the windows let pass; `end` ends the request if it is all.
+    pub(crate) fn send_data(
+        &mut self,
+        core: &mut Core,
+        token: u32,
+        bytes: &[u8],
+        end: bool,
+    ) -> usize {
+        let Some(http2) = &mut self.http2 else {
+            return bytes.len();
+        };
+        let Some(request) = http2.request(token) else {
+            return bytes.len();
+        };
+        let sent = http2.codec.send_data(request.wire, bytes, end);
+        self.flush_later(core);
+        sent.unwrap_or(bytes.len())
+    }
+
+    pub(crate) fn send_trailers<'a>(
+        &mut self,
+        core: &mut Core,
+        token: u32,
+        fields: impl IntoIterator<Item = OutField<'a>>,
+    ) {
+        if let Some(http2) = &mut self.http2
+            && let Some(request) = http2.request(token)
+        {
+            let _gone = http2.codec.send_trailers(request.wire, fields);
+            self.flush_later(core);
+        }
+    }
+
+    /// The downstream side has taken so much payload.
+    pub(crate) fn release(&mut self, core: &mut Core, token: u32, stream: StreamKey, count: usize) {
+        if let Some(http2) = &mut self.http2
+            && let Some(request) = http2.request_of(token, stream)
+            && count > 0
+        {
+            http2.codec.release(request.wire, count);
+            if !http2.codec.output().is_empty() {
+                self.flush_later(core);
+            }
+        }
+    }
+
+    /// A request is over before its response is.
+    pub(super) fn cancel(
+        &mut self,
+        core: &mut Core,
+        token: u32,
+        stream: StreamKey,
+        unreleased: usize,
+    ) {
+        let Some(http2) = &mut self.http2 else {
+            return;
+        };
+        let Some(request) = http2.request_of(token, stream) else {
+            return;
+        };
+        http2.codec.release(request.wire, unreleased);
+        http2.codec.reset(request.wire, ErrorCode::NO_ERROR);
+        http2.forget(token);
+        self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_TX_RESET);
+        self.flush_later(core);
+        // It may have become idle, or free for a request that waits.
+        core.nudge(self.key, super::connection::NUDGE_OFFER);
+    }
+
+    /// Received bytes.
+    pub(super) fn on_http2_input(&mut self, worker: &mut Worker, bytes: &[u8]) -> After {
+        let mut input = Input::new(bytes);
+        self.pump_http2(worker, &mut input)
+    }
+
+    fn pump_http2(&mut self, worker: &mut Worker, input: &mut Input<'_>) -> After {
+        let now = worker.core.now_millis();
+        self.lend_output(&mut worker.core);
+        let active = self.active_requests();
+        loop {
+            let Some(http2) = &mut self.http2 else {
+                return After::Keep;
+            };
+            match http2.codec.next(input, &mut worker.core.http.fields, now) {
+                Ok(Some(event)) => self.on_http2_event(worker, event),
+                Ok(None) => break,
+                Err(error) => return self.on_http2_error(worker, error),
+            }
+        }
+        self.count_http2();
+        let Some(http2) = &self.http2 else {
+            return After::Keep;
+        };
+        if !http2.codec.output().is_empty() {
+            self.flush_later(&mut worker.core);
+        }
+        if self.active_requests() < active {
+            return self.serve(worker);
+        }
+        After::Keep
+    }
+
+    fn on_http2_event(&mut self, worker: &mut Worker, event: Event<'_>) {
+        match event {
+            Event::Response {
+                token, status, end, ..
+            } => {
+                self.deliver(worker, token, |down, worker, up, stream| {
+                    down.on_upstream_head(worker, up, stream, status, end);
+                });
+                if end {
+                    self.response_ended(&mut worker.core, token);
+                }
+            }
+            Event::Data {
+                stream,
+                token,
+                bytes,
+                end,
+            } => {
+                let delivered = self.deliver(worker, token, |down, worker, up, stream| {
+                    down.on_upstream_body(worker, up, stream, token, bytes, end);
+                });
+                if let Some(http2) = &mut self.http2
+                    && !delivered
+                {
+                    http2.codec.release(stream, bytes.len());
+                }
+                if end {
+                    self.response_ended(&mut worker.core, token);
+                }
+            }
+            Event::Trailers { token, .. } => {
+                self.deliver(worker, token, |down, worker, up, stream| {
+                    down.on_upstream_trailers(worker, up, stream);
+                });
+                self.response_ended(&mut worker.core, token);
+            }
+            Event::Writable { token, .. } => {
+                self.deliver(worker, token, |down, worker, up, stream| {
+                    down.on_upstream_writable(worker, up, stream, token);
+                });
+            }
+            Event::Reset {
+                token, code, by, ..
+            } => {
+                let lost = match by {
+                    ResetBy::GoAway => Lost::GoneAway,
+                    ResetBy::Fault(_) => {
+                        self.count_protocol_error();
+                        Lost::ProtocolError
+                    }
+                    ResetBy::Peer if code == ErrorCode::REFUSED_STREAM => Lost::Refused,
+                    ResetBy::Peer => Lost::Reset,
+                };
+                if by == ResetBy::Peer {
+                    self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_RX_RESET);
+                }
+                self.lose(worker, token, lost);
+            }
+            Event::GoAway { .. } => {
+                self.count_close_notify();
+                self.drain(worker);
+            }
+            Event::Settings => {
+                worker.core.nudge(self.key, super::connection::NUDGE_OFFER);
+            }
+            Event::Pong { .. } | Event::Request { .. } | Event::TooLarge { .. } => {}
+        }
+    }
+
+    /// Calls the downstream connection that a request belongs to. `false`: nobody waits for it any more.
+    fn deliver(
+        &mut self,
+        worker: &mut Worker,
+        token: u32,
+        what: impl FnOnce(&mut hcm::ServerConnection, &mut Worker, &mut Self, StreamKey),
+    ) -> bool {
+        let Some(stream) = self
+            .http2
+            .as_ref()
+            .and_then(|http2| http2.request(token))
+            .map(|request| request.stream)
+        else {
+            return false;
+        };
+        let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) else {
+            return false;
+        };
+        what(&mut down, worker, self, stream);
+        hcm::put_back(worker, down);
+        true
+    }
+
+    /// The response is complete. If the request is not, the upstream has no use for the rest.
+    fn response_ended(&mut self, core: &mut Core, token: u32) {
+        let Some(http2) = &mut self.http2 else {
+            return;
+        };
+        let Some(request) = http2.request(token) else {
+            return;
+        };
+        if http2.codec.is_live(request.wire) {
+            http2.codec.reset(request.wire, ErrorCode::NO_ERROR);
+            self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_TX_RESET);
+        }
+        http2.forget(token);
+        self.flush_later(core);
+    }
+
+    /// A request will get no answer, or no more of it.
+    fn lose(&mut self, worker: &mut Worker, token: u32, lost: Lost) {
+        self.deliver(worker, token, |down, worker, _, stream| {
+            down.on_upstream_lost(worker, stream, lost);
+        });
+        if let Some(http2) = &mut self.http2 {
+            http2.forget(token);
+        }
+    }
+
+    /// All requests are lost with the connection.
+    pub(super) fn lose_all(&mut self, worker: &mut Worker, lost: Lost) {
+        let count = self
+            .http2
+            .as_ref()
+            .map_or(0, |http2| http2.requests.len() as u32);
+        for token in 0..count {
+            self.lose(worker, token, lost);
+        }
+    }
+
+    /// Takes no more requests, and goes when the last one is done.
+    pub(super) fn drain(&mut self, worker: &mut Worker) {
+        if let Some(http2) = &mut self.http2
+            && !http2.draining
+        {
+            http2.draining = true;
+            super::not_ready(worker, self.pool, self.key);
+            worker.core.nudge(self.key, super::connection::NUDGE_OFFER);
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.http2.as_ref().is_some_and(|http2| http2.draining)
+    }
+
+    fn on_http2_error(&mut self, worker: &mut Worker, error: ConnectionError) -> After {
+        if error != ConnectionError::Ended {
+            self.count_protocol_error();
+        }
+        // Its goodbye, as far as the socket takes it.
+        if let Some(http2) = &mut self.http2 {
+            let _unsent = self.socket.send(http2.codec.output());
+        }
+        if self.active_requests() > 0 {
+            let stats = &self.guard.cluster.stats;
+            stats.inc(stat::UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
+            stats.inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+        }
+        self.lose_all(worker, Lost::ProtocolError);
+        self.finish(worker, true)
+    }
+
+    /// The end of the pass, or the socket takes more: writes the output.
+    pub(super) fn flush_http2(&mut self, worker: &mut Worker) -> After {
+        let Some(http2) = &mut self.http2 else {
+            return After::Keep;
+        };
+        http2.flush_asked = false;
+        http2.blocked = false;
+        let mut wrote = 0;
+        while !http2.codec.output().is_empty() && self.broken.is_none() {
+            match self.socket.send(http2.codec.output()) {
+                Sent::Bytes(count) => {
+                    http2.codec.written(count);
+                    wrote += count;
+                }
+                Sent::WouldBlock => {
+                    http2.blocked = true;
+                    break;
+                }
+                Sent::Error(error) => self.broken = Some(error),
+            }
+        }
+        self.guard
+            .cluster
+            .stats
+            .add(stat::UPSTREAM_CX_TX_BYTES_TOTAL, wrote as u64);
+        if self.broken.is_some() {
+            return self.on_closed(worker);
+        }
+        self.count_http2();
+        let Some(http2) = &mut self.http2 else {
+            return After::Keep;
+        };
+        if http2.codec.output().is_empty() && http2.codec.active_streams() == 0 && http2.lent {
+            http2.lent = false;
+            let memory = http2.codec.reclaim_output();
+            worker.core.http.give_buffer(memory);
+        }
+        if wrote > 0 {
+            return self.pump_http2(worker, &mut Input::empty());
+        }
+        After::Keep
+    }
+}

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use tidegate_codec::h1::{KnownHeader, Span};
 use tidegate_codec::h2::{
-    Connection, ConnectionError, ErrorCode, Event, Input, Overflow, ResetBy, Role, StreamRef,
+    Connection, ConnectionError, ErrorCode, Event, Input, NO_TOKEN, Overflow, ResetBy, Role,
+    StreamRef,
 };
 use tidegate_model::hcm::CodecType;
 use tidegate_rt::{Moment, Sent};
@@ -38,6 +39,8 @@ pub(super) struct Http2 {
     lent: bool,
     /// Streams that count as active.
     streams: u32,
+    /// Answered before their requests have ended: they are reset if that is still so at the end of the pass.
+    unfinished: Vec<StreamRef>,
 }
 
 /// What the first bytes of a connection say.
@@ -82,6 +85,7 @@ impl ServerConnection {
             goodbye: false,
             lent: false,
             streams: 0,
+            unfinished: Vec::new(),
         }));
         let registry = &core.shared.registry;
         let stats = self.hcm.http2_stats.make(registry, core.id);
@@ -289,6 +293,9 @@ impl ServerConnection {
         self.give_back(&mut stream);
         let (flag, details) = match by {
             ResetBy::Fault(why) => (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, why.details()),
+            _ if code == ErrorCode::PROTOCOL_ERROR => {
+                (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "http2.remote_reset")
+            }
             _ if code == ErrorCode::REFUSED_STREAM => (
                 ResponseFlags::DOWNSTREAM_REMOTE_RESET,
                 "http2.remote_refuse",
@@ -456,12 +463,13 @@ impl ServerConnection {
             return;
         };
         if http2.codec.is_live(wire) {
-            let code = if stream.cut {
-                ErrorCode::INTERNAL_ERROR
+            if stream.cut {
+                http2.codec.reset(wire, ErrorCode::INTERNAL_ERROR);
             } else {
-                ErrorCode::NO_ERROR
-            };
-            http2.codec.reset(wire, code);
+                // The rest of the request may be in what has been read already.
+                http2.codec.set_token(wire, NO_TOKEN);
+                http2.unfinished.push(wire);
+            }
             self.flush_later(core);
         }
     }
@@ -490,6 +498,9 @@ impl ServerConnection {
         };
         http2.flush_asked = false;
         http2.blocked = false;
+        for wire in http2.unfinished.drain(..) {
+            http2.codec.reset(wire, ErrorCode::NO_ERROR);
+        }
         let mut wrote = 0;
         while !http2.codec.output().is_empty() && !self.broken {
             match self.downstream.socket.send(http2.codec.output()) {

@@ -73,6 +73,8 @@ pub(crate) struct Request {
     pub(crate) chunked: bool,
     /// Follows chunks that came by HTTP/1 once more, for the payload that an HTTP/2 upstream gets.
     pub(crate) unframe: BodyTracker,
+    /// Trailers that come by HTTP/1 are passed on.
+    pub(crate) takes_trailers: bool,
     pub(crate) trailers: HeaderList,
     /// Everything has been received.
     pub(crate) complete: bool,
@@ -104,6 +106,7 @@ impl Default for Request {
             body: BodyTracker::None,
             chunked: false,
             unframe: BodyTracker::None,
+            takes_trailers: false,
             trailers: HeaderList::default(),
             complete: false,
             bytes: 0,

@@ -12,6 +12,7 @@ mod downstream;
 mod filters;
 mod finish;
 mod forward;
+mod grpc;
 mod grpc_timeout;
 mod headers;
 mod http1;

@@ -297,7 +297,7 @@ fn compile_hcm(
                     CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
             }
             HttpFilterKind::GrpcStats(stats) => {
-                grpc_stats = Some(CompiledGrpcStats::compile(stats))
+                grpc_stats = Some(CompiledGrpcStats::compile(stats));
             }
             HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb => {}
         }

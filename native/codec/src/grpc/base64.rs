@@ -3,17 +3,15 @@
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The value of each character; 64 for `=`, 255 for all that has none.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated at compile time, within both arrays"
+)]
 const VALUES: [u8; 256] = {
     let mut values = [255; 256];
     let mut at = 0;
     while at < 64 {
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "evaluated at compile time, within both arrays"
-        )]
-        {
-            values[ALPHABET[at] as usize] = at as u8;
-        }
+        values[ALPHABET[at] as usize] = at as u8;
         at += 1;
     }
     values[b'=' as usize] = PADDING;
@@ -62,33 +60,25 @@ impl Decoder {
 }
 
 /// One group; whether it was padded.
-fn emit([a, b, c, d]: [u8; 4], out: &mut Vec<u8>) -> Result<bool, Malformed> {
-    let bytes = |c: u8, d: u8| {
-        let group = u32::from(a) << 18 | u32::from(b) << 12 | u32::from(c) << 6 | u32::from(d);
-        group.to_be_bytes()
+fn emit(group: [u8; 4], out: &mut Vec<u8>) -> Result<bool, Malformed> {
+    let bytes = match group {
+        [PADDING, ..] | [_, PADDING, ..] => return Err(Malformed),
+        [.., PADDING, PADDING] => 1,
+        [.., PADDING, _] => return Err(Malformed),
+        [.., PADDING] => 2,
+        _ => 3,
     };
-    if a == PADDING || b == PADDING {
+    let value = group
+        .iter()
+        .fold(0, |value: u32, six| value << 6 | u32::from(six % PADDING));
+    let [_, decoded @ ..] = value.to_be_bytes();
+    let (whole, rest) = decoded.split_at_checked(bytes).unwrap_or((&decoded, &[]));
+    // Bits that belong to no byte are zero.
+    if rest.iter().any(|byte| *byte != 0) {
         return Err(Malformed);
     }
-    match (c == PADDING, d == PADDING) {
-        (false, false) => {
-            let [_, x, y, z] = bytes(c, d);
-            out.extend_from_slice(&[x, y, z]);
-            Ok(false)
-        }
-        // Bits that belong to no byte are zero.
-        (false, true) if c & 0b11 == 0 => {
-            let [_, x, y, _] = bytes(c, 0);
-            out.extend_from_slice(&[x, y]);
-            Ok(true)
-        }
-        (true, true) if b & 0b1111 == 0 => {
-            let [_, x, _, _] = bytes(0, 0);
-            out.push(x);
-            Ok(true)
-        }
-        _ => Err(Malformed),
-    }
+    out.extend_from_slice(whole);
+    Ok(bytes < 3)
 }
 
 /// Bytes become characters in groups of three; what is left of a group waits for the next piece or the end.

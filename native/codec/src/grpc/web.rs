@@ -77,7 +77,7 @@ impl RequestBody {
             return Ok(data);
         };
         scratch.clear();
-        if last && (decoder.have() + data.len()) % 4 != 0 {
+        if last && !(decoder.have() + data.len()).is_multiple_of(4) {
             return Err(BadBase64 { bad_size: true });
         }
         match decoder.decode(data, scratch) {

@@ -167,6 +167,15 @@ impl ServerConnection {
 
     /// Hands body bytes to the upstream, or keeps them until there is one.
     pub(super) fn pass_body(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        if stream.request.filtered {
+            self.filter_body(stream, worker, body);
+        } else {
+            self.pass_on(stream, worker, body);
+        }
+    }
+
+    /// As [`Self::pass_body`], behind the filters.
+    pub(super) fn pass_on(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
         match stream.upstream {
             Upstream::Active(key, token) => {
                 if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {

@@ -261,7 +261,7 @@ fn send_http1(stream: &mut Stream, core: &mut Core, up: &mut ClientConnection, b
     write_head(stream, &mut head);
     stream.upstream_header_bytes_sent = head.len() as u64;
     stream.upstream_bytes_sent += (head.len() + body.len()) as u64;
-    if stream.request.protocol == Protocol::Http2 {
+    if stream.request.is_payload() {
         if !stream.request.complete || !stream.request.pending.is_empty() {
             // What comes with it, or right behind, leaves with it.
             up.cork(core);
@@ -418,7 +418,7 @@ pub(super) fn send_body(
 ) {
     if up.is_http2() {
         send_piece(stream, core, up, token, bytes, true);
-    } else if stream.request.protocol == Protocol::Http2 {
+    } else if stream.request.is_payload() {
         let last = stream.request.complete;
         write_payload(stream, core, up, bytes, last);
     } else {
@@ -438,7 +438,7 @@ fn send_piece(
     last: bool,
 ) {
     let is_chunked =
-        stream.request.chunked && stream.request.protocol != Protocol::Http2;
+        stream.request.chunked && !stream.request.is_payload();
     if !is_chunked {
         return send_payload(stream, core, up, token, bytes, last);
     }

@@ -291,6 +291,13 @@ impl HeaderList {
         }
     }
 
+    /// Names and values, in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines
+            .iter()
+            .map(|line| (line.name.of(&self.store), line.value.of(&self.store)))
+    }
+
     /// Joins all values of `name` and one more into one header, or adds it.
     pub(crate) fn append(&mut self, name: &[u8], separator: &[u8], value: &[u8]) {
         let mut joined = Vec::new();

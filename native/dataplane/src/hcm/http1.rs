@@ -258,6 +258,8 @@ impl ServerConnection {
         encode::status_line(out, version, response.status);
         let mut framing_line: &[u8] = b"";
         response.mode = match framing {
+            // A filter looks at the payload.
+            _ if !stream.grpc.is_empty() && !has_length && !ends && !old_client => BodyMode::Chunk,
             ResponseFraming::Chunked if has_length || old_client => BodyMode::Payload,
             ResponseFraming::Length(_) | ResponseFraming::UntilClose if !has_length && !ends => {
                 BodyMode::Chunk

@@ -39,7 +39,7 @@ impl<'a> Reply<'a> {
 }
 
 /// The gRPC status that stands for an HTTP status.
-const fn grpc_status(http: u16) -> u32 {
+pub(super) const fn grpc_status(http: u16) -> u32 {
     match http {
         400 => 13,
         401 => 16,
@@ -113,6 +113,9 @@ impl ServerConnection {
             if !headers.has(KnownHeader::ContentType) {
                 headers.add_known(KnownHeader::ContentType, b"text/plain");
             }
+        }
+        if stream.grpc.answer(stream.response.status, headers, body) {
+            body = &[];
         }
         if stream.response.status == 400 {
             // There has been a messaging error: whatever follows is not to be trusted.
@@ -283,7 +286,7 @@ impl ServerConnection {
 }
 
 /// As gRPC wants messages in a header.
-fn percent_encode(text: &[u8]) -> Vec<u8> {
+pub(super) fn percent_encode(text: &[u8]) -> Vec<u8> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = Vec::with_capacity(text.len());
     for byte in text {

@@ -74,8 +74,11 @@ impl LogContext for View<'_> {
             NumberField::DownstreamWireBytesSent => {
                 stream.response.head_bytes + stream.response.bytes
             }
-            NumberField::RequestHeadersBytes => stream.request.headers.byte_size(),
-            NumberField::ResponseHeadersBytes => stream.response.headers.byte_size(),
+            NumberField::RequestHeadersBytes => request_headers_bytes(stream),
+            // With `:status`.
+            NumberField::ResponseHeadersBytes if stream.response.status > 0 => {
+                stream.response.headers.byte_size() + 10
+            }
             NumberField::ResponseTrailersBytes => stream.response.trailers.byte_size(),
             _ => return None,
         })
@@ -135,6 +138,33 @@ impl LogContext for View<'_> {
     fn request_random(&self) -> u64 {
         self.stream.random
     }
+
+    fn grpc_message_counts(&self) -> Option<(u64, u64)> {
+        self.stream.grpc.message_counts()
+    }
+}
+
+/// Names and values, those that HTTP/2 tells as pseudo headers included.
+fn request_headers_bytes(stream: &Stream) -> u64 {
+    let request = &stream.request;
+    let pseudo = |name: &str, value: &[u8]| {
+        if value.is_empty() {
+            0
+        } else {
+            (name.len() + value.len()) as u64
+        }
+    };
+    // `host` is there as one of the others.
+    let authority = if request.headers.has(KnownHeader::Host) {
+        ":authority".len() - "host".len()
+    } else {
+        0
+    };
+    request.headers.byte_size()
+        + authority as u64
+        + pseudo(":method", request.method_bytes())
+        + pseudo(":path", request.path_bytes())
+        + pseudo(":scheme", request.headers.text(request.scheme))
 }
 
 /// The texts that a format may ask for.

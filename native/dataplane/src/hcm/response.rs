@@ -123,6 +123,9 @@ impl ServerConnection {
         if stream.cors {
             self.annotate_cors(stream);
         }
+        if !stream.grpc.is_empty() {
+            self.grpc_response_head(stream, core, ends);
+        }
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
             headers.append(b"via", b", ", via.as_bytes());
@@ -164,6 +167,22 @@ impl ServerConnection {
         with_head: bool,
         last: bool,
     ) {
+        if stream.grpc.is_empty() {
+            self.write_on(stream, worker, body, with_head, last);
+        } else {
+            self.write_filtered(stream, worker, body, with_head, last);
+        }
+    }
+
+    /// As [`Self::write_response`], behind the filters.
+    pub(super) fn write_on(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        body: &[u8],
+        with_head: bool,
+        last: bool,
+    ) {
         if self.is_http2() {
             self.write_http2(stream, &mut worker.core, body, with_head, last);
         } else {
@@ -177,6 +196,9 @@ impl ServerConnection {
 
     /// The response ends with trailers. Nothing of it has been said to be the last.
     pub(super) fn write_trailers(&mut self, stream: &mut Stream, worker: &mut Worker) {
+        if !stream.grpc.is_empty() && self.filter_trailers(stream, worker) {
+            return;
+        }
         if !self.is_http2() {
             self.write_trailers_http1(stream, worker);
         } else if stream.response.pending.is_empty() {

@@ -112,12 +112,16 @@ impl ServerConnection {
             stream.next_filter += 1;
             let verdict = match filter.kind {
                 FilterKind::Router => {
-                    self.forward(stream, worker, body);
+                    if let Some(body) = self.filter_attached(stream, worker, body) {
+                        self.forward(stream, worker, body);
+                    }
                     return;
                 }
                 _ if self.is_disabled(stream, *filter) => Verdict::Continue,
                 FilterKind::Cors => self.cors(stream, worker),
                 FilterKind::Fault => self.fault(stream, worker, filter.index),
+                FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
+                FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
             };
             match verdict {
                 Verdict::Continue => {}

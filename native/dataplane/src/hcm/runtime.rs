@@ -27,6 +27,8 @@ pub(crate) struct Filter {
 pub(crate) enum FilterKind {
     Cors,
     Fault,
+    GrpcStats,
+    GrpcWeb,
     Router,
 }
 
@@ -109,7 +111,8 @@ impl HcmRuntime {
             let kind = match &filter.kind {
                 HttpFilterKind::Cors(_) => FilterKind::Cors,
                 HttpFilterKind::Fault(_) => FilterKind::Fault,
-                HttpFilterKind::GrpcStats(_) | HttpFilterKind::GrpcWeb => continue,
+                HttpFilterKind::GrpcStats(_) => FilterKind::GrpcStats,
+                HttpFilterKind::GrpcWeb => FilterKind::GrpcWeb,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;

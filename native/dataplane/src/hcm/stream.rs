@@ -22,6 +22,7 @@ use tidegate_snapshot::{
     ResponseFlags, WellKnown,
 };
 
+use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use super::streams::StreamKey;
@@ -76,6 +77,8 @@ pub(crate) struct Request {
     /// Trailers that come by HTTP/1 are passed on.
     pub(crate) takes_trailers: bool,
     pub(crate) trailers: HeaderList,
+    /// A filter looks at the body: it is payload from the filters on, whatever it came by.
+    pub(crate) filtered: bool,
     /// Everything has been received.
     pub(crate) complete: bool,
     /// Payload bytes received.
@@ -108,6 +111,7 @@ impl Default for Request {
             unframe: BodyTracker::None,
             takes_trailers: false,
             trailers: HeaderList::default(),
+            filtered: false,
             complete: false,
             bytes: 0,
             pending: OutBuf::new(),
@@ -121,6 +125,12 @@ impl Default for Request {
 }
 
 impl Request {
+    /// The body passes as payload, not in HTTP/1's framing.
+    #[inline]
+    pub(crate) fn is_payload(&self) -> bool {
+        self.filtered || self.protocol == Protocol::Http2
+    }
+
     #[inline]
     pub(crate) fn method_bytes(&self) -> &[u8] {
         self.headers.text(self.method_text)
@@ -363,6 +373,8 @@ pub(crate) struct Stream {
     pub(crate) next_filter: usize,
     /// The CORS filter has to annotate the response.
     pub(crate) cors: bool,
+    /// What the gRPC filters keep.
+    pub(crate) grpc: GrpcFilters,
     /// Counts among the upgraded streams: the client may leave HTTP.
     pub(crate) upgraded: bool,
     /// The response's `content-length` speaks of a body that is not passed on.

@@ -79,7 +79,7 @@ impl ServerConnection {
     /// Envoy's drain sequence: what comes within the drain time is still served, and is the last.
     fn start_drain(&mut self, core: &mut Core) {
         let now = core.now();
-        if self.requests == 0 && self.head_since.is_none() {
+        if !self.spoken {
             // A connection that has never said anything has nothing to lose.
             self.phase = Phase::Flushing { linger: false };
         } else if !self.draining {
@@ -117,7 +117,8 @@ impl ServerConnection {
             },
             _ => self.linger_until,
         };
-        earliest(earliest(of_phase, self.max_duration), self.drain_until)
+        let of_connection = earliest(self.max_duration, self.drain_until);
+        earliest(earliest(of_phase, of_connection), self.keepalive_deadline())
     }
 
     /// Brings the timer in line with the earliest deadline.
@@ -161,6 +162,9 @@ impl ServerConnection {
             } else if self.streams.is_empty() && self.phase == Phase::Open {
                 self.flush_and_close(true, now);
             }
+        }
+        if self.phase == Phase::Open {
+            self.on_keepalive_timer(worker, now);
         }
         match self.phase {
             Phase::Open => {}

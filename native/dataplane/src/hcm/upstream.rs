@@ -132,6 +132,8 @@ impl ServerConnection {
                 response::count_code(cluster, stream.request.internal, status);
             }
         }
-        self.finish_response_head(stream, worker, framing, ends);
+        if !stream.grpc.holds(status, &stream.response.headers, ends) {
+            self.finish_response_head(stream, worker, framing, ends);
+        }
     }
 }

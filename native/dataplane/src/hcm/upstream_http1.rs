@@ -156,7 +156,7 @@ impl ServerConnection {
         with_head: bool,
     ) -> Delivered {
         let mut several = std::mem::take(&mut worker.core.http.body);
-        let result = if stream.response.mode == BodyMode::Payload {
+        let result = if stream.response.mode == BodyMode::Payload || !stream.grpc.is_empty() {
             let trailers = up.sends_trailers().then_some(&mut stream.response.trailers);
             feed_payload(body, bytes, &mut several, trailers)
         } else {

@@ -12,6 +12,7 @@ use tidegate_codec::h2::Scratch;
 use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::Chain;
 
+use super::grpc::GrpcCounters;
 use super::runtime::HcmRuntime;
 use super::stream::Stream;
 use crate::listener::ListenerRuntime;
@@ -41,6 +42,8 @@ pub(crate) struct HttpState {
     managers: FxHashMap<(usize, usize), Rc<HcmRuntime>>,
     #[expect(clippy::vec_box, reason = "a stream is handed out by its box")]
     spare: Vec<Box<Stream>>,
+    /// The counters of gRPC methods.
+    pub(crate) grpc: GrpcCounters,
     /// The address that stands in `x-forwarded-for` for peers on the loopback interface.
     local_address: Option<String>,
 }
@@ -57,6 +60,7 @@ impl HttpState {
             date: DateText::default(),
             managers: FxHashMap::default(),
             spare: Vec::new(),
+            grpc: GrpcCounters::default(),
             local_address: None,
         }
     }

@@ -31,6 +31,7 @@ impl Worker {
             self.hosts_gone(gone);
             self.reload_listeners(&generation.listeners);
             self.core.http.forget_unused_managers();
+            self.core.http.grpc.follow(&generation.snapshot);
         }
         self.follow_drain();
     }

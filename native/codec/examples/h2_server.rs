@@ -46,9 +46,11 @@ fn answer(conn: &mut Connection, stream: StreamRef, status: u16) {
 /// Ends our side and reads on for a while: closing with bytes unread would reset the connection and take the GOAWAY from
 /// under the peer's eyes.
 fn linger(socket: &mut TcpStream, buffer: &mut [u8]) {
-    let quiet = socket.set_read_timeout(Some(Duration::from_secs(1)));
-    if quiet.is_ok() && socket.shutdown(Shutdown::Write).is_ok() {
-        while socket.read(buffer).is_ok_and(|count| count > 0) {}
+    const LINGER: Duration = Duration::from_secs(1);
+    let start = Instant::now();
+    let timed = socket.set_read_timeout(Some(LINGER));
+    if timed.is_ok() && socket.shutdown(Shutdown::Write).is_ok() {
+        while start.elapsed() < LINGER && socket.read(buffer).is_ok_and(|count| count > 0) {}
     }
 }
 

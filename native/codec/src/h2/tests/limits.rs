@@ -315,7 +315,7 @@ fn resets_that_the_peer_provokes_count_as_its_own() {
 #[test]
 fn sizes() {
     assert!(
-        size_of::<Connection>() <= 768,
+        size_of::<Connection>() <= 640,
         "{}",
         size_of::<Connection>()
     );

@@ -187,20 +187,3 @@ impl ServerConnection {
         }
     }
 }
-
-/// The timeouts that a route sets apart from its connection manager.
-impl ServerConnection {
-    pub(super) fn set_route_timeouts(&self, stream: &mut Stream) {
-        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
-            return;
-        };
-        if let Some(timeout) = forward.config.idle_timeout {
-            stream.deadlines.idle_timeout = timeout;
-        }
-        if let Some(max) = &forward.config.max_stream_duration
-            && let Some(duration) = max.max_stream_duration
-        {
-            stream.deadlines.max_duration = duration.map(|duration| stream.times.start + duration);
-        }
-    }
-}

@@ -17,8 +17,8 @@ use super::local_reply::Reply;
 use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
-use super::stream::{Attached, Stream, StreamRoute};
-use super::{ServerConnection, upgrade};
+use super::stream::{Attached, Request, Stream, StreamRoute};
+use super::{ServerConnection, grpc_timeout, upgrade};
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -152,7 +152,10 @@ impl ServerConnection {
                 self.hcm.stats.inc(stat::RQ_DIRECT_RESPONSE);
                 let body = direct.body.as_ref().map(|source| Arc::clone(&source.bytes));
                 let body = body.as_deref().unwrap_or_default();
-                let reply = Reply::new(direct.status, body, "direct_response");
+                let reply = Reply {
+                    location: location_of(&stream.request, direct.status),
+                    ..Reply::new(direct.status, body, "direct_response")
+                };
                 return self.reply(stream, worker, reply);
             }
             CompiledAction::Redirect(redirect) => {
@@ -275,18 +278,20 @@ impl ServerConnection {
             return;
         };
         let request = &mut stream.request;
-        let mut timeout = forward.config.timeout;
-        if request.grpc
-            && let Some(cap) = grpc_cap(forward)
-        {
-            let asked = request
-                .headers
-                .known(KnownHeader::GrpcTimeout)
-                .and_then(grpc_timeout);
+        // Envoy's route timeout is not in force beside `max_stream_duration`.
+        let mut timeout = match forward.config.max_stream_duration {
+            Some(_) => None,
+            None => forward.config.timeout,
+        };
+        let cap = forward
+            .config
+            .max_grpc_timeout
+            .filter(|_| request.grpc && forward.config.max_stream_duration.is_none());
+        if let Some(cap) = cap {
+            let asked = grpc_timeout::asked(&request.headers).filter(|asked| !asked.is_zero());
             timeout = match (asked, cap) {
-                (None, _) => None,
-                (Some(asked), None) => Some(asked),
                 (Some(asked), Some(cap)) => Some(asked.min(cap)),
+                (asked, cap) => asked.or(cap),
             };
         }
         if self.hcm.respect_expected_rq_timeout
@@ -325,34 +330,31 @@ impl ServerConnection {
                 .headers
                 .set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
         }
+        if let Some(timeout) = timeout
+            && cap.is_some()
+        {
+            grpc_timeout::tell(&mut request.headers, timeout);
+        }
         stream.deadlines.response_timeout = if request.upgrade { None } else { timeout };
     }
 }
 
-/// What caps `grpc-timeout`; `None`: the header is not looked at.
-#[expect(clippy::option_option, reason = "absent, without limit, or a limit")]
-fn grpc_cap(forward: &tidegate_snapshot::routes::CompiledForward) -> Option<Option<Duration>> {
-    if let Some(max) = &forward.config.max_stream_duration
-        && let Some(cap) = max.grpc_timeout_header_max
-    {
-        return Some(cap);
+/// Where a created or moved resource is, as Envoy tells of direct responses: where the request went.
+fn location_of(request: &Request, status: u16) -> Option<Vec<u8>> {
+    if status != 201 && status / 100 != 3 {
+        return None;
     }
-    forward.config.max_grpc_timeout
-}
-
-/// `10S`, `500m` and so on.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    let amount: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some(match unit {
-        b'H' => Duration::from_secs(amount.saturating_mul(3600)),
-        b'M' => Duration::from_secs(amount.saturating_mul(60)),
-        b'S' => Duration::from_secs(amount),
-        b'm' => Duration::from_millis(amount),
-        b'u' => Duration::from_micros(amount),
-        b'n' => Duration::from_nanos(amount),
-        _ => return None,
-    })
+    let scheme = request.headers.text(request.scheme);
+    let mut location = Vec::new();
+    for part in [
+        scheme,
+        b"://",
+        request.authority_bytes(),
+        request.path_bytes(),
+    ] {
+        location.extend_from_slice(part);
+    }
+    Some(location)
 }
 
 /// A number of milliseconds in a header: `Some(None)` for 0, which means no timeout.
@@ -372,9 +374,5 @@ mod tests {
         assert_eq!(millis(Some(b"0")), Some(None));
         assert_eq!(millis(Some(b"x")), None);
         assert_eq!(millis(None), None);
-        assert_eq!(grpc_timeout(b"2S"), Some(Duration::from_secs(2)));
-        assert_eq!(grpc_timeout(b"15m"), Some(Duration::from_millis(15)));
-        assert_eq!(grpc_timeout(b"15"), None);
-        assert_eq!(grpc_timeout(b""), None);
     }
 }

@@ -9,8 +9,8 @@ use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
 
 use super::local_reply::Reply;
-use super::stream::Stream;
-use super::{Phase, ServerConnection};
+use super::stream::{Stream, StreamRoute};
+use super::{Phase, ServerConnection, grpc_timeout};
 use crate::conn::TimerKey;
 use crate::worker::{Core, Worker};
 
@@ -42,6 +42,34 @@ const fn timeout_status(stream: &Stream) -> u16 {
 }
 
 impl ServerConnection {
+    /// The timeouts that a route sets apart from its connection manager.
+    pub(super) fn set_route_timeouts(&self, stream: &mut Stream) {
+        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
+            return;
+        };
+        if let Some(timeout) = forward.config.idle_timeout {
+            stream.deadlines.idle_timeout = timeout;
+        }
+        let Some(max) = &forward.config.max_stream_duration else {
+            return;
+        };
+        let start = stream.times.start;
+        if let Some(cap) = max.grpc_timeout_header_max
+            && let Some(asked) = grpc_timeout::asked(&stream.request.headers)
+        {
+            let mut timeout = cap.map_or(asked, |cap| asked.min(cap));
+            if let Some(offset) = max.grpc_timeout_header_offset
+                && !timeout.is_zero()
+            {
+                timeout = timeout.saturating_sub(offset);
+            }
+            grpc_timeout::tell(&mut stream.request.headers, timeout);
+            stream.deadlines.max_duration = Some(start + timeout);
+        } else if let Some(duration) = max.max_stream_duration {
+            stream.deadlines.max_duration = duration.map(|duration| start + duration);
+        }
+    }
+
     /// When the connection has been idle for too long; not again once that has started its drain.
     fn idle_deadline(&self) -> Option<Moment> {
         let timeout = self.hcm.config.idle_timeout.filter(|_| !self.draining);
@@ -51,7 +79,7 @@ impl ServerConnection {
     /// Envoy's drain sequence: what comes within the drain time is still served, and is the last.
     fn start_drain(&mut self, core: &mut Core) {
         let now = core.now();
-        if self.requests == 0 && self.head_since.is_none() {
+        if !self.spoken {
             // A connection that has never said anything has nothing to lose.
             self.phase = Phase::Flushing { linger: false };
         } else if !self.draining {
@@ -89,7 +117,8 @@ impl ServerConnection {
             },
             _ => self.linger_until,
         };
-        earliest(earliest(of_phase, self.max_duration), self.drain_until)
+        let of_connection = earliest(self.max_duration, self.drain_until);
+        earliest(earliest(of_phase, of_connection), self.keepalive_deadline())
     }
 
     /// Brings the timer in line with the earliest deadline.
@@ -133,6 +162,9 @@ impl ServerConnection {
             } else if self.streams.is_empty() && self.phase == Phase::Open {
                 self.flush_and_close(true, now);
             }
+        }
+        if self.phase == Phase::Open {
+            self.on_keepalive_timer(worker, now);
         }
         match self.phase {
             Phase::Open => {}
@@ -250,11 +282,15 @@ impl ServerConnection {
             self.reply(
                 &mut stream,
                 worker,
-                Reply::new(
-                    status,
-                    b"downstream duration timeout",
-                    "max_duration_timeout",
-                ),
+                Reply {
+                    // DEADLINE_EXCEEDED
+                    grpc_status: Some(4),
+                    ..Reply::new(
+                        status,
+                        b"downstream duration timeout",
+                        "max_duration_timeout",
+                    )
+                },
             );
         } else if due(stream.deadlines.request) && !stream.request.complete {
             stream.deadlines.request = None;

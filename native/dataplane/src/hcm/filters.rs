@@ -2,12 +2,14 @@
 
 use std::rc::Rc;
 
+use tidegate_codec::h1::KnownHeader;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_snapshot::cors::CorsDecision;
 use tidegate_snapshot::fault::Abort;
 use tidegate_stats::defs::{cors, fault as fault_stat};
 
 use super::ServerConnection;
+use super::grpc::timeout;
 use super::local_reply::Reply;
 use super::runtime::Filter;
 use super::stream::{Attached, Stream, StreamRoute};
@@ -197,10 +199,27 @@ impl ServerConnection {
         if let Some(timeout) = forward.config.idle_timeout {
             stream.deadlines.idle_timeout = timeout;
         }
-        if let Some(max) = &forward.config.max_stream_duration
-            && let Some(duration) = max.max_stream_duration
-        {
-            stream.deadlines.max_duration = duration.map(|duration| stream.times.start + duration);
+        let of_manager = self.hcm.config.max_stream_duration;
+        let of_route = forward.config.max_stream_duration.as_ref();
+        if of_route.is_none() && of_manager.is_none() {
+            return;
+        }
+        let headers = &mut stream.request.headers;
+        let asked = headers.known(KnownHeader::GrpcTimeout);
+        let limit = timeout::of_stream(asked.and_then(timeout::parse), of_route, of_manager);
+        stream.deadlines.max_duration = limit.map(|limit| stream.times.start + limit);
+        if of_route.is_some() && stream.request.grpc {
+            match limit {
+                Some(limit) => {
+                    let text = timeout::text(limit);
+                    headers.set_known(KnownHeader::GrpcTimeout, text.as_bytes());
+                }
+                // Envoy had set a timer and takes back what goes with it.
+                None if of_manager.is_some() => {
+                    headers.remove_known(KnownHeader::GrpcTimeout);
+                }
+                None => {}
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use tidegate_snapshot::{HeaderScratch, ResponseFlags, Routed};
 use tidegate_stats::defs::http as stat;
 
 use super::filters::Verdict;
+use super::grpc::timeout;
 use super::local_reply::Reply;
 use super::log::RequestSide;
 use super::request;
@@ -61,6 +62,11 @@ impl ServerConnection {
             hcm.stats.gauge_inc(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
         }
         self.run_filters(&mut stream, worker, body);
+        // A client may leave no time at all (`grpc-timeout: 0m`).
+        let now = worker.core.now();
+        if !stream.response.started && stream.deadlines.max_duration.is_some_and(|end| end <= now) {
+            self.end_of_life(&mut stream, worker);
+        }
         self.settle(stream, worker);
     }
 
@@ -275,20 +281,19 @@ impl ServerConnection {
             return;
         };
         let request = &mut stream.request;
-        let mut timeout = forward.config.timeout;
-        if request.grpc
-            && let Some(cap) = grpc_cap(forward)
-        {
-            let asked = request
-                .headers
-                .known(KnownHeader::GrpcTimeout)
-                .and_then(grpc_timeout);
-            timeout = match (asked, cap) {
-                (None, _) => None,
-                (Some(asked), None) => Some(asked),
-                (Some(asked), Some(cap)) => Some(asked.min(cap)),
-            };
-        }
+        let config = &forward.config;
+        let is_grpc = request.grpc || !stream.grpc.is_empty();
+        // A route with a limit for the whole stream has no other timeout.
+        let old_ways = config.max_stream_duration.is_none();
+        let grpc_cap = config.max_grpc_timeout.filter(|_| old_ways && is_grpc);
+        let mut timeout = match grpc_cap {
+            _ if !old_ways => None,
+            Some(cap) => {
+                let asked = request.headers.known(KnownHeader::GrpcTimeout);
+                timeout::of_route(asked.and_then(timeout::parse), cap)
+            }
+            None => config.timeout,
+        };
         if self.hcm.respect_expected_rq_timeout
             && let Some(expected) = millis(
                 request
@@ -325,34 +330,15 @@ impl ServerConnection {
                 .headers
                 .set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
         }
+        if let Some(timeout) = timeout
+            && grpc_cap.is_some()
+        {
+            let text = timeout::text(timeout);
+            let headers = &mut request.headers;
+            headers.set_known(KnownHeader::GrpcTimeout, text.as_bytes());
+        }
         stream.deadlines.response_timeout = if request.upgrade { None } else { timeout };
     }
-}
-
-/// What caps `grpc-timeout`; `None`: the header is not looked at.
-#[expect(clippy::option_option, reason = "absent, without limit, or a limit")]
-fn grpc_cap(forward: &tidegate_snapshot::routes::CompiledForward) -> Option<Option<Duration>> {
-    if let Some(max) = &forward.config.max_stream_duration
-        && let Some(cap) = max.grpc_timeout_header_max
-    {
-        return Some(cap);
-    }
-    forward.config.max_grpc_timeout
-}
-
-/// `10S`, `500m` and so on.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    let amount: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some(match unit {
-        b'H' => Duration::from_secs(amount.saturating_mul(3600)),
-        b'M' => Duration::from_secs(amount.saturating_mul(60)),
-        b'S' => Duration::from_secs(amount),
-        b'm' => Duration::from_millis(amount),
-        b'u' => Duration::from_micros(amount),
-        b'n' => Duration::from_nanos(amount),
-        _ => return None,
-    })
 }
 
 /// A number of milliseconds in a header: `Some(None)` for 0, which means no timeout.
@@ -372,9 +358,5 @@ mod tests {
         assert_eq!(millis(Some(b"0")), Some(None));
         assert_eq!(millis(Some(b"x")), None);
         assert_eq!(millis(None), None);
-        assert_eq!(grpc_timeout(b"2S"), Some(Duration::from_secs(2)));
-        assert_eq!(grpc_timeout(b"15m"), Some(Duration::from_millis(15)));
-        assert_eq!(grpc_timeout(b"15"), None);
-        assert_eq!(grpc_timeout(b""), None);
     }
 }

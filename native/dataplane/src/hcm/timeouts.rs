@@ -210,6 +210,22 @@ impl ServerConnection {
         }
     }
 
+    /// The stream has lived as long as it may.
+    pub(super) fn end_of_life(&mut self, stream: &mut Stream, worker: &mut Worker) {
+        stream.deadlines.max_duration = None;
+        self.hcm.stats.inc(stat::DOWNSTREAM_RQ_MAX_DURATION_REACHED);
+        let reply = Reply {
+            // DEADLINE_EXCEEDED
+            grpc_status: Some(4),
+            ..Reply::new(
+                timeout_status(stream),
+                b"downstream duration timeout",
+                "max_duration_timeout",
+            )
+        };
+        self.reply(stream, worker, reply);
+    }
+
     fn reply_to_partial_head(
         &mut self,
         worker: &mut Worker,
@@ -245,17 +261,7 @@ impl ServerConnection {
                 Reply::new(504, b"upstream request timeout", "response_timeout"),
             );
         } else if due(stream.deadlines.max_duration) {
-            stream.deadlines.max_duration = None;
-            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_MAX_DURATION_REACHED);
-            self.reply(
-                &mut stream,
-                worker,
-                Reply::new(
-                    status,
-                    b"downstream duration timeout",
-                    "max_duration_timeout",
-                ),
-            );
+            self.end_of_life(&mut stream, worker);
         } else if due(stream.deadlines.request) && !stream.request.complete {
             stream.deadlines.request = None;
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_TIMEOUT);

@@ -36,6 +36,8 @@ pub(crate) struct Clusters {
     pub(crate) failures: BTreeMap<Name, Failure>,
     /// Of the last accepted update.
     pub(crate) version: String,
+    /// By EDS name: the clusters that take their endpoints from it. `None`: to be made anew.
+    services: Option<Arc<BTreeMap<Name, Vec<Name>>>>,
 }
 
 /// The names that one cluster needs resolved.
@@ -102,6 +104,26 @@ impl Clusters {
 
     pub(crate) fn fail(&mut self, name: Name, failure: Failure) {
         self.failures.insert(name, failure);
+    }
+
+    /// The clusters of each EDS name. An update of endpoints looks its few names up, however many clusters there are.
+    pub(super) fn by_service(&mut self) -> Arc<BTreeMap<Name, Vec<Name>>> {
+        if let Some(known) = &self.services {
+            return Arc::clone(known);
+        }
+        let mut services: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+        for entry in self.all() {
+            if let Some(service) = service_name(&entry.config) {
+                let clusters = services.entry(Name::clone(service)).or_default();
+                // A cluster with a new version on its way in is there twice.
+                if !clusters.contains(&entry.config.name) {
+                    clusters.push(Name::clone(&entry.config.name));
+                }
+            }
+        }
+        let services = Arc::new(services);
+        self.services = Some(Arc::clone(&services));
+        services
     }
 
     pub(super) fn service_names(&self) -> BTreeSet<Name> {
@@ -171,6 +193,13 @@ impl Clusters {
 }
 
 impl Manager {
+    /// A cluster came, went or has another configuration.
+    fn clusters_changed(&mut self) {
+        self.clusters.services = None;
+        self.subscriptions_stale = true;
+        self.dns_stale = true;
+    }
+
     pub(super) fn add_static_cluster(&mut self, config: Arc<Cluster>, resource: Resource) {
         let entry = self.cluster_entry(config, resource, true);
         self.clusters
@@ -307,8 +336,7 @@ impl Manager {
             // Other bytes, the same meaning; a version on its way in is overtaken.
             active.resource = resource;
             self.clusters.warming.remove(name);
-            self.subscriptions_stale = true;
-            self.dns_stale = true;
+            self.clusters_changed();
             return Ok(true);
         }
         let mut entry = self.cluster_entry(config, resource, false);
@@ -325,8 +353,7 @@ impl Manager {
             cluster_manager::CLUSTER_ADDED
         });
         self.clusters.warming.insert(Name::from(name), entry);
-        self.subscriptions_stale = true;
-        self.dns_stale = true;
+        self.clusters_changed();
         Ok(true)
     }
 
@@ -349,8 +376,7 @@ impl Manager {
         };
         for name in gone(&self.clusters.warming) {
             self.clusters.warming.remove(&name);
-            self.subscriptions_stale = true;
-            self.dns_stale = true;
+            self.clusters_changed();
             if !self.clusters.active.contains_key(&name) {
                 self.stats
                     .clusters
@@ -366,8 +392,7 @@ impl Manager {
                 .clusters
                 .shared()
                 .inc(cluster_manager::CLUSTER_REMOVED);
-            self.subscriptions_stale = true;
-            self.dns_stale = true;
+            self.clusters_changed();
             result.removed.push(name.to_string());
         }
         self.clusters
@@ -411,6 +436,8 @@ impl Manager {
                 "cluster '{name}' is warm"
             );
             self.clusters.active.insert(Name::clone(name), entry);
+            // The version before may have had its endpoints from elsewhere.
+            self.clusters.services = None;
         }
         !ready.is_empty()
     }

@@ -38,6 +38,10 @@ pub(crate) struct Clusters {
     pub(crate) version: String,
     /// By EDS name: the clusters that take their endpoints from it. `None`: to be made anew.
     services: Option<Arc<BTreeMap<Name, Vec<Name>>>>,
+    /// To EDS, by source; as of the last change.
+    subscriptions: Option<Vec<Subscription>>,
+    /// What nobody names has been dropped since the last change.
+    endpoints_checked: bool,
 }
 
 /// The names that one cluster needs resolved.
@@ -126,15 +130,36 @@ impl Clusters {
         services
     }
 
-    pub(super) fn service_names(&self) -> BTreeSet<Name> {
+    fn forget_derived(&mut self) {
+        self.services = None;
+        self.subscriptions = None;
+        self.endpoints_checked = false;
+    }
+
+    /// The EDS names, if there may be other ones than at the last call.
+    pub(super) fn changed_service_names(&mut self) -> Option<BTreeSet<Name>> {
+        let checked = std::mem::replace(&mut self.endpoints_checked, true);
+        (!checked).then(|| self.service_names())
+    }
+
+    fn service_names(&self) -> BTreeSet<Name> {
         self.all()
             .filter_map(|entry| service_name(&entry.config))
             .map(Name::clone)
             .collect()
     }
 
-    /// EDS, by source.
-    pub(super) fn subscriptions(&self) -> Vec<Subscription> {
+    /// EDS, by source. The list is long where clusters are many, and most updates leave it as it is.
+    pub(super) fn subscriptions(&mut self) -> Vec<Subscription> {
+        if let Some(known) = &self.subscriptions {
+            return known.clone();
+        }
+        let made = self.make_subscriptions();
+        self.subscriptions = Some(made.clone());
+        made
+    }
+
+    fn make_subscriptions(&self) -> Vec<Subscription> {
         let mut by_source = BTreeMap::new();
         for entry in self.all() {
             if let Discovery::Eds {
@@ -159,7 +184,7 @@ impl Clusters {
             .map(|(source, (names, initial_fetch_timeout))| Subscription {
                 type_url: type_url::CLUSTER_LOAD_ASSIGNMENT,
                 source,
-                names: names.into_iter().collect(),
+                names: Arc::new(names.into_iter().collect()),
                 initial_fetch_timeout,
             })
             .collect()
@@ -195,7 +220,7 @@ impl Clusters {
 impl Manager {
     /// A cluster came, went or has another configuration.
     fn clusters_changed(&mut self) {
-        self.clusters.services = None;
+        self.clusters.forget_derived();
         self.subscriptions_stale = true;
         self.dns_stale = true;
     }
@@ -437,7 +462,7 @@ impl Manager {
             );
             self.clusters.active.insert(Name::clone(name), entry);
             // The version before may have had its endpoints from elsewhere.
-            self.clusters.services = None;
+            self.clusters.forget_derived();
         }
         !ready.is_empty()
     }

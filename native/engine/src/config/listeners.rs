@@ -108,7 +108,7 @@ impl Listeners {
         vec![Subscription {
             type_url: type_url::ROUTE_CONFIGURATION,
             source: ConfigSourceKey::Ads,
-            names,
+            names: Arc::new(names),
             initial_fetch_timeout: Some(Duration::from_secs(15)),
         }]
     }

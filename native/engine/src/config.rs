@@ -62,7 +62,7 @@ pub struct Subscription {
     pub type_url: &'static str,
     pub source: ConfigSourceKey,
     /// Sorted and unique; empty for the wildcard subscriptions.
-    pub names: Vec<String>,
+    pub names: Arc<Vec<String>>,
     /// `None`: wait for ever.
     pub initial_fetch_timeout: Option<Duration>,
 }
@@ -383,7 +383,7 @@ impl Manager {
             wanted.push(Subscription {
                 type_url: type_url::CLUSTER,
                 source: source.into(),
-                names: Vec::new(),
+                names: Arc::default(),
                 initial_fetch_timeout: self.dynamic.cds_initial_fetch_timeout,
             });
         }
@@ -393,7 +393,7 @@ impl Manager {
                 wanted.push(Subscription {
                     type_url: type_url::LISTENER,
                     source: source.into(),
-                    names: Vec::new(),
+                    names: Arc::default(),
                     initial_fetch_timeout: self.dynamic.lds_initial_fetch_timeout,
                 });
             }
@@ -409,7 +409,9 @@ impl Manager {
         if !self.subscriptions_stale {
             return;
         }
-        self.endpoints.retain(&self.clusters.service_names());
+        if let Some(wanted) = self.clusters.changed_service_names() {
+            self.endpoints.retain(&wanted);
+        }
         for gone in self.routes.retain(&self.listeners.route_names()) {
             builder.remove_route_configuration(&gone);
         }

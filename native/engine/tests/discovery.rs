@@ -367,6 +367,30 @@ fn unchanged_content_touches_nothing_and_absent_names_go() {
 }
 
 #[test]
+fn endpoints_go_to_the_clusters_that_name_them_now() {
+    let proxy = Proxy::start();
+    let from = |service: &str| {
+        let mut cluster = eds_cluster("a");
+        cluster["eds_cluster_config"]["service_name"] = json!(service);
+        cluster
+    };
+    proxy.apply(type_url::CLUSTER, "1", &[from("old")]);
+    let both = |port| [endpoints("old", port), endpoints("new", port + 1)];
+    proxy.apply(type_url::CLUSTER_LOAD_ASSIGNMENT, "1", &both(1000));
+    let updates = proxy.engine.stat("cluster.a.update_success");
+    // While the new version warms both names are listened to, and then only the new one.
+    proxy.apply(type_url::CLUSTER, "2", &[from("new")]);
+    let warm = proxy.apply(type_url::CLUSTER_LOAD_ASSIGNMENT, "2", &both(2000));
+    assert_eq!(warm.changed, ["old", "new"]);
+    let late = proxy.apply(type_url::CLUSTER_LOAD_ASSIGNMENT, "3", &both(3000));
+    assert_eq!(late.changed, ["new"]);
+    let (_, clusters) = proxy.admin("/clusters");
+    assert!(clusters.contains("127.0.0.1:3001"), "{clusters}");
+    assert!(!clusters.contains("127.0.0.1:3000"), "{clusters}");
+    assert!(proxy.engine.stat("cluster.a.update_success") > updates);
+}
+
+#[test]
 fn what_timed_out_is_no_longer_waited_for() {
     let mut proxy = Proxy::start();
     proxy

@@ -83,10 +83,10 @@ pub(crate) fn encode_discovery_request<'py>(
         type_url,
         version,
         nonce,
-        resource_names: &names,
+        resource_names: names,
         error_detail: (error_code != 0).then_some(error_message),
     };
-    PyBytes::new(py, &tidegate_xds::encode_discovery_request(&request))
+    PyBytes::new(py, &tidegate_xds::encode_discovery_request(request))
 }
 
 #[pyfunction]

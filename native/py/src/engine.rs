@@ -48,7 +48,7 @@ impl From<tidegate_engine::Subscription> for Subscription {
             source,
             path,
             watched_directory: String::new(),
-            names: wanted.names,
+            names: wanted.names.to_vec(),
             timeout: wanted.initial_fetch_timeout,
         }
     }

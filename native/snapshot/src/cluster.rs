@@ -234,7 +234,6 @@ impl CompiledCluster {
             overprovisioning_factor: assignment.overprovisioning_factor,
             weighted_priority_health: assignment.weighted_priority_health,
             drop_overloads: assignment.drop_overloads.clone(),
-            ..Endpoints::default()
         };
         let mut seen: FxHashMap<(HostAddress, u32), u32> = FxHashMap::default();
         for group in &assignment.localities {

@@ -29,7 +29,7 @@ pub struct DiscoveryRequest<'a> {
     pub type_url: &'a str,
     pub version: &'a str,
     pub nonce: &'a str,
-    pub resource_names: &'a [String],
+    pub resource_names: Vec<String>,
     /// What was wrong with the response: a NACK.
     pub error_detail: Option<&'a str>,
 }
@@ -160,11 +160,11 @@ fn named(type_url: &str, mut resource: WireAny) -> (String, Vec<u8>) {
 }
 
 /// Encodes an `envoy.service.discovery.v3.DiscoveryRequest`.
-pub fn encode_discovery_request(request: &DiscoveryRequest<'_>) -> Vec<u8> {
+pub fn encode_discovery_request(request: DiscoveryRequest<'_>) -> Vec<u8> {
     WireRequest {
         version_info: request.version.to_owned(),
         node: request.node.map(<[u8]>::to_vec),
-        resource_names: request.resource_names.to_vec(),
+        resource_names: request.resource_names,
         type_url: request.type_url.to_owned(),
         response_nonce: request.nonce.to_owned(),
         error_detail: request.error_detail.map(|detail| WireStatus {

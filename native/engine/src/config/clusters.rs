@@ -36,6 +36,12 @@ pub(crate) struct Clusters {
     pub(crate) failures: BTreeMap<Name, Failure>,
     /// Of the last accepted update.
     pub(crate) version: String,
+    /// By EDS name: the clusters that take their endpoints from it. `None`: to be made anew.
+    services: Option<Arc<BTreeMap<Name, Vec<Name>>>>,
+    /// To EDS, by source; as of the last change.
+    subscriptions: Option<Vec<Subscription>>,
+    /// What nobody names has been dropped since the last change.
+    endpoints_checked: bool,
 }
 
 /// The names that one cluster needs resolved.
@@ -104,15 +110,56 @@ impl Clusters {
         self.failures.insert(name, failure);
     }
 
-    pub(super) fn service_names(&self) -> BTreeSet<Name> {
+    /// The clusters of each EDS name. An update of endpoints looks its few names up, however many clusters there are.
+    pub(super) fn by_service(&mut self) -> Arc<BTreeMap<Name, Vec<Name>>> {
+        if let Some(known) = &self.services {
+            return Arc::clone(known);
+        }
+        let mut services: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+        for entry in self.all() {
+            if let Some(service) = service_name(&entry.config) {
+                let clusters = services.entry(Name::clone(service)).or_default();
+                // A cluster with a new version on its way in is there twice.
+                if !clusters.contains(&entry.config.name) {
+                    clusters.push(Name::clone(&entry.config.name));
+                }
+            }
+        }
+        let services = Arc::new(services);
+        self.services = Some(Arc::clone(&services));
+        services
+    }
+
+    fn forget_derived(&mut self) {
+        self.services = None;
+        self.subscriptions = None;
+        self.endpoints_checked = false;
+    }
+
+    /// The EDS names, if there may be other ones than at the last call.
+    pub(super) fn changed_service_names(&mut self) -> Option<BTreeSet<Name>> {
+        let checked = std::mem::replace(&mut self.endpoints_checked, true);
+        (!checked).then(|| self.service_names())
+    }
+
+    fn service_names(&self) -> BTreeSet<Name> {
         self.all()
             .filter_map(|entry| service_name(&entry.config))
             .map(Name::clone)
             .collect()
     }
 
-    /// EDS, by source.
-    pub(super) fn subscriptions(&self) -> Vec<Subscription> {
+    /// EDS, by source. The list is long where clusters are many, and most updates leave it as it is.
+    pub(super) fn subscriptions(&mut self) -> Vec<Subscription> {
+        if let Some(known) = &self.subscriptions {
+            return known.clone();
+        }
+        let made = self.make_subscriptions();
+        self.subscriptions = Some(made.clone());
+        made
+    }
+
+    fn make_subscriptions(&self) -> Vec<Subscription> {
         let mut by_source = BTreeMap::new();
         for entry in self.all() {
             if let Discovery::Eds {
@@ -137,7 +184,7 @@ impl Clusters {
             .map(|(source, (names, initial_fetch_timeout))| Subscription {
                 type_url: type_url::CLUSTER_LOAD_ASSIGNMENT,
                 source,
-                names: names.into_iter().collect(),
+                names: Arc::new(names.into_iter().collect()),
                 initial_fetch_timeout,
             })
             .collect()
@@ -171,6 +218,13 @@ impl Clusters {
 }
 
 impl Manager {
+    /// A cluster came, went or has another configuration.
+    fn clusters_changed(&mut self) {
+        self.clusters.forget_derived();
+        self.subscriptions_stale = true;
+        self.dns_stale = true;
+    }
+
     pub(super) fn add_static_cluster(&mut self, config: Arc<Cluster>, resource: Resource) {
         let entry = self.cluster_entry(config, resource, true);
         self.clusters
@@ -307,8 +361,7 @@ impl Manager {
             // Other bytes, the same meaning; a version on its way in is overtaken.
             active.resource = resource;
             self.clusters.warming.remove(name);
-            self.subscriptions_stale = true;
-            self.dns_stale = true;
+            self.clusters_changed();
             return Ok(true);
         }
         let mut entry = self.cluster_entry(config, resource, false);
@@ -325,8 +378,7 @@ impl Manager {
             cluster_manager::CLUSTER_ADDED
         });
         self.clusters.warming.insert(Name::from(name), entry);
-        self.subscriptions_stale = true;
-        self.dns_stale = true;
+        self.clusters_changed();
         Ok(true)
     }
 
@@ -349,8 +401,7 @@ impl Manager {
         };
         for name in gone(&self.clusters.warming) {
             self.clusters.warming.remove(&name);
-            self.subscriptions_stale = true;
-            self.dns_stale = true;
+            self.clusters_changed();
             if !self.clusters.active.contains_key(&name) {
                 self.stats
                     .clusters
@@ -366,8 +417,7 @@ impl Manager {
                 .clusters
                 .shared()
                 .inc(cluster_manager::CLUSTER_REMOVED);
-            self.subscriptions_stale = true;
-            self.dns_stale = true;
+            self.clusters_changed();
             result.removed.push(name.to_string());
         }
         self.clusters
@@ -411,6 +461,8 @@ impl Manager {
                 "cluster '{name}' is warm"
             );
             self.clusters.active.insert(Name::clone(name), entry);
+            // The version before may have had its endpoints from elsewhere.
+            self.clusters.forget_derived();
         }
         !ready.is_empty()
     }

@@ -62,15 +62,7 @@ impl Manager {
         let mut builder = self.begin();
         let decoder = Decoder::new();
         let duplicates = duplicates(resources);
-        let mut clusters_of: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
-        for entry in self.clusters.all() {
-            if let Some(service) = service_name(&entry.config) {
-                clusters_of
-                    .entry(Name::clone(service))
-                    .or_default()
-                    .push(Name::clone(&entry.config.name));
-            }
-        }
+        let clusters_of = self.clusters.by_service();
         for (name, raw) in resources {
             let clusters = clusters_of.get(name.as_str());
             let outcome = if duplicates.contains(name.as_str()) {

@@ -108,7 +108,7 @@ impl Listeners {
         vec![Subscription {
             type_url: type_url::ROUTE_CONFIGURATION,
             source: ConfigSourceKey::Ads,
-            names,
+            names: Arc::new(names),
             initial_fetch_timeout: Some(Duration::from_secs(15)),
         }]
     }
@@ -135,6 +135,7 @@ impl Manager {
     ) -> Result<(), ConfigError> {
         self.check_listener(&config, builder)?;
         let entry = ListenerEntry::new(config, resource, true);
+        self.listeners_changed();
         self.listeners
             .warming
             .insert(Name::clone(&entry.config.name), entry);
@@ -282,6 +283,7 @@ impl Manager {
         {
             active.resource = resource;
             self.listeners.warming.remove(name);
+            self.listeners_changed();
             self.subscriptions_stale = true;
             return Ok(true);
         }
@@ -301,6 +303,7 @@ impl Manager {
             Name::from(name),
             ListenerEntry::new(config, resource, false),
         );
+        self.listeners_changed();
         self.subscriptions_stale = true;
         Ok(true)
     }
@@ -333,6 +336,7 @@ impl Manager {
             removed.insert(name);
         }
         if !removed.is_empty() {
+            self.listeners_changed();
             self.subscriptions_stale = true;
             self.stats
                 .listeners
@@ -363,6 +367,7 @@ impl Manager {
             let Some(entry) = self.listeners.warming.remove(name) else {
                 continue;
             };
+            self.listeners_changed();
             let stats = self.stats.listeners.shared();
             if let Err(error) = builder.set_listener(Arc::clone(&entry.config)) {
                 // It compiled when it was accepted, so this is not expected; the old version stays.

@@ -31,8 +31,11 @@ pub(crate) struct Routes {
     /// Names that are no longer waited for.
     given_up: BTreeSet<Name>,
     pub(crate) failures: BTreeMap<Name, Failure>,
-    /// `http.PREFIX.rds.NAME.`, one per connection manager that refers to the name.
-    stats: BTreeMap<Name, Vec<Group<stat::Rds>>>,
+    /// By every name that a listener refers to: `http.PREFIX.rds.NAME.`, one per connection manager that does. As of when
+    /// listeners were last looked through.
+    stats: Arc<BTreeMap<Name, Vec<Group<stat::Rds>>>>,
+    /// Whether listeners are still the same.
+    stats_current: bool,
 }
 
 impl Routes {
@@ -59,7 +62,6 @@ impl Routes {
         }
         self.given_up.retain(|name| wanted.contains(name));
         self.failures.retain(|name, _| wanted.contains(name));
-        self.stats.retain(|name, _| wanted.contains(name));
         gone
     }
 }
@@ -75,8 +77,7 @@ impl Manager {
         let mut builder = self.begin();
         let decoder = Decoder::new();
         let duplicates = duplicates(resources);
-        let wanted = self.listeners.route_names();
-        self.refresh_route_stats();
+        let wanted = self.route_stats();
         for (name, raw) in resources {
             let outcome = if duplicates.contains(name.as_str()) {
                 Err(ConfigError::new(
@@ -90,7 +91,7 @@ impl Manager {
                     "name",
                     "route configuration without a name, or of another type",
                 ))
-            } else if !wanted.contains(name.as_str())
+            } else if !wanted.contains_key(name.as_str())
                 || self
                     .routes
                     .known
@@ -161,7 +162,16 @@ impl Manager {
         Ok(true)
     }
 
-    fn refresh_route_stats(&mut self) {
+    /// A listener came, went or has another configuration.
+    pub(super) fn listeners_changed(&mut self) {
+        self.routes.stats_current = false;
+    }
+
+    /// The route configurations that listeners ask for, with their statistics.
+    fn route_stats(&mut self) -> Arc<BTreeMap<Name, Vec<Group<stat::Rds>>>> {
+        if self.routes.stats_current {
+            return Arc::clone(&self.routes.stats);
+        }
         let mut groups: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
         for entry in self
             .listeners
@@ -178,16 +188,16 @@ impl Manager {
                 }
             }
         }
-        self.routes.stats = groups
-            .into_iter()
-            .map(|(name, prefixes)| {
-                let groups = prefixes
-                    .iter()
-                    .map(|prefix| self.context.registry.group(prefix))
-                    .collect();
-                (name, groups)
-            })
-            .collect();
+        let stats = groups.into_iter().map(|(name, prefixes)| {
+            let groups = prefixes
+                .iter()
+                .map(|prefix| self.context.registry.group(prefix))
+                .collect();
+            (name, groups)
+        });
+        self.routes.stats = Arc::new(stats.collect());
+        self.routes.stats_current = true;
+        Arc::clone(&self.routes.stats)
     }
 
     /// `version`: accepted. A resource without a readable name counts for all, as in Envoy: whose it was cannot be known.
@@ -222,10 +232,12 @@ impl Manager {
     }
 
     pub(super) fn routes_failed(&mut self, names: &[String], given_up: bool) {
-        self.refresh_route_stats();
-        let wanted = self.listeners.route_names();
-        for name in names.iter().filter(|name| wanted.contains(name.as_str())) {
-            for group in self.routes.stats.get(name.as_str()).into_iter().flatten() {
+        let wanted = self.route_stats();
+        for name in names {
+            let Some(groups) = wanted.get(name.as_str()) else {
+                continue;
+            };
+            for group in groups {
                 group.shared().inc(if given_up {
                     stat::INIT_FETCH_TIMEOUT
                 } else {

@@ -82,10 +82,10 @@ fn a_request_is_one_by_the_descriptors() {
         type_url: type_url::CLUSTER,
         version: "7",
         nonce: "n",
-        resource_names: &["x".to_owned(), "y".to_owned()],
+        resource_names: vec!["x".to_owned(), "y".to_owned()],
         error_detail: Some("no"),
     };
-    let bytes = encode_discovery_request(&request);
+    let bytes = encode_discovery_request(request);
     let shown = Decoder::new()
         .to_json("envoy.service.discovery.v3.DiscoveryRequest", &bytes)
         .unwrap();

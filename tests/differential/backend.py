@@ -3,8 +3,9 @@
 A request header `x-do` steers it (comma separated): `status=503`, `len=N` (N bytes instead of the echo), `chunked`,
 `trailers`, `delay=SECONDS`, `close` (connection: close), `until-close` (no length), `reset` (RST before any answer),
 `fin` (close before any answer), `cut` (half the announced body, then close), `header=NAME:VALUE`, `early` (answers
-before reading the body), `100` (an interim 100), `103`, `nodate`, `garbage`, `big-head=N`. An `upgrade: websocket`
-is accepted and the bytes echoed.
+before reading the body), `100` (an interim 100), `103`, `nodate`, `garbage`, `big-head=N`, `hang` (no answer; waits
+for the end of the connection), `fate` (answers with what became of the request with the same `x-key`). An `upgrade:
+websocket` is accepted and the bytes echoed.
 
 Standard library only; must not know the proxies.
 """
@@ -12,12 +13,14 @@ Standard library only; must not know the proxies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import socket
 import struct
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -27,6 +30,8 @@ class Backend:
     name: str
     port: int = 0
     seen: int = 0
+    #: what became of the requests that have an `x-key`
+    fates: dict[str, list[str]] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _ready: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -42,6 +47,18 @@ class Backend:
         if self._thread:
             self._thread.join(5)
         self._loop.close()
+
+    def note(self, key: str, what: str) -> None:
+        if key:
+            self.fates.setdefault(key, []).append(what)
+
+    async def fate(self, key: str) -> list[str]:
+        """What became of the request of this key; waits for something to become of it."""
+        for _ in range(400):
+            if key in self.fates:
+                break
+            await asyncio.sleep(0.01)
+        return self.fates.get(key, [])
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -59,7 +76,9 @@ class Backend:
         try:
             while await self._one(reader, writer):
                 pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            pass
+        except ValueError:  # no HTTP/1
             pass
         finally:
             writer.close()
@@ -83,6 +102,12 @@ class Backend:
             return False
         if "fin" in do:
             return False
+        if "hang" in do:
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(65536):
+                    pass
+            self.note(get("x-key", ""), "connection ended")
+            return False
         if "delay" in do:
             await asyncio.sleep(float(do["delay"]))
         if "garbage" in do:
@@ -100,38 +125,37 @@ class Backend:
         if "103" in do:
             writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: </x>; rel=preload\r\n\r\n")
 
-        body = b"" if "early" in do else await self._body(reader, get)
-        return await self._answer(writer, do, method, path, headers, body)
-
-    @staticmethod
-    async def _body(reader: asyncio.StreamReader, get) -> bytes:  # type: ignore[no-untyped-def]
-        if "chunked" in get("transfer-encoding", "").lower():
-            body = b""
-            while size := int((await reader.readuntil(b"\n")).split(b";")[0], 16):
-                body += await reader.readexactly(size)
-                await reader.readexactly(2)
-            while (await reader.readline()).strip():
-                pass
-            return body
-        return await reader.readexactly(int(get("content-length", "0")))
-
-    async def _answer(
-        self,
-        writer: asyncio.StreamWriter,
-        do: dict[str, str],
-        method: str,
-        path: str,
-        headers: list[tuple[str, str]],
-        body: bytes,
-    ) -> bool:
-        status = int(do.get("status", "200"))
-        echo = {
+        trailers: list[str] = []
+        body = b"" if "early" in do else await self._body(reader, get, trailers)
+        echo: dict[str, Any] = {
             "backend": self.name,
             "method": method,
             "path": path,
             "headers": sorted(headers),
             "body": [len(body), hashlib.sha256(body).hexdigest()[:12]],
         }
+        if trailers:
+            echo["trailers"] = trailers
+        if "fate" in do:
+            echo = {"backend": self.name, "headers": [], "fate": await self.fate(get("x-key", ""))}
+        return await self._answer(writer, do, method, echo)
+
+    @staticmethod
+    async def _body(reader: asyncio.StreamReader, get, trailers: list[str]) -> bytes:  # type: ignore[no-untyped-def]
+        if "chunked" in get("transfer-encoding", "").lower():
+            body = b""
+            while size := int((await reader.readuntil(b"\n")).split(b";")[0], 16):
+                body += await reader.readexactly(size)
+                await reader.readexactly(2)
+            while line := (await reader.readline()).strip():
+                trailers.append(line.decode("latin-1"))
+            return body
+        return await reader.readexactly(int(get("content-length", "0")))
+
+    async def _answer(
+        self, writer: asyncio.StreamWriter, do: dict[str, str], method: str, echo: dict[str, Any]
+    ) -> bool:
+        status = int(do.get("status", "200"))
         payload = b"x" * int(do["len"]) if "len" in do else json.dumps(echo).encode()
         if status in (204, 304):
             payload = b""

@@ -4,16 +4,26 @@ A file holds `hcm` (fields of the connection manager, merged over the defaults),
 `route_config` (further fields of the route configuration), `clusters` (further clusters) or a whole `listener`,
 and `cases`. A case is a line `METHOD PATH; name: value; …; body=TEXT` or a mapping with `request` (such a line),
 `raw` (bytes with `\\r\\n` escapes, a list with pauses), `count`, `end` (whether the end of the connection matters).
+
+With `client: h2` (of a file or a case) the cases are HTTP/2: a line, a list of them in `request` (one after the other,
+each on a stream of its own; `together` sends all in one write) or `frames` (see `frames`); further options are those of
+`h2client.converse`. `upstream: h2` puts HTTP/2 backends behind the clusters a and b. `@key@` in a request is a word
+of its own each time. `announced`: SETTINGS are compared. `stats`: expressions of the counters whose movement is
+compared. `lines`: how many log lines to wait for, if not one a stream. `goaway: allowed` (of a file or a case): see
+`FrameCase`.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+
+from differential import frames
+from differential.frames import Step
 
 CASES = Path(__file__).parent / "cases"
 
@@ -33,13 +43,40 @@ class Case:
     compare_log: bool
     #: the only acceptable difference, explained: {"tidegate": status, "why": text}
     intended: dict[str, Any] | None
+    lines: int = 0
+    stats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FrameCase:
+    """A conversation in HTTP/2; `options` are those of `h2client.converse`."""
+
+    scenario: str
+    name: str
+    steps: tuple[Step, ...]
+    options: dict[str, Any]
+    #: log lines to wait for
+    lines: int
+    compare_log: bool
+    stats: tuple[str, ...]
+    repeat: int
+    intended: dict[str, Any] | None
+    leave: bool = False
+    #: `allowed`: GOAWAY may precede a close where Envoy leaves it out
+    goaway: str = "same"
+    #: parts of the outcome that are left out of the comparison
+    without: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)
 class Scenario:
     name: str
     document: dict[str, Any]
-    cases: tuple[Case, ...]
+    cases: tuple[Case | FrameCase, ...]
+
+    @property
+    def upstream(self) -> str:
+        return str(self.document.get("upstream", "h1"))
 
     def bootstrap(self, ports: dict[str, int], log: str, admin_port: int, port: int) -> str:
         """The bootstrap with `@NAME@` ports, the log path and the listener's port filled in."""
@@ -52,6 +89,8 @@ class Scenario:
     def _bootstrap(self) -> dict[str, Any]:
         doc = self.document
         clusters = [_static("a", "@a@"), _static("b", "@b@"), _static("dead", "@dead@"), _static("empty")]
+        if self.upstream == "h2":
+            clusters = [c | http2_upstream(doc.get("http2", {})) for c in clusters]
         clusters += doc.get("clusters", [])
         names = [c["name"] for c in doc.get("clusters", [])]
         clusters = [c for i, c in enumerate(clusters) if i >= 4 or c["name"] not in names]
@@ -82,6 +121,16 @@ def _static(name: str, *ports: str) -> dict[str, Any]:
     }
 
 
+def http2_upstream(options: dict[str, Any]) -> dict[str, Any]:
+    """What makes a cluster's upstream speak HTTP/2."""
+    name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {
+        "typed_extension_protocol_options": {
+            name: {"@type": f"type.googleapis.com/{name}", "explicit_http_config": {"http2_protocol_options": options}}
+        }
+    }
+
+
 #: The first word says whose line it is; it is taken off before the comparison.
 LOG_FORMAT = (
     "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS% "
@@ -104,7 +153,7 @@ def _hcm(doc: dict[str, Any]) -> dict[str, Any]:
                 "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
                     "path": "@log@",
-                    "log_format": {"text_format_source": {"inline_string": LOG_FORMAT}},
+                    "log_format": {"text_format_source": {"inline_string": doc.get("log_format", LOG_FORMAT)}},
                 },
             }
         ],
@@ -181,6 +230,40 @@ def _case(scenario: str, index: int, entry: str | dict[str, Any]) -> Case:
         repeat=int(options.get("repeat", 1)),
         compare_log=bool(options.get("log", True)),
         intended=cast("dict[str, Any] | None", options.get("intended")),
+        stats=tuple(options.get("stats", ())),
+    )
+
+
+#: What `h2client.converse` takes.
+_CONVERSE = ("timeout", "settings", "give_back", "preface", "eager", "leave", "linger")
+
+
+def _frame_case(scenario: str, index: int, entry: str | dict[str, Any], document: dict[str, Any]) -> FrameCase:
+    options = {"request": entry} if isinstance(entry, str) else dict(entry)
+    entries: list[Any] = []
+    if "request" in options:
+        lines = options["request"] if isinstance(options["request"], list) else [options["request"]]
+        for number, line in enumerate(lines):
+            entries.append(line)
+            if not options.get("together"):
+                entries.append(f"WAIT {2 * number + 1}")
+    entries += options.get("frames", [])
+    steps = frames.steps(entries)
+    streams = {s.stream for s in steps if isinstance(s, frames.Frame) and s.kind == frames.TYPES["HEADERS"]}
+    label = options.get("name") or (entry if isinstance(entry, str) else options.get("request"))
+    return FrameCase(
+        scenario=scenario,
+        name=f"{index:02d} {str(label)[:90]}",
+        steps=steps,
+        options={k: options[k] for k in _CONVERSE if k in options},
+        lines=int(options.get("lines", len(streams))),
+        compare_log=bool(options.get("log", True)),
+        stats=tuple(options.get("stats", document.get("stats", ()))),
+        repeat=int(options.get("repeat", 1)),
+        intended=cast("dict[str, Any] | None", options.get("intended")),
+        leave=bool(options.get("leave", False)),
+        goaway=str(options.get("goaway", document.get("goaway", "same"))),
+        without=tuple(options.get("without", () if options.get("announced") else ("settings",))),
     )
 
 
@@ -189,6 +272,12 @@ def load() -> list[Scenario]:
     scenarios = []
     for path in sorted(CASES.glob("*.yaml")):
         document = yaml.safe_load(path.read_text())
-        cases = tuple(_case(path.stem, i, entry) for i, entry in enumerate(document["cases"]))
-        scenarios.append(Scenario(path.stem, document, cases))
+        cases: list[Case | FrameCase] = []
+        for index, entry in enumerate(document["cases"]):
+            client = entry.get("client") if isinstance(entry, dict) else None
+            if (client or document.get("client", "h1")) == "h2":
+                cases.append(_frame_case(path.stem, index, entry, document))
+            else:
+                cases.append(_case(path.stem, index, entry))
+        scenarios.append(Scenario(path.stem, document, tuple(cases)))
     return scenarios

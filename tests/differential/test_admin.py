@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from differential.client import exchange
+from differential.pair import Pair
 from differential.proxies import Proxy
 from differential.scenario import Scenario
-from differential.test_differential import Pair
 
 DOCUMENT: dict[str, Any] = {
     "cases": [],

@@ -1,7 +1,8 @@
-//! What the bench's backend and load generator share: arguments, HTTP/1 framing cheap enough not to be the limit, and
+//! What the bench's backend and load generator share: arguments, HTTP framing cheap enough not to be the limit, and
 //! the process's own CPU time. Knows nothing of the proxies between them.
 
 pub mod arguments;
+pub mod h2;
 pub mod http;
 pub mod load;
 

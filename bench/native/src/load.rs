@@ -4,6 +4,7 @@ pub mod connection;
 pub mod driver;
 pub mod idle;
 pub mod requests;
+pub mod streams;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -47,4 +48,28 @@ pub struct Outcome {
     /// Nanoseconds per operation.
     pub latency: hdrhistogram::Histogram<u64>,
     pub first_error: Option<String>,
+}
+
+impl Outcome {
+    fn new(latency: hdrhistogram::Histogram<u64>) -> Self {
+        Self {
+            ops: 0,
+            warmup_ops: 0,
+            errors: 0,
+            bytes: 0,
+            seconds: 0.0,
+            latency,
+            first_error: None,
+        }
+    }
+
+    /// An operation came to its end.
+    fn count(&mut self, measuring: bool, took: Duration) {
+        if measuring {
+            self.ops += 1;
+            self.latency.saturating_record(took.as_nanos() as u64);
+        } else {
+            self.warmup_ops += 1;
+        }
+    }
 }

@@ -97,6 +97,26 @@ fn every_mode_works_on_its_service() {
                 "0..50",
             ],
         ),
+        ("h2_100", &["h2", "--streams", "8"]),
+        ("h2_64k", &["h2", "--streams", "8"]),
+        (
+            "h2_100",
+            &[
+                "h2",
+                "--path",
+                "/e{n}/100",
+                "--header",
+                "traceparent: 00-{h}-1-01",
+                "--range",
+                "0..50",
+            ],
+        ),
+        ("h2_unary", &["grpc", "--streams", "8", "--body", "64"]),
+        ("h2_echo", &["grpc", "--streams", "8", "--body", "70000"]),
+        (
+            "h2_echo",
+            &["grpc-stream", "--streams", "8", "--body", "64"],
+        ),
         ("echo", &["tcp-pingpong", "--size", "64"]),
         ("echo", &["tcp-connect"]),
         ("close", &["tcp-accept-close"]),
@@ -147,9 +167,15 @@ fn a_wrong_answer_is_an_error() {
 #[test]
 fn idle_connections_are_used_once_and_held() {
     let backend = Backend::start();
-    for (mode, service) in [("idle-http", "http"), ("idle-tcp", "echo")] {
+    for (mode, service, further) in [
+        ("idle-http", "http", &[][..]),
+        ("idle-tcp", "echo", &[]),
+        ("idle-h2", "h2_100", &[]),
+        ("idle-h2", "h2_echo", &["--streams", "5"]),
+    ] {
         let mut load = Command::new(env!("CARGO_BIN_EXE_tg-load"))
             .args([mode, "--connections", "20", "--max-seconds", "30"])
+            .args(further)
             .args([
                 "--address",
                 &format!("127.0.0.1:{}", backend.ports[service]),

@@ -256,7 +256,13 @@ class Rig:
         address = f"127.0.0.1:{site.listen}"
         with self._run(case, name, peers.launch(name, case, site), address) as target:
             assert target.pid is not None
-            warm = ("http", "--path", "/100") if case.protocol == "http" else ("tcp-pingpong",)
+            streams = int(case.load[case.load.index("--streams") + 1]) if "--streams" in case.load else 0
+            if case.protocol == "http":
+                # `h2_echo` wants gRPC.
+                mode = "grpc" if streams else "h2" if case.http2_client else "http"
+                warm = (mode, "--path", "/100", *(("--body", "64") if streams else ()))
+            else:
+                warm = ("tcp-pingpong",)
             self._send(_with_load(case, (*warm, "--connections", "8")), target, _WARM_SECONDS)
             time.sleep(0.2)
             before = memory(target.pid)
@@ -274,9 +280,10 @@ class Rig:
                 after = memory(target.pid)
                 load.stdin.close()
                 alive = json.loads(load.stdout.readline())["alive"]
+        per, of = ("stream", count * streams) if streams else ("connection", count)
         metrics = {
-            "bytes_per_connection": (after.total - before.total) / count,
-            "anon_bytes_per_connection": (after.anonymous - before.anonymous) / count,
+            f"bytes_per_{per}": (after.total - before.total) / of,
+            f"anon_bytes_per_{per}": (after.anonymous - before.anonymous) / of,
         }
         return Sample(metrics, errors=count - alive, first_error="closed while idle" if alive < count else "")
 

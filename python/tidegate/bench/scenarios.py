@@ -56,6 +56,8 @@ METRICS = {
     "backend_sleeps": ("backend sleeps", "per op"),
     "bytes_per_connection": ("memory", "B/connection"),
     "anon_bytes_per_connection": ("anonymous", "B/connection"),
+    "bytes_per_stream": ("memory", "B/stream"),
+    "anon_bytes_per_stream": ("anonymous", "B/stream"),
     "load_seconds": ("load time", "s"),
     "memory_mb": ("memory", "MB"),
     "anon_mb": ("anonymous", "MB"),
@@ -77,6 +79,8 @@ class Case:
     table: Table | None = None
     #: the filters, request ids and access log of an Istio sidecar
     istio: bool = False
+    #: which sides speak HTTP/2: both (`h2-h2`), the client's (`h2-h1`), the upstream's (`h1-h2`)
+    http2: Literal["", "h2-h2", "h2-h1", "h1-h2"] = ""
     #: what is shown, the headline first
     columns: tuple[str, ...] = ("cpu_us", "rate", "p50_us", "p99_us")
     #: what `--baseline` compares
@@ -85,6 +89,14 @@ class Case:
     @property
     def headline(self) -> str:
         return self.columns[0]
+
+    @property
+    def http2_client(self) -> bool:
+        return self.http2.startswith("h2")
+
+    @property
+    def http2_upstream(self) -> bool:
+        return self.http2.endswith("h2")
 
 
 def _http(name: str, summary: str, *load: str) -> Case:
@@ -154,6 +166,41 @@ def _routes() -> tuple[Case, ...]:
 
 _MEMORY = ("bytes_per_connection", "anon_bytes_per_connection")
 
+_STREAM_MEMORY = ("bytes_per_stream", "anon_bytes_per_stream")
+
+
+def _http2(name: str, summary: str, backend: str, *load: str) -> Case:
+    return Case(name, summary, "http", backend, load, http2="h2-h2")
+
+
+_HTTP2 = (
+    _http2("h2-get", "GET 100 B over HTTP/2 on both sides, 8 connections of 32 streams", "h2_100",
+           "h2", "--connections", "8", "--streams", "32", "--path", "/100"),
+    _http2("h2-single", "GET 100 B over HTTP/2 on both sides, 64 connections of one stream", "h2_100",
+           "h2", *_SIXTY_FOUR, "--streams", "1", "--path", "/100"),
+    _http2("h2-mixed", "as h2-get, with another path and trace id in each request", "h2_100",
+           "h2", "--connections", "8", "--streams", "32", "--path", "/items/{n}/detail?page={n}",
+           "--header", "traceparent: 00-{h}-00f067aa0ba902b7-01", "--range", "0..5000"),
+    _http2("h2-download", "GET 64 KiB over HTTP/2 on both sides, 8 connections of 8 streams", "h2_64k",
+           "h2", "--connections", "8", "--streams", "8", "--path", "/64k"),
+    _http2("grpc-unary", "gRPC calls of 69 B each way, 8 connections of 32 streams", "h2_unary",
+           "grpc", "--connections", "8", "--streams", "32", "--path", "/bench.Echo/Unary", "--body", "64"),
+    _http2("grpc-stream", "gRPC messages of 69 B there and back on streams that stay, 8 connections of 32 streams",
+           "h2_echo",
+           "grpc-stream", "--connections", "8", "--streams", "32", "--path", "/bench.Echo/Stream", "--body", "64"),
+    Case("h2-h1", "GET 100 B, HTTP/2 in and HTTP/1 out, 8 connections of 32 streams", "http", "http",
+         ("h2", "--connections", "8", "--streams", "32", "--path", "/100"),
+         peers=PROXIES, http2="h2-h1"),
+    Case("h1-h2", "GET 100 B, HTTP/1 in and HTTP/2 out, 64 keep-alive connections", "http", "h2_100",
+         ("http", *_SIXTY_FOUR, "--path", "/100"), peers=PROXIES, http2="h1-h2"),
+    Case("h2-idle", "bytes per idle connection: 4,000 HTTP/2 connections after a request each", "http", "h2_100",
+         ("idle-h2", "--connections", "4000", "--path", "/100"),
+         kind="idle", peers=PROXIES, columns=_MEMORY, guards=_MEMORY[:1], http2="h2-h2"),
+    Case("h2-idle-streams", "bytes per open stream: 100 HTTP/2 connections of 50 streams whose heads went both ways",
+         "http", "h2_echo", ("idle-h2", "--connections", "100", "--streams", "50", "--path", "/bench.Echo/Stream"),
+         kind="idle", peers=PROXIES, columns=_STREAM_MEMORY, guards=_STREAM_MEMORY[:1], http2="h2-h2"),
+)  # fmt: skip
+
 _OTHER = (
     Case("idle-connections-http", "bytes per idle connection: 4,000 keep-alive HTTP connections after a request each",
          "http", "http", ("idle-http", "--connections", "4000", "--path", "/100"),
@@ -177,7 +224,7 @@ _OTHER = (
          columns=("cpu_us", "quiet_cpu_us", "p50_us", "p99_us", "quiet_p99_us", "updates")),
 )  # fmt: skip
 
-CASES: tuple[Case, ...] = (*_PLAIN, *_TCP, *_vhosts(), *_routes(), *_OTHER)
+CASES: tuple[Case, ...] = (*_PLAIN, *_HTTP2, *_TCP, *_vhosts(), *_routes(), *_OTHER)
 
 #: What a run measures when nothing is named.
 DEFAULT = ("h1-get100", "tcp-pingpong64")
@@ -185,12 +232,14 @@ DEFAULT = ("h1-get100", "tcp-pingpong64")
 #: Short names for several cases.
 ALIASES = {
     "all": ("*",),
-    "http": ("h1-*",),
+    "http": ("h1-*", "h2-*", "grpc-*"),
+    "http1": ("h1-get*", "h1-post*", "h1-chunked", "h1-single", "h1-istio"),
+    "http2": ("h2-*", "grpc-*", "h1-h2"),
     "tcp": ("tcp-*",),
     "vhosts": ("vhosts-*",),
     "routes": ("routes-*",),
     "tables": ("vhosts-*", "routes-*"),
-    "memory": ("idle-connections-*", "config-10000"),
+    "memory": ("idle-connections-*", "h2-idle*", "config-10000"),
     "idle-connections": ("idle-connections-*",),
     # Both protocols, a table, a connection and the memory: a few minutes, for a check of every change.
     "ci": ("h1-get100", "h1-get64k", "h1-istio", "tcp-pingpong64", "tcp-connect", "vhosts-1000-exact",

@@ -59,6 +59,18 @@ def test_peers_route_by_the_same_table(site: Site) -> None:
     assert "map_reg" in haproxy.launch("haproxy", regex, site).files[site.directory / "haproxy.cfg"]
 
 
+@pytest.mark.parametrize(("name", "client", "upstream"), [("h2-get", 1, 1), ("h2-h1", 1, 0), ("h1-h2", 0, 1)])
+def test_the_sides_that_speak_http2(site: Site, name: str, client: int, upstream: int) -> None:
+    text = haproxy.launch("haproxy", case(name), site).files[site.directory / "haproxy.cfg"]
+    assert text.count("bind 127.0.0.1:1001 proto h2\n") == client
+    assert text.count("server s 127.0.0.1:1002 proto h2\n") == upstream
+    text = nginx.launch("nginx", case(name), site).files[site.directory / "nginx.conf"]
+    assert text.count("listen 127.0.0.1:1001 http2;") == client
+    assert text.count("grpc_pass grpc://up;") == upstream
+    clusters = envoy.static_bootstrap(case(name), site, Path("/log"))["static_resources"]["clusters"]
+    assert ("typed_extension_protocol_options" in clusters[0]) == bool(upstream)
+
+
 def test_bulk_is_spliced_by_haproxy(site: Site) -> None:
     assert (
         "splice-request" in haproxy.launch("haproxy", case("tcp-bulk-up"), site).files[site.directory / "haproxy.cfg"]

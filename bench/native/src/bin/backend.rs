@@ -1,8 +1,8 @@
 //! `tg-backend`: the server behind every proxy under test, on one thread.
 //!
 //! HTTP/1.1 with fixed answers by the path's last segment (`/100`, `/64k`, `/chunked`, `/post`; `/echo` gives the body
-//! back; two ports, so that an endpoint can come and go), and TCP
-//! ports that echo, swallow, pour and close at once. Prints its ports as one line of JSON; ends when standard input does, or after `--max-seconds`.
+//! back; two ports, so that an endpoint can come and go), HTTP/2 by prior knowledge with one answer per port (`h2_100`,
+//! `h2_64k`, a gRPC message, gRPC messages back as they come), and TCP ports that echo, swallow, pour and close at once. Prints its ports as one line of JSON; ends when standard input does, or after `--max-seconds`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tidegate_bench::arguments::Arguments;
+use tidegate_bench::h2::server as h2;
 use tidegate_bench::http::{self, Body};
 use tidegate_rt::{ListenOptions, Listening, Poller, Received, Sent, Socket, Token};
 
@@ -21,15 +22,20 @@ const READ_BUFFER: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Service {
     Http,
+    Http2(h2::Service),
     Echo,
     Sink,
     Source,
     Close,
 }
 
-const SERVICES: [(Service, &str); 6] = [
+const SERVICES: [(Service, &str); 10] = [
     (Service::Http, "http"),
     (Service::Http, "http_other"),
+    (Service::Http2(h2::Service::Fixed(100)), "h2_100"),
+    (Service::Http2(h2::Service::Fixed(64 * 1024)), "h2_64k"),
+    (Service::Http2(h2::Service::Unary(64)), "h2_unary"),
+    (Service::Http2(h2::Service::Echo), "h2_echo"),
     (Service::Echo, "echo"),
     (Service::Sink, "sink"),
     (Service::Source, "source"),
@@ -39,8 +45,11 @@ const SERVICES: [(Service, &str); 6] = [
 struct Connection {
     socket: Socket,
     service: Service,
+    http2: h2::Connection,
     /// The body of the request being read.
     body: Option<(Body, usize)>,
+    /// What HTTP/2 sends next; kept for its memory.
+    out: Vec<u8>,
     /// What `/echo` will give back.
     echo: Vec<u8>,
     /// A head that has not come whole yet.
@@ -50,7 +59,10 @@ struct Connection {
 }
 
 /// The fixed answers: by path, with the number of the answer as their name.
-struct Answers(Vec<(&'static [u8], Vec<u8>)>);
+struct Answers {
+    http: Vec<(&'static [u8], Vec<u8>)>,
+    http2: Vec<h2::Answers>,
+}
 
 /// Where `/echo` stands among the answers.
 const ECHO: usize = 0;
@@ -75,15 +87,23 @@ impl Answers {
         }
         chunked.extend_from_slice(b"0\r\n\r\n");
         let missing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec();
-        Self(vec![
-            (b"/echo", Vec::new()),
+        let http2 = SERVICES.iter().filter_map(|(service, _)| match service {
+            Service::Http2(service) => Some(h2::Answers::new(*service)),
+            _ => None,
+        });
+        let http = vec![
+            (&b"/echo"[..], Vec::new()),
             (b"/100", fixed(100)),
             (b"/64k", fixed(64 * 1024)),
             (b"/chunked", chunked),
             (b"/post", fixed(2)),
             (b"/", fixed(0)),
             (b"", missing),
-        ])
+        ];
+        Self {
+            http,
+            http2: http2.collect(),
+        }
     }
 
     /// The answer to a head.
@@ -96,14 +116,14 @@ impl Answers {
             .unwrap_or_default();
         // The last segment decides, so that `/any/table/entry/100` is answered as `/100`.
         let path = memchr::memrchr(b'/', path).map_or(path, |at| path.get(at..).unwrap_or(path));
-        self.0
+        self.http
             .iter()
             .position(|(name, _)| *name == path)
-            .unwrap_or(self.0.len() - 1)
+            .unwrap_or(self.http.len() - 1)
     }
 
     fn bytes(&self, index: usize) -> &[u8] {
-        self.0.get(index).map_or(&[], |(_, answer)| answer)
+        self.http.get(index).map_or(&[], |(_, answer)| answer)
     }
 }
 
@@ -193,6 +213,17 @@ impl Connection {
         }
     }
 
+    fn http2(&mut self, received: &[u8], answers: &Answers, service: h2::Service) -> bool {
+        let Some(answers) = answers.http2.iter().find(|a| a.service == service) else {
+            return false;
+        };
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let alive = self.http2.receive(received, answers, &mut out) && self.send(&out);
+        self.out = out;
+        alive
+    }
+
     /// Reads until the socket is empty; false when the connection is over.
     fn readable(&mut self, buffer: &mut [u8], answers: &Answers) -> bool {
         loop {
@@ -204,6 +235,7 @@ impl Connection {
             let bytes = buffer.get(..count).unwrap_or_default();
             let alive = match self.service {
                 Service::Http => self.http(bytes, answers),
+                Service::Http2(service) => self.http2(bytes, answers, service),
                 Service::Echo => self.send(bytes),
                 Service::Sink | Service::Source | Service::Close => true,
             };
@@ -300,7 +332,9 @@ fn serve(max: Duration) -> Result<(), String> {
                         let connection = Connection {
                             socket: accepted.socket,
                             service: *service,
+                            http2: h2::Connection::default(),
                             body: None,
+                            out: Vec::new(),
                             echo: Vec::new(),
                             partial: Vec::new(),
                             pending: Vec::new(),

@@ -5,10 +5,15 @@
 //! `--path`, `--host`, `--header 'NAME: VALUE'`, `--body BYTES`, `--chunk BYTES`, for `tcp-pingpong` `--size BYTES`.
 //! `{n}` in path, host and header stands for the numbers of `--range A..B` (without B), taken in shuffled order.
 //!
-//! `tg-load idle-http|idle-tcp --address IP:PORT --connections N [--max-seconds S]` opens the connections, uses each
-//! once, prints a line, and holds them until standard input ends.
+//! `tg-load h2|grpc|grpc-stream --address … --connections N --streams N` keeps so many streams going on each
+//! connection, with the options of `http` (`grpc`: a message of `--body` bytes each way; `grpc-stream`: streams that stay,
+//! an operation is a message there and back). `{h}` stands for hexadecimal digits that differ with the number.
+//!
+//! `tg-load idle-http|idle-tcp|idle-h2 --address IP:PORT --connections N [--max-seconds S]` opens the connections, uses each
+//! once (and opens `--streams` on each), prints a line, and holds them until standard input ends.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,12 +22,14 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 use tidegate_bench::arguments::Arguments;
 use tidegate_bench::cpu_time;
-use tidegate_bench::load::idle::Idle;
+use tidegate_bench::h2::server::message;
+use tidegate_bench::load::idle::{Idle, Use};
 use tidegate_bench::load::requests::{Template, range};
+use tidegate_bench::load::streams::{self, Work as Streams};
 use tidegate_bench::load::{Outcome, Plan, Work, driver};
 
-const MODES: &str = "http, tcp-pingpong, tcp-connect, tcp-accept-close, tcp-bulk-up, tcp-bulk-down, idle-http or \
-                     idle-tcp";
+const MODES: &str = "http, h2, grpc, grpc-stream, tcp-pingpong, tcp-connect, tcp-accept-close, tcp-bulk-up, \
+                     tcp-bulk-down, idle-http, idle-tcp or idle-h2";
 
 /// The percentiles of the latency curve.
 const CURVE: [f64; 13] = [
@@ -32,6 +39,7 @@ const CURVE: [f64; 13] = [
 /// What the command line asks for.
 enum Task {
     Drive(Plan),
+    Streams(streams::Plan),
     Hold(Hold),
 }
 
@@ -39,7 +47,7 @@ enum Task {
 struct Hold {
     address: SocketAddr,
     connections: usize,
-    request: Option<Vec<u8>>,
+    use_once: Use,
     max: Duration,
 }
 
@@ -57,20 +65,34 @@ fn task(mut arguments: Arguments) -> Result<Task, String> {
         return Err("--connections is 1 to 20000".to_owned());
     }
     let address = arguments.need("address")?;
-    if let "idle-http" | "idle-tcp" = mode.as_str() {
-        let request = if mode == "idle-http" {
-            requests(&mut arguments)?.pop()
-        } else {
-            None
+    if let "idle-http" | "idle-tcp" | "idle-h2" = mode.as_str() {
+        let use_once = match mode.as_str() {
+            "idle-http" => Use::Http(requests(&mut arguments)?.pop().unwrap_or_default()),
+            "idle-h2" => {
+                let streams = arguments.take("streams", 0)?;
+                let (template, numbers) = template(&mut arguments)?;
+                let get = template.blocks(numbers.clone(), &[]).pop();
+                let mut post = template;
+                "POST".clone_into(&mut post.method);
+                Use::Http2 {
+                    get: get.unwrap_or_default().plain,
+                    open: post.blocks(numbers, &[]).pop().unwrap_or_default().plain,
+                    streams,
+                }
+            }
+            _ => Use::Byte,
         };
         let max = seconds(arguments.take("max-seconds", 60.0)?)?;
         arguments.finish()?;
         return Ok(Task::Hold(Hold {
             address,
             connections,
-            request,
+            use_once,
             max,
         }));
+    }
+    if let "h2" | "grpc" | "grpc-stream" = mode.as_str() {
+        return stream_plan(&mode, arguments, address, connections).map(Task::Streams);
     }
     let work = match mode.as_str() {
         "http" => Work::Http {
@@ -99,6 +121,11 @@ fn task(mut arguments: Arguments) -> Result<Task, String> {
 }
 
 fn requests(arguments: &mut Arguments) -> Result<Vec<Vec<u8>>, String> {
+    let (template, numbers) = template(arguments)?;
+    Ok(template.requests(numbers))
+}
+
+fn template(arguments: &mut Arguments) -> Result<(Template, Range<usize>), String> {
     let numbers = range(&arguments.take("range", String::new())?)?;
     let template = Template {
         method: arguments.take("method", "GET".to_owned())?,
@@ -108,12 +135,56 @@ fn requests(arguments: &mut Arguments) -> Result<Vec<Vec<u8>>, String> {
         body: arguments.take("body", 0)?,
         chunk: arguments.take("chunk", 0)?,
     };
-    Ok(template.requests(numbers))
+    Ok((template, numbers))
+}
+
+fn stream_plan(
+    mode: &str,
+    mut arguments: Arguments,
+    address: SocketAddr,
+    connections: usize,
+) -> Result<streams::Plan, String> {
+    let (mut template, numbers) = template(&mut arguments)?;
+    let further: &[(&str, &str)] = if mode == "h2" {
+        &[("accept", "*/*")]
+    } else {
+        "POST".clone_into(&mut template.method);
+        &[("content-type", "application/grpc"), ("te", "trailers")]
+    };
+    let mut blocks = template.blocks(numbers, further);
+    let grpc = mode == "grpc";
+    let work = if mode == "grpc-stream" {
+        Streams::Messages {
+            block: blocks.pop().unwrap_or_default(),
+            message: message(template.body),
+        }
+    } else {
+        let body = if grpc {
+            message(template.body)
+        } else {
+            vec![b'x'; template.body]
+        };
+        Streams::Requests { blocks, body, grpc }
+    };
+    let streams = arguments.take("streams", 1)?;
+    if streams == 0 || streams > 10_000 {
+        return Err("--streams is 1 to 10000".to_owned());
+    }
+    let plan = streams::Plan {
+        address,
+        work,
+        connections,
+        streams,
+        warmup: seconds(arguments.take("warmup", 0.2)?)?,
+        duration: seconds(arguments.need("duration")?)?,
+    };
+    arguments.finish()?;
+    Ok(plan)
 }
 
 /// Opens the connections, says so, holds them until standard input ends, and says how many lived to see it.
 fn hold(hold: &Hold) -> Result<serde_json::Value, String> {
-    let idle = Idle::open(hold.address, hold.connections, hold.request.as_deref())?;
+    let idle = Idle::open(hold.address, hold.connections, &hold.use_once)?;
     println!("{}", json!({"connections": hold.connections}));
     let (ended, end) = mpsc::channel();
     std::thread::spawn(move || {
@@ -167,6 +238,7 @@ fn main() -> ExitCode {
         .and_then(task)
         .and_then(|task| match task {
             Task::Drive(plan) => driver::run(&plan).map(|outcome| report(&outcome)),
+            Task::Streams(plan) => streams::run(&plan).map(|outcome| report(&outcome)),
             Task::Hold(plan) => hold(&plan),
         });
     match done {

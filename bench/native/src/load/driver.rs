@@ -58,15 +58,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         idle: Vec::new(),
         backlog: VecDeque::new(),
         expected: None,
-        outcome: Outcome {
-            ops: 0,
-            warmup_ops: 0,
-            errors: 0,
-            bytes: 0,
-            seconds: 0.0,
-            latency,
-            first_error: None,
-        },
+        outcome: Outcome::new(latency),
         measuring: plan.warmup.is_zero(),
     };
     driver.run()?;
@@ -263,14 +255,7 @@ impl Driver<'_> {
             return;
         };
         if let Some(began) = slot.began.take() {
-            if self.measuring {
-                self.outcome.ops += 1;
-                self.outcome
-                    .latency
-                    .saturating_record((now - began).as_nanos() as u64);
-            } else {
-                self.outcome.warmup_ops += 1;
-            }
+            self.outcome.count(self.measuring, now - began);
         }
         match (&self.plan.work, self.plan.rate) {
             (Work::Connect | Work::AcceptClose, _) => self.open(index),

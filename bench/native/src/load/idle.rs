@@ -7,21 +7,37 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::h2::{END_HEADERS, END_STREAM, Kind, Link, PREFACE, next_frame, put, put_opening};
 use crate::http::{self, Body};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is done with each connection before it is left alone.
+#[derive(Debug)]
+pub enum Use {
+    /// A byte there and back.
+    Byte,
+    /// This request and its answer.
+    Http(Vec<u8>),
+    /// A request and its answer, by its header block; then so many streams that stay open, each once its answer began.
+    Http2 {
+        get: Vec<u8>,
+        open: Vec<u8>,
+        streams: u32,
+    },
+}
 
 /// The connections held.
 #[derive(Debug)]
 pub struct Idle(Vec<TcpStream>);
 
 impl Idle {
-    /// Opens so many and does one operation on each: `request` and its answer, or without one a byte there and back.
-    pub fn open(address: SocketAddr, count: usize, request: Option<&[u8]>) -> Result<Self, String> {
+    /// Opens so many and uses each.
+    pub fn open(address: SocketAddr, count: usize, use_once: &Use) -> Result<Self, String> {
         let mut held = Vec::with_capacity(count);
         for n in 0..count {
             let stream =
-                one(address, request).map_err(|error| format!("connection {n}: {error}"))?;
+                one(address, use_once).map_err(|error| format!("connection {n}: {error}"))?;
             held.push(stream);
         }
         Ok(Self(held))
@@ -36,18 +52,67 @@ impl Idle {
 fn is_open(stream: &TcpStream) -> bool {
     let mut byte = [0];
     stream.set_nonblocking(true).is_ok()
-        && matches!(stream.peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        && match stream.peek(&mut byte) {
+            Ok(count) => count > 0,
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        }
 }
 
-fn one(address: SocketAddr, request: Option<&[u8]>) -> std::io::Result<TcpStream> {
+fn one(address: SocketAddr, use_once: &Use) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_nodelay(true)?;
-    let Some(request) = request else {
-        stream.write_all(b"i")?;
-        stream.read_exact(&mut [0])?;
-        return Ok(stream);
-    };
+    match use_once {
+        Use::Byte => {
+            stream.write_all(b"i")?;
+            stream.read_exact(&mut [0])?;
+        }
+        Use::Http(request) => http(&mut stream, request)?,
+        Use::Http2 { get, open, streams } => http2(&mut stream, get, open, *streams)?,
+    }
+    Ok(stream)
+}
+
+fn http2(stream: &mut TcpStream, get: &[u8], open: &[u8], streams: u32) -> std::io::Result<()> {
+    let mut link = Link::default();
+    let mut out = PREFACE.to_vec();
+    put_opening(&mut out);
+    put(&mut out, Kind::Headers, END_HEADERS | END_STREAM, 1, get);
+    let mut answered = 0;
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        stream.write_all(&out)?;
+        out.clear();
+        if answered > streams {
+            return Ok(());
+        }
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let received = buffer.get(..count).unwrap_or_default();
+        let joined = link.join(received);
+        let mut rest = joined.as_deref().unwrap_or(received);
+        while let Some(frame) = next_frame(&mut rest) {
+            link.hear(&frame, &mut out);
+            if matches!(frame.kind, Kind::Reset | Kind::GoAway) {
+                return Err(std::io::Error::other("reset"));
+            }
+            let carries = matches!(frame.kind, Kind::Data | Kind::Headers);
+            if frame.stream == 1 && carries && frame.ends_stream() {
+                answered = 1;
+                for number in 0..streams {
+                    put(&mut out, Kind::Headers, END_HEADERS, 3 + 2 * number, open);
+                }
+            } else if frame.stream > 1 && frame.kind == Kind::Headers {
+                answered += 1;
+            }
+        }
+        link.keep(rest);
+    }
+}
+
+fn http(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<()> {
     stream.write_all(request)?;
     let mut received = Vec::new();
     let mut buffer = [0; 16 * 1024];
@@ -70,7 +135,7 @@ fn one(address: SocketAddr, request: Option<&[u8]>) -> std::io::Result<TcpStream
             return Err(ErrorKind::InvalidData.into());
         }
         if body.is_finished() {
-            return Ok(stream);
+            return Ok(());
         }
     }
 }

@@ -1,8 +1,12 @@
 //! The requests of an HTTP load, built before it begins: one, or one for every number of a range in shuffled order.
+//! HTTP/1 gets bytes, HTTP/2 header blocks.
 
 use std::ops::Range;
 
-/// What a request is made of; `{n}` in path, host and header stands for the number.
+use crate::h2::blocks::{Block, Keep};
+
+/// What a request is made of; in path, host and header `{n}` stands for the number and `{h}` for 32 hexadecimal digits
+/// that are drawn by it.
 #[derive(Debug, Clone)]
 pub struct Template {
     pub method: String,
@@ -35,17 +39,41 @@ pub fn range(text: &str) -> Result<Range<usize>, String> {
 impl Template {
     /// The requests, shuffled the same way in every run: their walk costs an addition, and jumps about in the table.
     pub fn requests(&self, numbers: Range<usize>) -> Vec<Vec<u8>> {
-        let mut requests: Vec<Vec<u8>> = numbers.map(|n| self.request(n)).collect();
-        let mut random = tidegate_rt::Rng::with_seed(1);
-        for at in (1..requests.len()).rev() {
-            let other = usize::try_from(random.below(at as u64 + 1)).unwrap_or(at);
-            requests.swap(at, other);
+        shuffled(numbers.map(|n| self.request(n)).collect())
+    }
+
+    /// The same as header blocks, with these fields besides.
+    pub fn blocks(&self, numbers: Range<usize>, further: &[(&str, &str)]) -> Vec<Block> {
+        shuffled(numbers.map(|n| self.block(n, further)).collect())
+    }
+
+    fn block(&self, number: usize, further: &[(&str, &str)]) -> Block {
+        let (path, host) = (fill(&self.path, number), fill(&self.host, number));
+        let keep = |template: &str| {
+            if template.contains('{') {
+                Keep::Changing
+            } else {
+                Keep::Indexed
+            }
+        };
+        let mut fields = vec![
+            (":method", self.method.as_str(), Keep::Indexed),
+            (":scheme", "http", Keep::Indexed),
+            (":path", path.as_str(), keep(&self.path)),
+            (":authority", host.as_str(), keep(&self.host)),
+            ("user-agent", "tg-load", Keep::Indexed),
+        ];
+        fields.extend(further.iter().map(|(n, v)| (*n, *v, Keep::Indexed)));
+        let (name, value) = self.header.split_once(": ").unwrap_or_default();
+        let value = fill(value, number);
+        if !name.is_empty() {
+            fields.push((name, value.as_str(), keep(&self.header)));
         }
-        requests
+        Block::new(&fields)
     }
 
     fn request(&self, number: usize) -> Vec<u8> {
-        let fill = |text: &str| text.replace("{n}", &number.to_string());
+        let fill = |text: &str| fill(text, number);
         let mut request = format!(
             "{} {} HTTP/1.1\r\nhost: {}\r\nuser-agent: tg-load\r\naccept: */*\r\n",
             self.method,
@@ -70,6 +98,27 @@ impl Template {
         }
         request
     }
+}
+
+fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
+    let mut random = tidegate_rt::Rng::with_seed(1);
+    for at in (1..items.len()).rev() {
+        let other = usize::try_from(random.below(at as u64 + 1)).unwrap_or(at);
+        items.swap(at, other);
+    }
+    items
+}
+
+fn fill(template: &str, number: usize) -> String {
+    if !template.contains('{') {
+        return template.to_owned();
+    }
+    let mut random = tidegate_rt::Rng::with_seed(number as u64 + 1);
+    let mut half = || random.below(u64::MAX);
+    let digits = format!("{:016x}{:016x}", half(), half());
+    template
+        .replace("{n}", &number.to_string())
+        .replace("{h}", &digits)
 }
 
 /// A body in chunks, each of `chunk` bytes but for the last.

@@ -18,6 +18,16 @@ _TYPE = "type.googleapis.com/envoy.extensions."
 _HCM = f"{_TYPE}filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ADS: Document = {"ads": {}, "resource_api_version": "V3"}
 
+#: What makes a cluster's upstream speak HTTP/2. Downstream the connection manager finds out for itself.
+_HTTP2: Document = {
+    "typed_extension_protocol_options": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": f"{_TYPE}upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+}
+
 #: The name of the one cluster, of the one listener, and of the one route configuration.
 NAME = "bench"
 
@@ -50,9 +60,11 @@ def static_bootstrap(case: Case, site: Site, log: Path) -> Document:
     else:
         listeners = [listener(site.listen, chain)]
     clusters = [_static_cluster(name, site.upstream) for name in _cluster_names(case.table)]
+    if case.http2_upstream:
+        clusters = [cluster | _HTTP2 for cluster in clusters]
     if case.kind == "idle":
-        # The default allows 1,024 connections.
-        clusters[0]["circuit_breakers"] = {"thresholds": [{"max_connections": 20_000}]}
+        # The default allows 1,024 connections, and as many requests.
+        clusters[0]["circuit_breakers"] = {"thresholds": [{"max_connections": 20_000, "max_requests": 20_000}]}
     return {
         "node": {"id": NAME, "cluster": NAME},
         "admin": {"address": _socket(site.admin)},
@@ -62,14 +74,7 @@ def static_bootstrap(case: Case, site: Site, log: Path) -> Document:
 
 def dynamic_bootstrap(site: Site) -> Document:
     """Everything from the management server at `site.ads`."""
-    management = _static_cluster("ads", site.ads) | {
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": f"{_TYPE}upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http2_protocol_options": {}},
-            }
-        }
-    }
+    management = _static_cluster("ads", site.ads) | _HTTP2
     return {
         "node": {"id": NAME, "cluster": NAME},
         "admin": {"address": _socket(site.admin)},

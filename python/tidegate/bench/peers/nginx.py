@@ -9,7 +9,12 @@ from tidegate.bench.scenarios import VHOST, Case, Table
 from tidegate.peer import PeerMissing
 
 _MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-_PASS = 'proxy_http_version 1.1; proxy_set_header Connection "";'
+#: The only way to an HTTP/2 upstream; it serves for requests that are no gRPC just as well.
+_GRPC = "grpc_pass grpc://up; grpc_read_timeout 1h; grpc_send_timeout 1h;"
+
+
+def _pass(upstream: str) -> str:
+    return f'proxy_pass http://{upstream}; proxy_http_version 1.1; proxy_set_header Connection "";'
 
 
 def launch(binary: str, case: Case, site: Site) -> Launch:
@@ -37,7 +42,7 @@ def _http(case: Case, site: Site) -> str:
         "  client_max_body_size 0;\n  proxy_request_buffering off;\n"
         "  server_names_hash_max_size 262144;\n  server_names_hash_bucket_size 128;\n"
         f"  map_hash_max_size 65536;\n  map_hash_bucket_size 128;\n{temp}"
-        f"{_upstreams(case.table, site.upstream)}{_servers(case.table, site.listen)}}}\n"
+        f"{_upstreams(case.table, site.upstream)}{_servers(case, site.listen)}}}\n"
     )
 
 
@@ -49,25 +54,25 @@ def _upstreams(table: Table | None, port: int) -> str:
     return "".join(f"  upstream {name} {{ server 127.0.0.1:{port}; {keep} }}\n" for name in names)
 
 
-def _servers(table: Table | None, port: int) -> str:
-    listen = f"listen 127.0.0.1:{port};"
+def _servers(case: Case, port: int) -> str:
+    table = case.table
+    listen = f"listen 127.0.0.1:{port}{' http2' if case.http2_client else ''};"
     if table is None:
-        return f"  server {{ {listen} location / {{ proxy_pass http://up; {_PASS} }} }}\n"
+        to = _GRPC if case.http2_upstream else _pass("up")
+        return f"  server {{ {listen} location / {{ {to} }} }}\n"
     if table.of != "routes":
         star = "*." if table.match == "wildcard" else ""
         return "".join(
             f"  server {{ {listen} server_name {star}{VHOST.format(n=n)};"
-            f" location / {{ proxy_pass http://{f'up-{n}' if table.of == 'clusters' else 'up'}; {_PASS} }} }}\n"
+            f" location / {{ {_pass(f'up-{n}' if table.of == 'clusters' else 'up')} }} }}\n"
             for n in range(table.size)
         )
     if table.match == "header":
         entries = "".join(f" v{n} up;" for n in range(table.size))
         return (
             f"  map $http_x_svc $target {{ default none;{entries} }}\n"
-            f"  server {{ {listen} location / {{ proxy_pass http://$target; {_PASS} }} }}\n"
+            f"  server {{ {listen} location / {{ {_pass('$target')} }} }}\n"
         )
     pattern = "/svc-{}/" if table.match == "prefix" else "~ ^/svc-{}/[a-z0-9]+$"
-    locations = "".join(
-        f"    location {pattern.format(n)} {{ proxy_pass http://up; {_PASS} }}\n" for n in range(table.size)
-    )
+    locations = "".join(f"    location {pattern.format(n)} {{ {_pass('up')} }}\n" for n in range(table.size))
     return f"  server {{ {listen}\n{locations}  }}\n"

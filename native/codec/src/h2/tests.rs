@@ -105,7 +105,10 @@ impl Side {
                 }
                 Ok(Some(event)) => {
                     let seen = self.see(event);
-                    all.push(seen);
+                    // What is refused is told by the output.
+                    if !matches!(seen, Seen::Refused(_)) {
+                        all.push(seen);
+                    }
                 }
                 Err(error) => return (all, Some(error)),
             }

@@ -106,8 +106,8 @@ pub struct Connection {
     /// Streams that GOAWAY left out have yet to be reported.
     refusing: bool,
     resets: VecDeque<u32>,
-    /// The head of a new request is being read or judged.
-    head_in_hand: bool,
+    /// The new request whose head is being judged; 0: none.
+    head_in_hand: u32,
 }
 
 impl Connection {
@@ -145,7 +145,7 @@ impl Connection {
             peer_last: None,
             refusing: false,
             resets: VecDeque::new(),
-            head_in_hand: false,
+            head_in_hand: 0,
             options,
         };
         connection.introduce();
@@ -250,11 +250,13 @@ impl Connection {
             return;
         }
         self.phase = Phase::Ended;
-        self.head_in_hand |= self.role == Role::Server
-            && self
-                .block
-                .as_ref()
-                .is_some_and(|block| block.stream > self.last_id);
+        if self.role == Role::Server
+            && let Some(block) = &self.block
+            && block.stream > self.last_id
+        {
+            self.head_in_hand = block.stream;
+        }
+        self.last_id = self.last_id.max(self.head_in_hand);
         self.partial = Vec::new();
         self.block = None;
         if let Some(stat) = error.stat() {
@@ -281,7 +283,7 @@ impl Connection {
 
     /// After an error (server): whether it lay in, or came amid, the head of a request that never became a stream.
     pub const fn failed_in_head(&self) -> bool {
-        self.head_in_hand
+        self.head_in_hand != 0
     }
 
     /// The bytes to be written.

@@ -37,6 +37,8 @@ pub enum Malformed {
     Method,
     Scheme,
     Path,
+    /// A path that does not begin with a slash.
+    RelativePath,
     Authority,
     /// `host` names another than `:authority`, or there are two.
     Host,
@@ -64,9 +66,15 @@ impl Malformed {
     /// Envoy's `%RESPONSE_CODE_DETAILS%`.
     pub const fn details(self) -> &'static str {
         match self {
-            Self::HeaderName | Self::HeaderValue => "http2.invalid.header.field",
+            Self::MissingPseudoHeader
+            | Self::RelativePath
+            | Self::BodyLength
+            | Self::Trailers
+            | Self::Interim
+            | Self::DataBeforeHead
+            | Self::Connect => "http2.violation.of.messaging.rule",
             Self::Underscore => "http2.unexpected_underscore",
-            _ => "http2.violation.of.messaging.rule",
+            _ => "http2.invalid.header.field",
         }
     }
 
@@ -80,6 +88,7 @@ impl Malformed {
             Self::Method => "malformed :method",
             Self::Scheme => "malformed :scheme",
             Self::Path => "malformed :path",
+            Self::RelativePath => "relative :path",
             Self::Authority => "malformed :authority",
             Self::Host => "host differs from :authority",
             Self::Status => "malformed :status",

@@ -32,6 +32,7 @@ pub(super) fn hex(text: &str) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     Request(u32, Vec<String>, bool),
+    Refused(StreamFault),
     TooLarge(u32, Overflow),
     Response(u32, u16, Vec<String>, bool),
     Data(u32, Vec<u8>, bool),
@@ -104,7 +105,10 @@ impl Side {
                 }
                 Ok(Some(event)) => {
                     let seen = self.see(event);
-                    all.push(seen);
+                    // What is refused is told by the output.
+                    if !matches!(seen, Seen::Refused(_)) {
+                        all.push(seen);
+                    }
                 }
                 Err(error) => return (all, Some(error)),
             }
@@ -124,6 +128,7 @@ impl Side {
                 self.last = Some(stream);
                 Seen::Request(stream.id(), request_lines(&self.scratch), end)
             }
+            Event::Refused { why } => Seen::Refused(why),
             Event::TooLarge {
                 stream, overflow, ..
             } => {

@@ -316,7 +316,11 @@ impl Scratch {
                 return Err(Malformed::Scheme);
             }
             if !is_path(self.of(path), method) {
-                return Err(Malformed::Path);
+                let first = self.of(path).first();
+                return Err(match first {
+                    Some(b'/') | None => Malformed::Path,
+                    Some(_) => Malformed::RelativePath,
+                });
             }
         }
         let authority = self.authority(plain_connect || extended)?;

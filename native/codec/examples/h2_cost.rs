@@ -2,7 +2,8 @@
 //!
 //! A client and an origin, whose work is not counted, talk through the two connections of a proxy. The bytes of one
 //! exchange in the steady state are recorded and played again and again with new stream identifiers. Prints nanoseconds,
-//! the best and the median of many rounds (how many may be said), so that a busy machine disturbs little.
+//! the best and the median of many rounds (how many may be said), so that a busy machine disturbs little; and what an
+//! idle connection holds.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -66,6 +67,17 @@ const RESPONSE: Lines = &[
     ("x-envoy-upstream-service-time", "4"),
 ];
 
+const GRPC: Lines = &[
+    ("content-type", "application/grpc"),
+    ("user-agent", "grpc-go/1.66.0"),
+    ("te", "trailers"),
+    ("grpc-timeout", "998m"),
+];
+
+const GRPC_RESPONSE: Lines = &[("content-type", "application/grpc")];
+
+const GRPC_TRAILERS: Lines = &[("grpc-status", "0"), ("grpc-message", "")];
+
 const BODY: [u8; 100] = [b'x'; 100];
 
 /// A million bytes for the connection.
@@ -94,6 +106,8 @@ struct Proxy {
     scratch: Scratch,
     /// The downstream stream of each upstream token.
     waiting: Vec<Option<StreamRef>>,
+    /// The upstream stream of each downstream token.
+    sent: Vec<Option<StreamRef>>,
 }
 
 impl Proxy {
@@ -104,6 +118,7 @@ impl Proxy {
             up: Connection::new(Role::Client, options),
             scratch: Scratch::new(),
             waiting: vec![None; 1024],
+            sent: vec![None; 1024],
         }
     }
 
@@ -111,23 +126,42 @@ impl Proxy {
     fn downstream_sent(&mut self, bytes: &[u8]) {
         let mut input = Input::new(bytes);
         while let Ok(Some(event)) = self.down.next(&mut input, &mut self.scratch, 0) {
-            if let Event::Request { stream, end } = event {
-                let scratch = &self.scratch;
-                let head = scratch.request();
-                let line = RequestLine {
-                    method: scratch.of(head.method_span),
-                    scheme: scratch.of(head.scheme),
-                    authority: scratch.of(head.authority),
-                    path: scratch.of(head.path),
-                    protocol: None,
-                };
-                let token = stream.id() >> 1 & 1023;
-                self.down.set_token(stream, token);
-                let sent = self.up.start_request(token, &line, passed(scratch), end, 0);
-                if let (Some(place), Ok(_)) = (self.waiting.get_mut(token as usize), sent) {
-                    *place = Some(stream);
+            match event {
+                Event::Request { stream, end } => self.request(stream, end),
+                Event::Data {
+                    stream,
+                    token,
+                    bytes,
+                    end,
+                } => {
+                    if let Some(up) = self.sent.get(token as usize).copied().flatten() {
+                        let _ = self.up.send_data(up, bytes, end);
+                    }
+                    self.down.release(stream, bytes.len());
                 }
+                _ => {}
             }
+        }
+    }
+
+    fn request(&mut self, stream: StreamRef, end: bool) {
+        let scratch = &self.scratch;
+        let head = scratch.request();
+        let line = RequestLine {
+            method: scratch.of(head.method_span),
+            scheme: scratch.of(head.scheme),
+            authority: scratch.of(head.authority),
+            path: scratch.of(head.path),
+            protocol: None,
+        };
+        let token = stream.id() >> 1 & 1023;
+        self.down.set_token(stream, token);
+        let sent = self.up.start_request(token, &line, passed(scratch), end, 0);
+        if let Some(place) = self.waiting.get_mut(token as usize) {
+            *place = Some(stream);
+        }
+        if let Some(place) = self.sent.get_mut(token as usize) {
+            *place = sent.ok();
         }
     }
 
@@ -154,6 +188,11 @@ impl Proxy {
                         let _ = self.down.send_data(down, bytes, end);
                     }
                     self.up.release(stream, bytes.len());
+                }
+                Event::Trailers { token, .. } => {
+                    if let Some(down) = self.stream(token) {
+                        let _ = self.down.send_trailers(down, passed(&self.scratch));
+                    }
                 }
                 _ => {}
             }
@@ -196,7 +235,7 @@ fn renumber(bytes: &mut [u8], id: u32) {
     }
 }
 
-fn measure(name: &str, request: Lines, at_once: u32, sample_count: usize) {
+fn measure(name: &str, request: Lines, grpc: bool, at_once: u32, sample_count: usize) {
     const WARM: u32 = 8;
     let options = Arc::new(Options::default());
     let mut client = Connection::new(Role::Client, Arc::clone(&options));
@@ -204,25 +243,30 @@ fn measure(name: &str, request: Lines, at_once: u32, sample_count: usize) {
     let mut scratch = Scratch::new();
     let mut proxy = Proxy::new();
     let line = RequestLine {
-        method: b"GET",
+        method: if grpc { b"POST" } else { b"GET" },
         scheme: b"http",
         authority: b"details.default.svc.cluster.local:9080",
-        path: b"/details/0",
+        path: b"/bookinfo.Details/Get",
         protocol: None,
     };
     let (mut to_proxy, mut from_origin) = (Vec::new(), Vec::new());
     for round in 0..WARM {
         if round > 0 {
-            let sent = client.start_request(NO_TOKEN, &line, fields(request), true, 0);
-            assert!(sent.is_ok());
+            let sent = client.start_request(NO_TOKEN, &line, fields(request), !grpc, 0);
+            let sent = sent.map(|stream| grpc && client.send_data(stream, &BODY, true).is_ok());
+            assert_eq!(sent, Ok(grpc));
         }
         to_proxy = take(&mut client);
         proxy.downstream_sent(&to_proxy);
         let to_origin = take(&mut proxy.up);
         for stream in feed(&mut origin, &mut scratch, &to_origin) {
-            let answered = origin.send_response(stream, 200, fields(RESPONSE), false);
+            let head = if grpc { GRPC_RESPONSE } else { RESPONSE };
+            let answered = origin.send_response(stream, 200, fields(head), false);
             assert!(answered.is_ok());
-            assert_eq!(origin.send_data(stream, &BODY, true), Ok(BODY.len()));
+            assert_eq!(origin.send_data(stream, &BODY, !grpc), Ok(BODY.len()));
+            if grpc {
+                assert!(origin.send_trailers(stream, fields(GRPC_TRAILERS)).is_ok());
+            }
         }
         from_origin = take(&mut origin);
         proxy.upstream_sent(&from_origin);
@@ -239,6 +283,7 @@ fn measure(name: &str, request: Lines, at_once: u32, sample_count: usize) {
     for _ in 0..sample_count {
         let mut spent = 0.0;
         proxy.downstream_sent(&WINDOW_UPDATE);
+        proxy.upstream_sent(&WINDOW_UPDATE);
         for _ in 0..rounds {
             for number in 0..at_once as usize {
                 let piece = requests.get_mut(number * request_len..(number + 1) * request_len);
@@ -271,16 +316,68 @@ fn measure(name: &str, request: Lines, at_once: u32, sample_count: usize) {
     );
 }
 
+/// Memory that the process holds, in bytes, as far as the system tells.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|text| text.parse().ok());
+    pages.unwrap_or(0usize) * 4096
+}
+
+/// What idle connections hold: new ones, and those that have carried so many requests.
+fn measure_memory(requests: usize) {
+    const COUNT: usize = 5_000;
+    let options = Arc::new(Options::default());
+    let mut scratch = Scratch::new();
+    let line = RequestLine {
+        method: b"GET",
+        scheme: b"http",
+        authority: b"details.default.svc.cluster.local:9080",
+        path: b"/details/0",
+        protocol: None,
+    };
+    // The same bytes for all of them.
+    let mut client = Connection::new(Role::Client, Arc::clone(&options));
+    let mut hello = take(&mut client);
+    for _ in 0..requests {
+        let sent = client.start_request(NO_TOKEN, &line, fields(ISTIO), true, 0);
+        assert!(sent.is_ok());
+        hello.extend(take(&mut client));
+    }
+    let mut connections = Vec::with_capacity(COUNT);
+    let before = resident();
+    for _ in 0..COUNT {
+        let mut conn = Connection::new(Role::Server, Arc::clone(&options));
+        for stream in feed(&mut conn, &mut scratch, &hello) {
+            let answered = conn.send_response(stream, 200, fields(RESPONSE), true);
+            assert!(answered.is_ok());
+        }
+        let pending = conn.output().len();
+        conn.written(pending);
+        drop(conn.reclaim_output());
+        conn.trim();
+        connections.push(conn);
+    }
+    println!(
+        "idle connection after {requests} requests: {} B, of which the connection itself {} B",
+        (resident() - before) / COUNT,
+        size_of::<Connection>()
+    );
+}
+
 fn main() {
     let samples = std::env::args().nth(1).and_then(|text| text.parse().ok());
     let samples = samples.unwrap_or(200);
-    for (name, lines) in [
-        ("small GET", SMALL),
-        ("browser GET", BROWSER),
-        ("Istio GET, 18 headers", ISTIO),
+    for requests in [0, 1, 10] {
+        measure_memory(requests);
+    }
+    for (name, lines, grpc) in [
+        ("small GET", SMALL, false),
+        ("browser GET", BROWSER, false),
+        ("Istio GET, 18 headers", ISTIO, false),
+        ("gRPC unary", GRPC, true),
     ] {
         for at_once in [1, 32] {
-            measure(name, lines, at_once, samples);
+            measure(name, lines, grpc, at_once, samples);
         }
     }
 }

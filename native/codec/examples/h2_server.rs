@@ -4,9 +4,9 @@
 //! One thread a connection and blocking sockets: nothing here is how the proxy does it.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_codec::h1::KnownHeader;
 use tidegate_codec::h2::{Connection, Event, Input, Options, OutField, Role, Scratch, StreamRef};
@@ -40,6 +40,17 @@ fn answer(conn: &mut Connection, stream: StreamRef, status: u16) {
     let fields = [OutField::known(KnownHeader::Server, b"tidegate")];
     if conn.send_response(stream, status, fields, false).is_ok() {
         send_body(conn, stream);
+    }
+}
+
+/// Ends our side and reads on for a while: closing with bytes unread would reset the connection and take the GOAWAY from
+/// under the peer's eyes.
+fn linger(socket: &mut TcpStream, buffer: &mut [u8]) {
+    const LINGER: Duration = Duration::from_secs(1);
+    let start = Instant::now();
+    let timed = socket.set_read_timeout(Some(LINGER));
+    if timed.is_ok() && socket.shutdown(Shutdown::Write).is_ok() {
+        while start.elapsed() < LINGER && socket.read(buffer).is_ok_and(|count| count > 0) {}
     }
 }
 
@@ -79,7 +90,11 @@ fn serve(mut socket: TcpStream, options: Arc<Options>) {
             }
         };
         let written = conn.output().len();
-        if socket.write_all(conn.output()).is_err() || ended {
+        if socket.write_all(conn.output()).is_err() {
+            return;
+        }
+        if ended {
+            linger(&mut socket, &mut buffer);
             return;
         }
         conn.written(written);

@@ -18,6 +18,7 @@ pub mod encode;
 mod error;
 mod extension;
 pub(crate) mod fields;
+pub(crate) mod firsts;
 mod framing;
 mod header;
 mod hop;

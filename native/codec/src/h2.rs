@@ -36,6 +36,7 @@ mod validate;
 pub use connection::{Connection, OutField, RequestLine, Role};
 pub use error::{ConnectionError, ErrorCode, Malformed, Overflow, SendError, StreamFault};
 pub use event::{Event, NO_TOKEN, ResetBy, StreamRef};
+pub use frame::is_preface;
 pub use input::Input;
 pub use options::{Keepalive, Options};
 pub use scratch::{Field, RequestHead, Scratch};

@@ -1,5 +1,7 @@
 //! From what is configured about HTTP/2 to what the codec is told, and from what it counts to statistics.
 
+mod keepalive;
+
 use std::cell::OnceCell;
 use std::sync::Arc;
 
@@ -8,6 +10,8 @@ use tidegate_codec::h2::{Connection, Options, Stat};
 use tidegate_model::http2::Http2Options;
 use tidegate_stats::defs::http2 as stat;
 use tidegate_stats::{Counter, Group, Local, Registry};
+
+pub(crate) use self::keepalive::{Keepalive, Pulse};
 
 /// The codec's options. `head_bytes` and `headers` limit what is received.
 pub(crate) fn options(

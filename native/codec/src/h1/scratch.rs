@@ -1,6 +1,7 @@
 //! What a parsed head leaves behind: reused from message to message, one per worker rather than one per connection.
 
 use super::encode;
+use super::firsts::Firsts;
 use super::header::Header;
 use super::known::KnownHeader;
 use super::span::Span;
@@ -9,8 +10,7 @@ use super::span::Span;
 #[derive(Debug)]
 pub struct HeadScratch {
     headers: Vec<Header>,
-    /// Place of the first header of each known name, one-based; 0: there is none.
-    first: [u16; 128],
+    firsts: Firsts,
     /// Headers left out because of [`super::UnderscoreAction::Drop`].
     pub(super) dropped: u32,
 }
@@ -25,7 +25,7 @@ impl HeadScratch {
     pub fn new() -> Self {
         Self {
             headers: Vec::with_capacity(128),
-            first: [0; 128],
+            firsts: Firsts::new(),
             dropped: 0,
         }
     }
@@ -44,18 +44,13 @@ impl HeadScratch {
 
     #[inline]
     pub fn contains(&self, known: KnownHeader) -> bool {
-        self.slot(known) != 0
-    }
-
-    #[inline]
-    fn slot(&self, known: KnownHeader) -> u16 {
-        self.first.get(known as usize & 127).copied().unwrap_or(0)
+        self.index_of(known).is_some()
     }
 
     /// Index of the first header of that name.
     #[inline]
     pub fn index_of(&self, known: KnownHeader) -> Option<usize> {
-        usize::from(self.slot(known)).checked_sub(1)
+        self.firsts.get(known)
     }
 
     /// The first header of that name.
@@ -122,9 +117,7 @@ impl HeadScratch {
     #[inline]
     pub(super) fn clear(&mut self) {
         for header in &self.headers {
-            if let Some(slot) = self.first.get_mut(header.known as usize & 127) {
-                *slot = 0;
-            }
+            self.firsts.forget(header.known);
         }
         self.headers.clear();
         self.dropped = 0;
@@ -132,12 +125,7 @@ impl HeadScratch {
 
     #[inline]
     pub(super) fn push(&mut self, header: Header) {
-        let place = self.headers.len() as u16 + 1;
-        if let Some(slot) = self.first.get_mut(header.known as usize & 127)
-            && *slot == 0
-        {
-            *slot = place;
-        }
+        self.firsts.note(header.known, self.headers.len());
         self.headers.push(header);
     }
 }

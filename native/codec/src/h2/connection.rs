@@ -106,6 +106,8 @@ pub struct Connection {
     /// Streams that GOAWAY left out have yet to be reported.
     refusing: bool,
     resets: VecDeque<u32>,
+    /// The head of a new request is being read or judged.
+    head_in_hand: bool,
 }
 
 impl Connection {
@@ -143,6 +145,7 @@ impl Connection {
             peer_last: None,
             refusing: false,
             resets: VecDeque::new(),
+            head_in_hand: false,
             options,
         };
         connection.introduce();
@@ -247,6 +250,11 @@ impl Connection {
             return;
         }
         self.phase = Phase::Ended;
+        self.head_in_hand |= self.role == Role::Server
+            && self
+                .block
+                .as_ref()
+                .is_some_and(|block| block.stream > self.last_id);
         self.partial = Vec::new();
         self.block = None;
         if let Some(stat) = error.stat() {
@@ -269,6 +277,11 @@ impl Connection {
     #[inline]
     fn is_idle(&self, id: u32) -> bool {
         id & 1 == 0 || id > self.last_id
+    }
+
+    /// After an error (server): whether it lay in, or came amid, the head of a request that never became a stream.
+    pub const fn failed_in_head(&self) -> bool {
+        self.head_in_hand
     }
 
     /// The bytes to be written.

@@ -42,6 +42,8 @@ pub enum Event<'i> {
         end: bool,
         overflow: Overflow,
     },
+    /// A request (server) that broke a rule and never became a stream; RST_STREAM is on its way.
+    Refused { why: StreamFault },
     /// A response (client); below 200 an interim one, which another will follow.
     Response {
         stream: StreamRef,

@@ -13,6 +13,14 @@ pub(super) const DEFAULT_WINDOW: u32 = 65_535;
 
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Whether a connection that begins with these bytes speaks HTTP/2; `None`: too few to tell.
+pub fn is_preface(bytes: &[u8]) -> Option<bool> {
+    if bytes.starts_with(PREFACE) {
+        return Some(true);
+    }
+    (!PREFACE.starts_with(bytes)).then_some(false)
+}
+
 pub(super) mod kind {
     pub(crate) const DATA: u8 = 0;
     pub(crate) const HEADERS: u8 = 1;

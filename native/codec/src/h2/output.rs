@@ -1,6 +1,7 @@
 //! The bytes that wait to be written, and how many frames they are.
 
 use super::error::ConnectionError;
+use super::frame::{self, HEADER_LEN, Head, flag, kind};
 use super::options::Options;
 
 /// A batch of frames; see [`Output::written`].
@@ -8,6 +9,14 @@ use super::options::Options;
 struct Frames {
     all: u32,
     control: u32,
+}
+
+/// A frame of DATA at the very end, which more of the same stream may be put into.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tail {
+    stream: u32,
+    start: usize,
+    end: usize,
 }
 
 #[derive(Debug, Default)]
@@ -19,6 +28,7 @@ pub(super) struct Output {
     older: Frames,
     newer: Frames,
     mark: usize,
+    tail: Tail,
 }
 
 impl Output {
@@ -51,6 +61,45 @@ impl Output {
         self.older.all + self.newer.all
     }
 
+    /// Appends DATA, in one frame with what precedes it if that is DATA of the same stream and not on its way; whether
+    /// that is so.
+    #[inline]
+    pub(super) fn data(&mut self, stream: u32, piece: &[u8], end: bool, max_frame: usize) -> bool {
+        let Tail {
+            stream: last,
+            start,
+            end: at,
+        } = self.tail;
+        let flags = if end { flag::END_STREAM } else { 0 };
+        if last == stream && at == self.bytes.len() {
+            let length = at - start - HEADER_LEN + piece.len();
+            if length <= max_frame {
+                let head = Head {
+                    length: length as u32,
+                    kind: kind::DATA,
+                    flags,
+                    stream,
+                };
+                if let Some(place) = self.bytes.get_mut(start..start + HEADER_LEN) {
+                    place.copy_from_slice(&head.bytes());
+                }
+                self.bytes.extend_from_slice(piece);
+                self.tail.end = self.bytes.len();
+                return true;
+            }
+        }
+        let start = self.bytes.len();
+        frame::head(&mut self.bytes, piece.len(), kind::DATA, flags, stream);
+        self.bytes.extend_from_slice(piece);
+        self.tail = Tail {
+            stream,
+            start,
+            end: self.bytes.len(),
+        };
+        self.frame();
+        false
+    }
+
     #[inline]
     pub(super) fn check(&self, options: &Options) -> Result<(), ConnectionError> {
         if self.frames() > options.max_outbound_frames {
@@ -66,6 +115,7 @@ impl Output {
     #[inline]
     pub(super) fn written(&mut self, count: usize) {
         self.written += count.min(self.len());
+        self.tail = Tail::default();
         if self.written == self.bytes.len() {
             self.bytes.clear();
             self.written = 0;

@@ -2,6 +2,7 @@
 
 use super::arena::Arena;
 use super::validate::Judge;
+use crate::h1::firsts::Firsts;
 use crate::h1::{KnownHeader, Method, Span};
 
 /// One header. The spans are read through [`Scratch::of`].
@@ -48,8 +49,7 @@ impl Default for RequestHead {
 pub struct Scratch {
     pub(super) arena: Arena,
     pub(super) fields: Vec<Field>,
-    /// Place of the first field of each known name, one-based; 0: there is none.
-    first: [u16; 128],
+    firsts: Firsts,
     pub(super) request: RequestHead,
     pub(super) judge: Judge,
 }
@@ -65,7 +65,7 @@ impl Scratch {
         Self {
             arena: Arena::default(),
             fields: Vec::with_capacity(128),
-            first: [0; 128],
+            firsts: Firsts::new(),
             request: RequestHead::default(),
             judge: Judge::default(),
         }
@@ -108,19 +108,13 @@ impl Scratch {
 
     #[inline]
     pub fn contains(&self, known: KnownHeader) -> bool {
-        self.slot(known) != 0
-    }
-
-    #[inline]
-    fn slot(&self, known: KnownHeader) -> u16 {
-        self.first.get(known as usize & 127).copied().unwrap_or(0)
+        self.firsts.get(known).is_some()
     }
 
     /// The first field of that name.
     #[inline]
     pub fn first(&self, known: KnownHeader) -> Option<&Field> {
-        let place = usize::from(self.slot(known)).checked_sub(1)?;
-        self.fields.get(place)
+        self.fields.get(self.firsts.get(known)?)
     }
 
     /// The value of the first field of that name.
@@ -131,9 +125,7 @@ impl Scratch {
 
     /// All fields of that name; stops early when there is none.
     pub fn all(&self, known: KnownHeader) -> impl Iterator<Item = &Field> {
-        let from = usize::from(self.slot(known))
-            .checked_sub(1)
-            .unwrap_or(self.fields.len());
+        let from = self.firsts.get(known).unwrap_or(self.fields.len());
         self.fields
             .get(from..)
             .unwrap_or_default()
@@ -151,9 +143,7 @@ impl Scratch {
     #[inline]
     pub(super) fn clear(&mut self) {
         for field in &self.fields {
-            if let Some(slot) = self.first.get_mut(field.known as usize & 127) {
-                *slot = 0;
-            }
+            self.firsts.forget(field.known);
         }
         self.fields.clear();
         self.arena.clear();
@@ -161,12 +151,7 @@ impl Scratch {
 
     #[inline]
     pub(super) fn push(&mut self, field: Field) {
-        let place = self.fields.len() as u16 + 1;
-        if let Some(slot) = self.first.get_mut(field.known as usize & 127)
-            && *slot == 0
-        {
-            *slot = place;
-        }
+        self.firsts.note(field.known, self.fields.len());
         self.fields.push(field);
     }
 
@@ -175,9 +160,7 @@ impl Scratch {
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Field) -> bool) {
         let fields = std::mem::take(&mut self.fields);
         for field in &fields {
-            if let Some(slot) = self.first.get_mut(field.known as usize & 127) {
-                *slot = 0;
-            }
+            self.firsts.forget(field.known);
         }
         self.fields.reserve(fields.capacity());
         for field in fields {

@@ -1,6 +1,9 @@
 //! The streams of a connection: a slab, a small hash table from identifiers to places, and the queue of streams that are
 //! to be told that they may send. Nothing is allocated before the first stream.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
 use super::event::StreamRef;
 use super::stream::{NONE, Stream};
 
@@ -17,11 +20,17 @@ pub(super) struct Store {
     index: Vec<u32>,
     queue_head: u32,
     queue_tail: u32,
+    /// An odd number no peer knows: identifiers cannot be chosen to share a place.
+    secret: u64,
 }
 
+/// One for the process.
+static SECRET: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0) | 1);
+
 impl Store {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
+            secret: *SECRET,
             slab: Vec::new(),
             free: NONE,
             live: 0,
@@ -50,10 +59,10 @@ impl Store {
             .filter(|found| found.id == stream.id)
     }
 
-    /// Identifiers of one side are two apart and mostly used in order: neighbours get neighbouring places.
     #[inline]
     fn home(&self, id: u32) -> usize {
-        (id >> 1) as usize & self.index.len().wrapping_sub(1)
+        let hash = u64::from(id).wrapping_mul(self.secret);
+        (hash >> 32) as usize & self.index.len().wrapping_sub(1)
     }
 
     #[inline]

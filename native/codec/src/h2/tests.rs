@@ -8,6 +8,7 @@ mod messages;
 mod model;
 mod pieces;
 mod protocol;
+mod transfer;
 mod wire;
 
 use std::sync::Arc;

@@ -2,14 +2,12 @@
 
 use std::rc::Rc;
 
-use tidegate_codec::h1::KnownHeader;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_snapshot::cors::CorsDecision;
 use tidegate_snapshot::fault::Abort;
 use tidegate_stats::defs::{cors, fault as fault_stat};
 
 use super::ServerConnection;
-use super::grpc::timeout;
 use super::local_reply::Reply;
 use super::runtime::Filter;
 use super::stream::{Attached, Stream, StreamRoute};
@@ -186,40 +184,6 @@ impl ServerConnection {
             && let Some(stats) = &self.hcm.fault_stats
         {
             stats.gauge_dec(fault_stat::ACTIVE_FAULTS);
-        }
-    }
-}
-
-/// The timeouts that a route sets apart from its connection manager.
-impl ServerConnection {
-    pub(super) fn set_route_timeouts(&self, stream: &mut Stream) {
-        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
-            return;
-        };
-        if let Some(timeout) = forward.config.idle_timeout {
-            stream.deadlines.idle_timeout = timeout;
-        }
-        let of_manager = self.hcm.config.max_stream_duration;
-        let of_route = forward.config.max_stream_duration.as_ref();
-        if of_route.is_none() && of_manager.is_none() {
-            return;
-        }
-        let headers = &mut stream.request.headers;
-        let asked = headers.known(KnownHeader::GrpcTimeout);
-        let limit = timeout::of_stream(asked.and_then(timeout::parse), of_route, of_manager);
-        stream.deadlines.max_duration = limit.map(|limit| stream.times.start + limit);
-        if of_route.is_some() && stream.request.grpc {
-            match limit {
-                Some(limit) => {
-                    let text = timeout::text(limit);
-                    headers.set_known(KnownHeader::GrpcTimeout, text.as_bytes());
-                }
-                // Envoy had set a timer and takes back what goes with it.
-                None if of_manager.is_some() => {
-                    headers.remove_known(KnownHeader::GrpcTimeout);
-                }
-                None => {}
-            }
         }
     }
 }

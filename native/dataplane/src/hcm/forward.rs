@@ -446,8 +446,9 @@ fn send_piece(
     let request = &mut stream.request;
     let mut unframe = request.unframe;
     let mut trailers = std::mem::take(&mut request.trailers);
+    let wanted = request.takes_trailers.then_some(&mut trailers);
     // It has been checked on its way in.
-    if let Ok((payload, _)) = feed_payload(&mut unframe, bytes, &mut several, &mut trailers) {
+    if let Ok((payload, _)) = feed_payload(&mut unframe, bytes, &mut several, wanted) {
         request.unframe = unframe;
         request.trailers = trailers;
         send_payload(stream, core, up, token, payload, last);

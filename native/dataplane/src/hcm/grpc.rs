@@ -10,7 +10,6 @@
 //! ```
 
 mod counters;
-pub(super) mod timeout;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -459,7 +458,8 @@ fn through_filters<'b>(
     let request = &mut stream.request;
     let data = if matches!(request.unframe, BodyTracker::Chunked(_)) {
         // They have been checked on their way in.
-        feed_payload(&mut request.unframe, bytes, payload, &mut request.trailers)
+        let trailers = request.takes_trailers.then_some(&mut request.trailers);
+        feed_payload(&mut request.unframe, bytes, payload, trailers)
             .map_or(&[][..], |(payload, _)| payload)
     } else {
         bytes

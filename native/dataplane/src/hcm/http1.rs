@@ -39,7 +39,7 @@ pub(super) fn feed_payload<'b>(
     tracker: &mut BodyTracker,
     bytes: &'b [u8],
     several: &'b mut Vec<u8>,
-    trailers: &mut HeaderList,
+    mut trailers: Option<&mut HeaderList>,
 ) -> Result<(&'b [u8], Fed), ParseError> {
     let mut first: &[u8] = &[];
     several.clear();
@@ -55,7 +55,11 @@ pub(super) fn feed_payload<'b>(
                 several.extend_from_slice(extent);
             }
         },
-        |name, value| trailers.add(&name.to_ascii_lowercase(), value),
+        |name, value| {
+            if let Some(trailers) = &mut trailers {
+                trailers.add(&name.to_ascii_lowercase(), value);
+            }
+        },
     )?;
     Ok((if several.is_empty() { first } else { several }, fed))
 }

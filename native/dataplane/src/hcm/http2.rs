@@ -10,16 +10,17 @@ use std::sync::Arc;
 
 use tidegate_codec::h1::{KnownHeader, Span};
 use tidegate_codec::h2::{
-    Connection, ConnectionError, ErrorCode, Event, Input, Overflow, ResetBy, Role, StreamRef,
+    Connection, ConnectionError, ErrorCode, Event, Input, Malformed, NO_TOKEN, Overflow, ResetBy,
+    Role, StreamFault, StreamRef,
 };
 use tidegate_model::hcm::CodecType;
 use tidegate_rt::{Moment, Sent};
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::{http as stat, http2};
 
-use super::local_reply::Reply;
 use super::stream::{Attached, Protocol, Stream, Upstream};
 use super::{Phase, ServerConnection, request};
+use crate::http2::{Keepalive, Pulse};
 use crate::worker::{Core, Worker};
 
 /// What the client of an HTTP/2 connection begins with.
@@ -38,6 +39,9 @@ pub(super) struct Http2 {
     lent: bool,
     /// Streams that count as active.
     streams: u32,
+    /// Answered before their requests have ended: they are reset if that is still so at the end of the pass.
+    unfinished: Vec<StreamRef>,
+    keepalive: Option<Keepalive>,
 }
 
 /// What the first bytes of a connection say.
@@ -74,6 +78,9 @@ impl ServerConnection {
         stats.inc(stat::DOWNSTREAM_CX_HTTP2_TOTAL);
         stats.gauge_inc(stat::DOWNSTREAM_CX_HTTP2_ACTIVE);
         self.head_since = None;
+        let settings = self.hcm.config.http2.connection_keepalive.as_ref();
+        let now = core.now();
+        let keepalive = settings.map(|settings| Keepalive::new(settings, now, &mut core.rng));
         let codec = Connection::new(Role::Server, Arc::clone(&self.hcm.http2));
         self.http2 = Some(Box::new(Http2 {
             codec,
@@ -82,6 +89,8 @@ impl ServerConnection {
             goodbye: false,
             lent: false,
             streams: 0,
+            unfinished: Vec::new(),
+            keepalive,
         }));
         let registry = &core.shared.registry;
         let stats = self.hcm.http2_stats.make(registry, core.id);
@@ -175,7 +184,14 @@ impl ServerConnection {
             Event::Request { stream, end } => self.begin_http2(worker, stream, end),
             Event::TooLarge {
                 stream, overflow, ..
-            } => self.refuse_large_head(worker, stream, overflow),
+            } => {
+                let flag = ResponseFlags::DOWNSTREAM_REMOTE_RESET;
+                self.refuse_head_http2(worker, Some(stream), flag, overflow_details(overflow));
+            }
+            Event::Refused { why } => {
+                let (flag, details) = fault(why);
+                self.refuse_head_http2(worker, None, flag, details);
+            }
             Event::Data {
                 stream,
                 token,
@@ -188,10 +204,13 @@ impl ServerConnection {
             } => self.on_http2_reset(worker, token, code, by),
             Event::Writable { token, .. } => self.on_http2_writable(worker, token),
             // A client that goes away says so again by closing; a server gets no responses.
-            Event::GoAway { .. }
-            | Event::Settings
-            | Event::Pong { .. }
-            | Event::Response { .. } => {}
+            Event::GoAway { .. } | Event::Settings | Event::Response { .. } => {}
+            Event::Pong { .. } => {
+                let now = worker.core.now();
+                if let Some(keepalive) = self.keepalive() {
+                    keepalive.on_pong(now, &mut worker.core.rng);
+                }
+            }
         }
     }
 
@@ -226,14 +245,22 @@ impl ServerConnection {
         stream
     }
 
-    fn refuse_large_head(&mut self, worker: &mut Worker, wire: StreamRef, overflow: Overflow) {
-        let mut stream = self.open_http2_stream(&mut worker.core, wire);
-        self.reply(
-            &mut stream,
-            worker,
-            Reply::new(431, b"", overflow.details()),
-        );
-        self.settle(stream, worker);
+    /// A head that is too large, or may not be: as in Envoy there is no answer, but a line in the log.
+    fn refuse_head_http2(
+        &mut self,
+        worker: &mut Worker,
+        wire: Option<StreamRef>,
+        flag: ResponseFlags,
+        details: &'static str,
+    ) {
+        let mut stream = self.open_stream(&mut worker.core);
+        stream.request.protocol = Protocol::Http2;
+        stream.wire = wire;
+        stream.cut = true;
+        stream.flags.insert(flag);
+        stream.details = Cow::Borrowed(details);
+        self.hcm.stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
+        self.finish(stream, worker);
     }
 
     fn on_http2_data(
@@ -288,7 +315,11 @@ impl ServerConnection {
         stream.wire = None;
         self.give_back(&mut stream);
         let (flag, details) = match by {
-            ResetBy::Fault(why) => (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, why.details()),
+            ResetBy::Fault(why) => fault(why),
+            _ if code == ErrorCode::NO_ERROR => (ResponseFlags::NONE, ""),
+            _ if code == ErrorCode::PROTOCOL_ERROR => {
+                (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, "http2.remote_reset")
+            }
             _ if code == ErrorCode::REFUSED_STREAM => (
                 ResponseFlags::DOWNSTREAM_REMOTE_RESET,
                 "http2.remote_refuse",
@@ -320,11 +351,32 @@ impl ServerConnection {
     /// The client broke the rules; the codec has said goodbye.
     fn on_http2_error(&mut self, worker: &mut Worker, error: ConnectionError) {
         self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
-        self.abort_all(
-            worker,
-            ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
-            error.reason(),
-        );
+        let details: Cow<'static, str> = match error {
+            ConnectionError::Malformed(why) => Cow::Borrowed(why.details()),
+            error if error.reason().starts_with("http2.") => Cow::Borrowed(error.reason()),
+            error => Cow::Owned(format!("codec_error:{}", error.reason()).replace(' ', "_")),
+        };
+        let in_head = self
+            .http2
+            .as_ref()
+            .is_some_and(|http2| http2.codec.failed_in_head());
+        if in_head {
+            let mut stream = self.open_stream(&mut worker.core);
+            stream.request.protocol = Protocol::Http2;
+            self.streams.put(stream);
+        }
+        for slot in 0..self.streams.slots() {
+            if let Some(mut stream) = self.streams.take(slot) {
+                // The codec says no more.
+                stream.wire = None;
+                stream
+                    .flags
+                    .insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+                stream.details = details.clone();
+                self.hcm.stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
+                self.finish(stream, worker);
+            }
+        }
         let now = worker.core.now();
         self.flush_and_close(true, now);
     }
@@ -456,12 +508,13 @@ impl ServerConnection {
             return;
         };
         if http2.codec.is_live(wire) {
-            let code = if stream.cut {
-                ErrorCode::INTERNAL_ERROR
+            if stream.cut {
+                http2.codec.reset(wire, ErrorCode::INTERNAL_ERROR);
             } else {
-                ErrorCode::NO_ERROR
-            };
-            http2.codec.reset(wire, code);
+                // The rest of the request may be in what has been read already.
+                http2.codec.set_token(wire, NO_TOKEN);
+                http2.unfinished.push(wire);
+            }
             self.flush_later(core);
         }
     }
@@ -490,6 +543,9 @@ impl ServerConnection {
         };
         http2.flush_asked = false;
         http2.blocked = false;
+        for wire in http2.unfinished.drain(..) {
+            http2.codec.reset(wire, ErrorCode::NO_ERROR);
+        }
         let mut wrote = 0;
         while !http2.codec.output().is_empty() && !self.broken {
             match self.downstream.socket.send(http2.codec.output()) {
@@ -530,6 +586,36 @@ impl ServerConnection {
         }
     }
 
+    fn keepalive(&mut self) -> Option<&mut Keepalive> {
+        self.http2.as_mut()?.keepalive.as_mut()
+    }
+
+    pub(super) fn keepalive_deadline(&self) -> Option<Moment> {
+        self.http2.as_ref()?.keepalive.as_ref()?.deadline()
+    }
+
+    /// A ping may be due, or the answer to one.
+    pub(super) fn on_keepalive_timer(&mut self, worker: &mut Worker, now: Moment) {
+        let Some(http2) = &mut self.http2 else {
+            return;
+        };
+        let Some(keepalive) = &mut http2.keepalive else {
+            return;
+        };
+        match keepalive.on_timer(now) {
+            Pulse::Nothing => {}
+            Pulse::Ping => {
+                http2.codec.ping(now.nanos().to_be_bytes());
+                self.flush_later(&mut worker.core);
+            }
+            Pulse::Dead => {
+                self.hcm.http2_stats.inc(http2::KEEPALIVE_TIMEOUT);
+                self.abort_all(worker, ResponseFlags::NONE, "http2.ping_timeout");
+                self.phase = Phase::Closed;
+            }
+        }
+    }
+
     /// Once GOAWAY has said that no later stream is served, the last one ends the connection.
     pub(super) fn close_if_drained(&mut self, now: Moment) {
         if self.phase == Phase::Open
@@ -556,5 +642,26 @@ impl ServerConnection {
             "downstream_remote_disconnect",
         );
         self.phase = Phase::Closed;
+    }
+}
+
+/// What Envoy says of a fault that ended a stream.
+const fn fault(why: StreamFault) -> (ResponseFlags, &'static str) {
+    match why {
+        StreamFault::Overflow(overflow) => (
+            ResponseFlags::DOWNSTREAM_REMOTE_RESET,
+            overflow_details(overflow),
+        ),
+        StreamFault::Malformed(Malformed::Underscore) => {
+            (ResponseFlags::DOWNSTREAM_REMOTE_RESET, why.details())
+        }
+        _ => (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, why.details()),
+    }
+}
+
+const fn overflow_details(overflow: Overflow) -> &'static str {
+    match overflow {
+        Overflow::TooManyHeaders => overflow.details(),
+        Overflow::HeadersTooLarge => "http2.header_list_size_too_large",
     }
 }

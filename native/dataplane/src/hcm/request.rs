@@ -68,6 +68,7 @@ pub(crate) fn receive(
     request.body = BodyTracker::request(head.framing, trailers, &hcm.limits);
     if request.chunked {
         request.unframe = request.body;
+        request.takes_trailers = hcm.config.http1.enable_trailers;
     }
     // What follows a CONNECT is no request: it never ends by itself.
     request.complete =

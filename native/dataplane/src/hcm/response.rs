@@ -25,7 +25,10 @@ pub(super) fn receive_http1(stream: &mut Stream, head: &ResponseHead, bytes: &[u
         bytes.get(..head.len as usize).unwrap_or(bytes),
         &core.http.scratch,
     );
-    headers.retain(|line, _| !line.hop_by_hop && !is_hop_by_hop(line.known));
+    // Envoy passes `te` on, whatever it may mean in a response.
+    headers.retain(|line, _| {
+        line.known == KnownHeader::Te || (!line.hop_by_hop && !is_hop_by_hop(line.known))
+    });
 }
 
 /// What becomes of a head that has been received, whatever it came by.

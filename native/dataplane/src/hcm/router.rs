@@ -12,14 +12,13 @@ use tidegate_snapshot::{HeaderScratch, ResponseFlags, Routed};
 use tidegate_stats::defs::http as stat;
 
 use super::filters::Verdict;
-use super::grpc::timeout;
 use super::local_reply::Reply;
 use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
 use super::forward::rewrite_host;
-use super::stream::{Attached, Stream, StreamRoute};
-use super::{ServerConnection, upgrade};
+use super::stream::{Attached, Request, Stream, StreamRoute};
+use super::{ServerConnection, grpc_timeout, upgrade};
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -158,7 +157,10 @@ impl ServerConnection {
                 self.hcm.stats.inc(stat::RQ_DIRECT_RESPONSE);
                 let body = direct.body.as_ref().map(|source| Arc::clone(&source.bytes));
                 let body = body.as_deref().unwrap_or_default();
-                let reply = Reply::new(direct.status, body, "direct_response");
+                let reply = Reply {
+                    location: location_of(&stream.request, direct.status),
+                    ..Reply::new(direct.status, body, "direct_response")
+                };
                 return self.reply(stream, worker, reply);
             }
             CompiledAction::Redirect(redirect) => {
@@ -288,10 +290,7 @@ impl ServerConnection {
         let grpc_cap = config.max_grpc_timeout.filter(|_| old_ways && is_grpc);
         let mut timeout = match grpc_cap {
             _ if !old_ways => None,
-            Some(cap) => {
-                let asked = request.headers.known(KnownHeader::GrpcTimeout);
-                timeout::of_route(asked.and_then(timeout::parse), cap)
-            }
+            Some(cap) => grpc_timeout::of_route(grpc_timeout::asked(&request.headers), cap),
             None => config.timeout,
         };
         if self.hcm.respect_expected_rq_timeout
@@ -333,12 +332,23 @@ impl ServerConnection {
         if let Some(timeout) = timeout
             && grpc_cap.is_some()
         {
-            let text = timeout::text(timeout);
-            let headers = &mut request.headers;
-            headers.set_known(KnownHeader::GrpcTimeout, text.as_bytes());
+            grpc_timeout::tell(&mut request.headers, timeout);
         }
         stream.deadlines.response_timeout = if request.upgrade { None } else { timeout };
     }
+}
+
+/// Where a created or moved resource is, as Envoy tells of direct responses: where the request went.
+fn location_of(request: &Request, status: u16) -> Option<Vec<u8>> {
+    if status != 201 && status / 100 != 3 {
+        return None;
+    }
+    let scheme = request.headers.text(request.scheme);
+    let mut location = Vec::new();
+    for part in [scheme, b"://", request.authority_bytes(), request.path_bytes()] {
+        location.extend_from_slice(part);
+    }
+    Some(location)
 }
 
 /// A number of milliseconds in a header: `Some(None)` for 0, which means no timeout.

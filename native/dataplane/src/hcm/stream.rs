@@ -74,6 +74,8 @@ pub(crate) struct Request {
     pub(crate) chunked: bool,
     /// Follows chunks that came by HTTP/1 once more, for the payload that an HTTP/2 upstream gets.
     pub(crate) unframe: BodyTracker,
+    /// Trailers that come by HTTP/1 are passed on.
+    pub(crate) takes_trailers: bool,
     pub(crate) trailers: HeaderList,
     /// A filter looks at the body: it is payload from the filters on, whatever it came by.
     pub(crate) filtered: bool,
@@ -107,6 +109,7 @@ impl Default for Request {
             body: BodyTracker::None,
             chunked: false,
             unframe: BodyTracker::None,
+            takes_trailers: false,
             trailers: HeaderList::default(),
             filtered: false,
             complete: false,

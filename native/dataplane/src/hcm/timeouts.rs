@@ -3,14 +3,15 @@
 //! A connection has one timer, armed for the earliest of all deadlines. It is lazy: a request that keeps its time never
 //! touches the wheel.
 
+use tidegate_codec::h1::KnownHeader;
 use tidegate_rt::Moment;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
 
 use super::local_reply::Reply;
-use super::stream::Stream;
-use super::{Phase, ServerConnection};
+use super::stream::{Stream, StreamRoute};
+use super::{Phase, ServerConnection, grpc_timeout};
 use crate::conn::TimerKey;
 use crate::worker::{Core, Worker};
 
@@ -42,6 +43,34 @@ const fn timeout_status(stream: &Stream) -> u16 {
 }
 
 impl ServerConnection {
+    /// The timeouts that a route sets apart from its connection manager.
+    pub(super) fn set_route_timeouts(&self, stream: &mut Stream) {
+        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
+            return;
+        };
+        if let Some(timeout) = forward.config.idle_timeout {
+            stream.deadlines.idle_timeout = timeout;
+        }
+        let of_manager = self.hcm.config.max_stream_duration;
+        let of_route = forward.config.max_stream_duration.as_ref();
+        if of_route.is_none() && of_manager.is_none() {
+            return;
+        }
+        let headers = &mut stream.request.headers;
+        let limit = grpc_timeout::of_stream(grpc_timeout::asked(headers), of_route, of_manager);
+        stream.deadlines.max_duration = limit.map(|limit| stream.times.start + limit);
+        if of_route.is_some() && stream.request.grpc {
+            match limit {
+                Some(limit) => grpc_timeout::tell(headers, limit),
+                // Envoy had set a timer and takes back what goes with it.
+                None if of_manager.is_some() => {
+                    headers.remove_known(KnownHeader::GrpcTimeout);
+                }
+                None => {}
+            }
+        }
+    }
+
     /// When the connection has been idle for too long; not again once that has started its drain.
     fn idle_deadline(&self) -> Option<Moment> {
         let timeout = self.hcm.config.idle_timeout.filter(|_| !self.draining);
@@ -51,7 +80,7 @@ impl ServerConnection {
     /// Envoy's drain sequence: what comes within the drain time is still served, and is the last.
     fn start_drain(&mut self, core: &mut Core) {
         let now = core.now();
-        if self.requests == 0 && self.head_since.is_none() {
+        if !self.spoken {
             // A connection that has never said anything has nothing to lose.
             self.phase = Phase::Flushing { linger: false };
         } else if !self.draining {
@@ -89,7 +118,8 @@ impl ServerConnection {
             },
             _ => self.linger_until,
         };
-        earliest(earliest(of_phase, self.max_duration), self.drain_until)
+        let of_connection = earliest(self.max_duration, self.drain_until);
+        earliest(earliest(of_phase, of_connection), self.keepalive_deadline())
     }
 
     /// Brings the timer in line with the earliest deadline.
@@ -133,6 +163,9 @@ impl ServerConnection {
             } else if self.streams.is_empty() && self.phase == Phase::Open {
                 self.flush_and_close(true, now);
             }
+        }
+        if self.phase == Phase::Open {
+            self.on_keepalive_timer(worker, now);
         }
         match self.phase {
             Phase::Open => {}

@@ -157,7 +157,7 @@ impl ServerConnection {
     ) -> Delivered {
         let mut several = std::mem::take(&mut worker.core.http.body);
         let result = if stream.response.mode == BodyMode::Payload || !stream.grpc.is_empty() {
-            let trailers = &mut stream.response.trailers;
+            let trailers = up.sends_trailers().then_some(&mut stream.response.trailers);
             feed_payload(body, bytes, &mut several, trailers)
         } else {
             feed(body, bytes, &mut several)
@@ -168,7 +168,7 @@ impl ServerConnection {
                 let finished = fed.finished || body.is_finished();
                 self.write_response(stream, worker, extent, with_head, finished);
                 if finished {
-                    if !stream.response.trailers.is_empty() {
+                    if !stream.response.trailers.is_empty() && self.is_http2() {
                         self.write_trailers(stream, worker);
                     }
                     self.response_done(stream, worker);

@@ -18,6 +18,8 @@ pub(crate) enum Lost {
     Reset,
     /// RST_STREAM with REFUSED_STREAM.
     Refused,
+    /// RST_STREAM with CONNECT_ERROR.
+    ConnectError,
     /// GOAWAY left the stream out: the upstream has not looked at it.
     GoneAway,
     ConnectionTermination,
@@ -197,6 +199,11 @@ impl ServerConnection {
                 ResponseFlags::UPSTREAM_REMOTE_RESET,
                 "remote_refused_stream_reset",
                 "remote refused stream reset",
+            ),
+            Lost::ConnectError => (
+                ResponseFlags::UPSTREAM_REMOTE_RESET,
+                "remote_error_with_CONNECT_request",
+                "remote error with CONNECT request",
             ),
             Lost::ConnectionTermination => (
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,

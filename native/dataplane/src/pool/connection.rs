@@ -75,7 +75,7 @@ pub struct ClientConnection {
     timer: LazyTimer,
     /// While connecting: the connect timeout; while idle: the idle timeout.
     pub(super) deadline: Option<Moment>,
-    max_duration: Option<Moment>,
+    pub(super) max_duration: Option<Moment>,
     /// Bytes of the response so far, for `%UPSTREAM_WIRE_BYTES_RECEIVED%`.
     pub(crate) received: u64,
     pub(crate) connect_begin: Moment,
@@ -160,11 +160,15 @@ impl ClientConnection {
         self.mark.is_above()
     }
 
-    fn arm(&mut self, core: &mut Core) {
+    pub(super) fn arm(&mut self, core: &mut Core) {
         let deadline = match (self.deadline, self.max_duration) {
             (Some(a), Some(b)) if self.state != State::Connecting => Some(a.min(b)),
-            (Some(a), _) => Some(a),
-            (None, _) => None,
+            (None, Some(b)) if self.state == State::Shared => Some(b),
+            (a, _) => a,
+        };
+        let deadline = match (deadline, self.keepalive_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
         };
         match deadline {
             Some(deadline) => self.timer.set(
@@ -370,6 +374,8 @@ impl ClientConnection {
         super::connected(worker, self.pool);
         if self.http2.is_some() {
             self.state = State::Shared;
+            self.deadline = None;
+            self.start_keepalive(&mut worker.core);
             super::ready(worker, self.pool, self.key);
             return match self.serve(worker) {
                 After::Keep => self.flush_http2(worker),
@@ -392,46 +398,6 @@ impl ClientConnection {
         self.timer.cancel(&mut worker.core.timers);
         closed(worker, self, true, Some(failure));
         After::Close
-    }
-
-    /// HTTP/2: takes requests that wait, as many as there is room for; without any it is idle, or ends.
-    pub(super) fn serve(&mut self, worker: &mut Worker) -> After {
-        if self.state != State::Shared {
-            return After::Keep;
-        }
-        while self.capacity() > 0 {
-            match offer(worker, self) {
-                Offered::Taken => {}
-                Offered::Nobody => break,
-                Offered::Gone => {
-                    self.drain(worker);
-                    break;
-                }
-            }
-        }
-        let now = worker.core.now();
-        if !self.is_draining() {
-            let exhausted = self.is_exhausted();
-            if exhausted || super::is_past(self.max_duration, now) {
-                self.guard.cluster.stats.inc(if exhausted {
-                    stat::UPSTREAM_CX_MAX_REQUESTS
-                } else {
-                    stat::UPSTREAM_CX_MAX_DURATION_REACHED
-                });
-                self.drain(worker);
-            }
-        }
-        if self.active_requests() == 0 {
-            if self.is_draining() {
-                return self.finish(worker, true);
-            }
-            if self.deadline.is_none() {
-                let timeout = self.guard.cluster.config.http.idle_timeout;
-                self.deadline = timeout.map(|timeout| now + timeout);
-                self.arm(&mut worker.core);
-            }
-        }
-        After::Keep
     }
 
     /// Streams were given up while the connection was in somebody's hands.
@@ -646,18 +612,12 @@ impl ClientConnection {
         ) {
             return After::Keep;
         }
+        if self.state == State::Shared {
+            return self.on_shared_timer(worker);
+        }
         match self.state {
             State::Connecting => self.on_connect_failure(worker, PoolFailure::Timeout),
-            State::Shared if self.active_requests() > 0 => {
-                self.guard
-                    .cluster
-                    .stats
-                    .inc(stat::UPSTREAM_CX_MAX_DURATION_REACHED);
-                self.max_duration = None;
-                self.drain(worker);
-                After::Keep
-            }
-            State::Idle | State::Shared => {
+            State::Idle => {
                 self.guard
                     .cluster
                     .stats
@@ -668,7 +628,7 @@ impl ClientConnection {
                     });
                 self.finish(worker, true)
             }
-            State::Busy(_) => After::Keep,
+            State::Busy(_) | State::Shared => After::Keep,
         }
     }
 

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use tidegate_codec::h2::{
     Connection, ConnectionError, ErrorCode, Event, Input, OutField, RequestLine, ResetBy, Role,
-    StreamRef,
+    StreamFault, StreamRef,
 };
-use tidegate_rt::Sent;
+use tidegate_rt::{Moment, Sent};
 use tidegate_stats::defs::{cluster as stat, http2};
 
 use super::connection::{ClientConnection, State};
+use super::{Offered, offer};
 use crate::conn::{After, Conn};
 use crate::hcm::{self, Lost, StreamKey};
+use crate::http2::{Keepalive, Pulse};
 use crate::worker::{Core, Worker};
 
 /// A request that the connection serves.
@@ -39,10 +41,13 @@ pub(super) struct Http2 {
     pub(super) draining: bool,
     /// Streams that count as active.
     streams: u32,
+    keepalive: Option<Keepalive>,
+    /// When something last came from the upstream.
+    heard: Moment,
 }
 
 impl Http2 {
-    fn new(options: Arc<tidegate_codec::h2::Options>) -> Self {
+    fn new(options: Arc<tidegate_codec::h2::Options>, heard: Moment) -> Self {
         Self {
             codec: Connection::new(Role::Client, options),
             requests: Vec::new(),
@@ -52,6 +57,8 @@ impl Http2 {
             lent: false,
             draining: false,
             streams: 0,
+            keepalive: None,
+            heard,
         }
     }
 
@@ -83,7 +90,47 @@ impl ClientConnection {
         let cluster = &self.guard.cluster;
         let stats = cluster.http2_stats.make(&core.shared.registry, core.id);
         stats.inc(http2::NGHTTP2_UPSTREAM_CONNECTIONS);
-        self.http2 = Some(Box::new(Http2::new(Arc::clone(&cluster.http2))));
+        let options = Arc::clone(&cluster.http2);
+        self.http2 = Some(Box::new(Http2::new(options, core.now())));
+    }
+
+    /// The connection stands: from here on the upstream is asked for signs of life.
+    pub(super) fn start_keepalive(&mut self, core: &mut Core) {
+        let now = core.now();
+        let settings = &self.guard.cluster.config.http.http2.connection_keepalive;
+        if let (Some(http2), Some(settings)) = (&mut self.http2, settings) {
+            http2.heard = now;
+            http2.keepalive = Some(Keepalive::new(settings, now, &mut core.rng));
+        }
+    }
+
+    pub(super) fn keepalive_deadline(&self) -> Option<Moment> {
+        self.http2.as_ref()?.keepalive.as_ref()?.deadline()
+    }
+
+    /// A ping may be due, or the answer to one. `Close`: the upstream is gone.
+    pub(super) fn on_keepalive_timer(&mut self, worker: &mut Worker) -> After {
+        let now = worker.core.now();
+        let Some(http2) = &mut self.http2 else {
+            return After::Keep;
+        };
+        let Some(keepalive) = &mut http2.keepalive else {
+            return After::Keep;
+        };
+        match keepalive.on_timer(now) {
+            Pulse::Nothing => After::Keep,
+            Pulse::Ping => {
+                http2.codec.ping(now.nanos().to_be_bytes());
+                self.flush_later(&mut worker.core);
+                After::Keep
+            }
+            Pulse::Dead => {
+                let stats = &self.guard.cluster.http2_stats;
+                stats.inc(http2::KEEPALIVE_TIMEOUT);
+                self.lose_all(worker, Lost::ConnectionTermination);
+                self.finish(worker, true)
+            }
+        }
     }
 
     /// Takes over what the codec has counted.
@@ -161,7 +208,13 @@ impl ClientConnection {
     ) -> Option<u32> {
         self.lend_output(core);
         let now = core.now_millis();
+        let moment = core.now();
         let http2 = self.http2.as_mut()?;
+        if let Some(keepalive) = &mut http2.keepalive
+            && keepalive.before_request(moment, http2.heard) == Pulse::Ping
+        {
+            http2.codec.ping(moment.nanos().to_be_bytes());
+        }
         let token = match http2.free.last() {
             Some(token) => *token,
             None => http2.requests.len() as u32,
@@ -247,7 +300,7 @@ impl ClientConnection {
             return;
         };
         http2.codec.release(request.wire, unreleased);
-        http2.codec.reset(request.wire, ErrorCode::NO_ERROR);
+        http2.codec.reset(request.wire, ErrorCode::INTERNAL_ERROR);
         http2.forget(token);
         self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_TX_RESET);
         self.flush_later(core);
@@ -255,8 +308,70 @@ impl ClientConnection {
         core.nudge(self.key, super::connection::NUDGE_OFFER);
     }
 
+    /// HTTP/2: takes requests that wait, as many as there is room for; without any it is idle, or ends.
+    pub(super) fn serve(&mut self, worker: &mut Worker) -> After {
+        if self.state != State::Shared {
+            return After::Keep;
+        }
+        while self.capacity() > 0 {
+            match offer(worker, self) {
+                Offered::Taken => {}
+                Offered::Nobody => break,
+                Offered::Gone => {
+                    self.drain(worker);
+                    break;
+                }
+            }
+        }
+        let now = worker.core.now();
+        if !self.is_draining() {
+            let exhausted = self.is_exhausted();
+            if exhausted || super::is_past(self.max_duration, now) {
+                self.guard.cluster.stats.inc(if exhausted {
+                    stat::UPSTREAM_CX_MAX_REQUESTS
+                } else {
+                    stat::UPSTREAM_CX_MAX_DURATION_REACHED
+                });
+                self.drain(worker);
+            }
+        }
+        if self.active_requests() == 0 {
+            if self.is_draining() {
+                return self.finish(worker, true);
+            }
+            if self.deadline.is_none() {
+                let timeout = self.guard.cluster.config.http.idle_timeout;
+                self.deadline = timeout.map(|timeout| now + timeout);
+            }
+        }
+        self.arm(&mut worker.core);
+        After::Keep
+    }
+
+    /// The idle timeout, the longest duration, or a ping.
+    pub(super) fn on_shared_timer(&mut self, worker: &mut Worker) -> After {
+        let now = worker.core.now();
+        if self.on_keepalive_timer(worker) == After::Close {
+            return After::Close;
+        }
+        if super::is_past(self.max_duration, now) {
+            self.max_duration = None;
+            let stats = &self.guard.cluster.stats;
+            stats.inc(stat::UPSTREAM_CX_MAX_DURATION_REACHED);
+            self.drain(worker);
+        } else if super::is_past(self.deadline, now) && self.active_requests() == 0 {
+            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_IDLE_TIMEOUT);
+            return self.finish(worker, true);
+        }
+        self.arm(&mut worker.core);
+        After::Keep
+    }
+
     /// Received bytes.
     pub(super) fn on_http2_input(&mut self, worker: &mut Worker, bytes: &[u8]) -> After {
+        if let Some(http2) = &mut self.http2 {
+            http2.heard = worker.core.now();
+        }
         let mut input = Input::new(bytes);
         self.pump_http2(worker, &mut input)
     }
@@ -334,12 +449,18 @@ impl ClientConnection {
             } => {
                 let lost = match by {
                     ResetBy::GoAway => Lost::GoneAway,
+                    // Envoy takes a head that is too large for a reset.
+                    ResetBy::Fault(StreamFault::Overflow(_)) => Lost::Reset,
                     ResetBy::Fault(_) => {
                         self.count_protocol_error();
                         Lost::ProtocolError
                     }
-                    ResetBy::Peer if code == ErrorCode::REFUSED_STREAM => Lost::Refused,
-                    ResetBy::Peer => Lost::Reset,
+                    ResetBy::Peer => match code {
+                        ErrorCode::REFUSED_STREAM => Lost::Refused,
+                        ErrorCode::CONNECT_ERROR => Lost::ConnectError,
+                        ErrorCode::PROTOCOL_ERROR => Lost::ProtocolError,
+                        _ => Lost::Reset,
+                    },
                 };
                 if by == ResetBy::Peer {
                     self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_RX_RESET);
@@ -353,7 +474,15 @@ impl ClientConnection {
             Event::Settings => {
                 worker.core.nudge(self.key, super::connection::NUDGE_OFFER);
             }
-            Event::Pong { .. } | Event::Request { .. } | Event::TooLarge { .. } => {}
+            Event::Pong { .. } => {
+                let now = worker.core.now();
+                if let Some(http2) = &mut self.http2
+                    && let Some(keepalive) = &mut http2.keepalive
+                {
+                    keepalive.on_pong(now, &mut worker.core.rng);
+                }
+            }
+            Event::Request { .. } | Event::TooLarge { .. } | Event::Refused { .. } => {}
         }
     }
 

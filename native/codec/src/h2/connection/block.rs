@@ -172,6 +172,7 @@ impl Connection {
             {
                 return Ok(Target::Nobody);
             }
+            self.head_in_hand = true;
             return Ok(Target::Request);
         }
         if let Some(stream) = self.streams.find(id)
@@ -251,6 +252,7 @@ impl Connection {
             return self.refuse(id, why, end, now);
         }
         if self.streams.len() >= self.options.max_concurrent_streams {
+            self.head_in_hand = false;
             self.guard.reset(now, &self.options)?;
             self.send_reset(id, ErrorCode::REFUSED_STREAM, !end);
             self.output.control_frame();
@@ -263,6 +265,7 @@ impl Connection {
             stream.to_come = length;
         }
         let stream = self.streams.insert(stream);
+        self.head_in_hand = false;
         if end {
             self.remote_ended(stream);
         }
@@ -289,10 +292,11 @@ impl Connection {
         now: u32,
     ) -> Result<Step<'i>, ConnectionError> {
         self.judge_fault(why, now)?;
+        self.head_in_hand = false;
         self.guard.stream_closed();
         self.send_reset(id, why.code(), !end);
         self.output.control_frame();
-        Ok(Step::Again)
+        Ok(Step::Event(Event::Refused { why }))
     }
 
     #[inline]

@@ -268,7 +268,7 @@ impl Connection {
         bytes: &[u8],
         end: bool,
     ) -> Result<usize, SendError> {
-        let room = (self.options.max_pending_output as usize).saturating_sub(self.output.len());
+        let room = self.room();
         let found = self.streams.get_mut(stream).ok_or(SendError::Closed)?;
         if !found.state.can_send() {
             return Err(SendError::Closed);
@@ -293,12 +293,12 @@ impl Connection {
         loop {
             let (piece, later) = rest.split_at(rest.len().min(self.peer.max_frame_size as usize));
             let last = end && later.is_empty();
-            let flags = if last { flag::END_STREAM } else { 0 };
-            let out = &mut self.output.bytes;
-            frame::head(out, piece.len(), kind::DATA, flags, stream.id);
-            out.extend_from_slice(piece);
-            self.output.frame();
-            self.guard.data_frame_sent();
+            let joined =
+                self.output
+                    .data(stream.id, piece, last, self.peer.max_frame_size as usize);
+            if !joined {
+                self.guard.data_frame_sent();
+            }
             rest = later;
             if rest.is_empty() {
                 break;
@@ -310,9 +310,18 @@ impl Connection {
         Ok(count)
     }
 
+    /// Bytes of DATA that the output takes. Many small frames fill it too, long before they are a flood.
+    #[inline]
+    fn room(&self) -> usize {
+        if self.output.frames() >= self.options.max_outbound_frames / 2 {
+            return 0;
+        }
+        (self.options.max_pending_output as usize).saturating_sub(self.output.len())
+    }
+
     /// The next stream that waits and may send, in turn.
     pub(super) fn next_writable<'i>(&mut self) -> Option<Event<'i>> {
-        if self.send_window <= 0 || self.output.len() >= self.options.max_pending_output as usize {
+        if self.send_window <= 0 || self.room() == 0 {
             return None;
         }
         while let Some(stream) = self.streams.dequeue() {

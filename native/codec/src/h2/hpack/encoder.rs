@@ -31,7 +31,7 @@ const SHORT_COOKIE: usize = 20;
 enum Policy {
     /// Indexed as soon as it repeats.
     Repeating,
-    /// New with every message: not worth a look.
+    /// New with every message, or nearly: not worth a look.
     Fleeting,
     /// No hop may index it.
     Sensitive,
@@ -56,7 +56,8 @@ const fn policies() -> [Policy; 128] {
             KnownHeader::Authorization | KnownHeader::ProxyAuthorization => Policy::Sensitive,
             KnownHeader::Cookie => Policy::Cookie,
             KnownHeader::AcceptEncoding => Policy::AcceptEncoding,
-            KnownHeader::XRequestId
+            KnownHeader::SetCookie
+            | KnownHeader::XRequestId
             | KnownHeader::Traceparent
             | KnownHeader::Tracestate
             | KnownHeader::B3

@@ -79,25 +79,11 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Option<usize> {
     let mut have: u32 = 0;
     let mut rest = src;
     let mut at = 0;
-    loop {
-        if let Some((word, _)) = rest.split_first_chunk::<8>() {
-            bits |= u64::from_be_bytes(*word) >> have;
-            let taken = (63 - have) / 8;
-            rest = rest.get(taken as usize..).unwrap_or_default();
-            have += taken * 8;
-        } else {
-            while have <= 56 {
-                let Some((byte, after)) = rest.split_first() else {
-                    break;
-                };
-                bits |= u64::from(*byte) << (56 - have);
-                have += 8;
-                rest = after;
-            }
-            if rest.is_empty() && have < 56 {
-                return tail(bits, have, dst, at);
-            }
-        }
+    while let Some((word, _)) = rest.split_first_chunk::<8>() {
+        bits |= u64::from_be_bytes(*word) >> have;
+        let taken = (63 - have) / 8;
+        rest = rest.get(taken as usize..).unwrap_or_default();
+        have += taken * 8;
         // At least 56 bits are there: four steps, or one long code.
         let mut steps = 0;
         while steps < 4 {
@@ -119,30 +105,47 @@ pub(crate) fn decode(src: &[u8], dst: &mut [u8]) -> Option<usize> {
             have -= length;
         }
     }
+    // Below the bits that wait there may be those of bytes not yet counted.
+    bits &= !(u64::MAX >> have);
+    tail(bits, have, rest, dst, at)
 }
 
-/// The last few bits, byte by byte.
-fn tail(mut bits: u64, mut have: u32, dst: &mut [u8], mut at: usize) -> Option<usize> {
+/// The last few bytes, less than eight beside the bits that wait.
+fn tail(mut bits: u64, mut have: u32, rest: &[u8], dst: &mut [u8], mut at: usize) -> Option<usize> {
+    let mut rest = rest.iter();
     loop {
+        while have < 56
+            && let Some(byte) = rest.next()
+        {
+            bits |= u64::from(*byte) << (56 - have);
+            have += 8;
+        }
         // Bits that are not there count as ones, which is what a string is padded with.
         let filled = bits | (u64::MAX >> have);
         let entry = STEPS.get((filled >> (64 - STEP)) as usize)?;
-        let (byte, length) = if entry.first_bits != 0 {
-            (entry.bytes.first().copied()?, u32::from(entry.first_bits))
-        } else if have < 8 {
-            // A long code begins with eight ones: this is padding or a fault.
-            return (filled >> 56 == 0xff).then_some(at);
+        let (first, both) = (u32::from(entry.first_bits), u32::from(entry.both_bits));
+        let length = if first == 0 {
+            if have < 8 {
+                // A long code begins with eight ones: this is padding or a fault.
+                return (filled >> 56 == 0xff).then_some(at);
+            }
+            let (byte, length) = long(filled)?;
+            *dst.get_mut(at)? = byte;
+            at += 1;
+            length
+        } else if both <= have {
+            *dst.get_mut(at..at + 2)?.first_chunk_mut::<2>()? = entry.bytes;
+            at += 1 + usize::from(both != first);
+            both
         } else {
-            long(filled)?
+            let [byte, _] = entry.bytes;
+            *dst.get_mut(at)? = byte;
+            at += 1;
+            first
         };
-        if length > have {
-            // Not a whole code: padding must be less than eight ones.
-            return (have < 8 && filled == u64::MAX).then_some(at);
-        }
-        *dst.get_mut(at)? = byte;
-        at += 1;
+        // Not a whole code: what is missing was made of ones, and padding is all ones.
+        have = have.checked_sub(length)?;
         bits <<= length;
-        have -= length;
     }
 }
 

@@ -43,10 +43,8 @@ fn the_peers_windows_are_kept() {
     assert_eq!(send(&mut side, &[0; 10], true), Ok(3));
     assert_eq!(side.fine(&window_update(1, 7)), [Seen::Writable(1)]);
     assert_eq!(send(&mut side, &[0; 7], true), Ok(7));
-    assert_eq!(
-        sent_data(&mut side),
-        [(1, 5, false), (1, 3, false), (1, 7, true)]
-    );
+    // Across other frames two, in a row one.
+    assert_eq!(sent_data(&mut side), [(1, 5, false), (1, 10, true)]);
     assert_eq!(side.conn.active_streams(), 0);
     // Nothing at all needs no window.
     let (mut side, stream) = asked(&settings(&[(4, 0)]));
@@ -143,6 +141,67 @@ fn larger_frames_when_the_peer_takes_them() {
         shapes[1..],
         [(1, 1, 16_384), (9, 0, 16_384), (9, 4, 40_007 - 32_768)]
     );
+}
+
+#[test]
+fn data_in_a_row_leaves_in_one_frame() {
+    let (mut side, stream) = asked(&settings(&[(4, 1 << 20)]));
+    let send = |side: &mut Side, count, end| {
+        let sent = side.conn.send_data(stream, &vec![0; count], end);
+        assert_eq!(sent, Ok(count));
+    };
+    send(&mut side, 10, false);
+    send(&mut side, 20, false);
+    assert_eq!(side.conn.outbound_frames(), 2);
+    assert_eq!(sent_data(&mut side), [(1, 30, false)]);
+    send(&mut side, 5, false);
+    // Not what is on its way, nor across another frame, nor beyond a frame's size.
+    side.conn.written(3);
+    send(&mut side, 5, false);
+    side.conn.ping([0; 8]);
+    send(&mut side, 16_000, false);
+    send(&mut side, 385, false);
+    send(&mut side, 7, false);
+    send(&mut side, 0, true);
+    let out = [vec![0, 0, 5], side.take()].concat();
+    let sizes: Vec<_> = frames(&out).iter().map(|f| (f.0, f.1, f.3.len())).collect();
+    assert_eq!(
+        sizes,
+        [(0, 0, 5), (0, 0, 5), (6, 0, 8), (0, 0, 16_000), (0, 1, 392)]
+    );
+}
+
+#[test]
+fn many_small_frames_make_senders_wait() {
+    let mut side = server();
+    let streams: Vec<_> = [1, 3]
+        .into_iter()
+        .map(|id| {
+            side.fine(&headers(id, END_STREAM, GET));
+            let stream = side.last.unwrap();
+            side.conn.send_response(stream, 200, [], false).unwrap();
+            stream
+        })
+        .collect();
+    let mut sent = 0;
+    while side.conn.send_data(streams[sent % 2], b"x", false) == Ok(1) {
+        sent += 1;
+    }
+    assert_eq!(sent, 5_000 - 2);
+    assert_eq!(side.fine(&[]), []);
+    side.take();
+    assert_eq!(side.fine(&[]).len(), 1);
+}
+
+#[test]
+fn table_sizes_in_one_frame_are_taken_in_order() {
+    let mut side = server();
+    side.fine(&settings(&[(1, 0), (1, 4096)]));
+    side.fine(&headers(1, END_STREAM, GET));
+    side.take();
+    let stream = side.last.unwrap();
+    side.conn.send_response(stream, 200, [], true).unwrap();
+    assert_eq!(frames(&side.take())[0].3, hex("20 3f e1 1f 88"));
 }
 
 #[test]

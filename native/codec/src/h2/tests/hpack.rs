@@ -213,6 +213,31 @@ fn a_smaller_table_must_be_used() {
 }
 
 #[test]
+fn the_smallest_size_of_several_is_owed_to_the_peer() {
+    let begun = |sizes: &[u32], own| {
+        let mut encoder = Encoder::new(own);
+        for size in sizes {
+            encoder.set_peer_size(*size);
+        }
+        let mut out = Vec::new();
+        encoder.begin(&mut out);
+        let once = out.len();
+        encoder.begin(&mut out);
+        assert_eq!(out.len(), once);
+        out
+    };
+    assert_eq!(begun(&[], 4096), []);
+    assert_eq!(begun(&[4096, 65_536], 4096), []);
+    assert_eq!(begun(&[100], 4096), hex("3f 45"));
+    assert_eq!(begun(&[100, 4096], 4096), hex("3f 45 3f e1 1f"));
+    assert_eq!(begun(&[0, 100, 50], 4096), hex("20 3f 13"));
+    assert_eq!(begun(&[8192], 8192), hex("3f e1 3f"));
+    // A table smaller than the default is our own choice, but the peer must know.
+    assert_eq!(begun(&[], 0), hex("20"));
+    assert_eq!(begun(&[65_536], 31), hex("3f 00"));
+}
+
+#[test]
 fn what_repeats_is_indexed_and_what_does_not_is_left_out() {
     let mut encoder = Encoder::new(4096);
     let mut sizes = Vec::new();

@@ -95,6 +95,16 @@ fn beginnings() {
 }
 
 #[test]
+fn prefaces_are_recognised() {
+    assert_eq!(is_preface(b""), None);
+    assert_eq!(is_preface(&PREFACE[..23]), None);
+    assert_eq!(is_preface(PREFACE), Some(true));
+    assert_eq!(is_preface(&[PREFACE, b"more"].concat()), Some(true));
+    assert_eq!(is_preface(b"PUT / HTTP/1.1"), Some(false));
+    assert_eq!(is_preface(b"PRI * HTTP/1.1\r\n\r\n"), Some(false));
+}
+
+#[test]
 fn unknown_things_are_ignored() {
     harmless(&[frame(0x16, 0xff, 0, &[1, 2, 3])]);
     harmless(&[frame(0x4d, 0, 1, b"metadata")]);

@@ -13,6 +13,7 @@ mod filters;
 mod finish;
 mod forward;
 mod grpc;
+mod grpc_timeout;
 mod headers;
 mod http1;
 mod http2;

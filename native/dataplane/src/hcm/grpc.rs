@@ -10,7 +10,6 @@
 //! ```
 
 mod counters;
-pub(super) mod timeout;
 
 use std::rc::Rc;
 use std::time::Duration;

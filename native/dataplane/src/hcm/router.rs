@@ -13,13 +13,12 @@ use tidegate_stats::defs::http as stat;
 
 use super::filters::Verdict;
 use super::forward::rewrite_host;
-use super::grpc::timeout;
 use super::local_reply::Reply;
 use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
 use super::stream::{Attached, Request, Stream, StreamRoute};
-use super::{ServerConnection, upgrade};
+use super::{ServerConnection, grpc_timeout, upgrade};
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -291,10 +290,7 @@ impl ServerConnection {
         let grpc_cap = config.max_grpc_timeout.filter(|_| old_ways && is_grpc);
         let mut timeout = match grpc_cap {
             _ if !old_ways => None,
-            Some(cap) => {
-                let asked = request.headers.known(KnownHeader::GrpcTimeout);
-                timeout::of_route(asked.and_then(timeout::parse), cap)
-            }
+            Some(cap) => grpc_timeout::of_route(grpc_timeout::asked(&request.headers), cap),
             None => config.timeout,
         };
         if self.hcm.respect_expected_rq_timeout
@@ -336,9 +332,7 @@ impl ServerConnection {
         if let Some(timeout) = timeout
             && grpc_cap.is_some()
         {
-            let text = timeout::text(timeout);
-            let headers = &mut request.headers;
-            headers.set_known(KnownHeader::GrpcTimeout, text.as_bytes());
+            grpc_timeout::tell(&mut request.headers, timeout);
         }
         stream.deadlines.response_timeout = if request.upgrade { None } else { timeout };
     }

@@ -9,10 +9,9 @@ use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
 
-use super::grpc::timeout;
 use super::local_reply::Reply;
 use super::stream::{Stream, StreamRoute};
-use super::{Phase, ServerConnection};
+use super::{Phase, ServerConnection, grpc_timeout};
 use crate::conn::TimerKey;
 use crate::worker::{Core, Worker};
 
@@ -58,15 +57,11 @@ impl ServerConnection {
             return;
         }
         let headers = &mut stream.request.headers;
-        let asked = headers.known(KnownHeader::GrpcTimeout);
-        let limit = timeout::of_stream(asked.and_then(timeout::parse), of_route, of_manager);
+        let limit = grpc_timeout::of_stream(grpc_timeout::asked(headers), of_route, of_manager);
         stream.deadlines.max_duration = limit.map(|limit| stream.times.start + limit);
         if of_route.is_some() && stream.request.grpc {
             match limit {
-                Some(limit) => {
-                    let text = timeout::text(limit);
-                    headers.set_known(KnownHeader::GrpcTimeout, text.as_bytes());
-                }
+                Some(limit) => grpc_timeout::tell(headers, limit),
                 // Envoy had set a timer and takes back what goes with it.
                 None if of_manager.is_some() => {
                     headers.remove_known(KnownHeader::GrpcTimeout);

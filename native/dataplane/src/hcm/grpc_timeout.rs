@@ -1,41 +1,38 @@
-//! `grpc-timeout`: how it is read and written, and what routes make of it.
+//! `grpc-timeout`: reading it, and writing it anew. Envoy counts in milliseconds and rounds up.
 
 use std::time::Duration;
 
+use tidegate_codec::h1::KnownHeader;
 use tidegate_model::route::MaxStreamDuration;
 
-/// `10S`, `500m` and so on, of eight digits at most.
-pub(in crate::hcm) fn parse(value: &[u8]) -> Option<Duration> {
+use super::headers::HeaderList;
+
+/// The largest amount that the header can say.
+const MAX_AMOUNT: u64 = 99_999_999;
+
+/// What the client asks for: `10S`, `500m` and so on, of eight digits at most.
+pub(super) fn asked(headers: &HeaderList) -> Option<Duration> {
+    parse(headers.known(KnownHeader::GrpcTimeout)?)
+}
+
+fn parse(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     let digits = std::str::from_utf8(digits).ok()?;
     let amount: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    Some(match unit {
-        b'H' => Duration::from_secs(amount.saturating_mul(3600)),
-        b'M' => Duration::from_secs(amount.saturating_mul(60)),
-        b'S' => Duration::from_secs(amount),
-        b'm' => Duration::from_millis(amount),
-        b'u' => Duration::from_micros(amount),
-        b'n' => Duration::from_nanos(amount),
+    let millis = match unit {
+        b'H' => amount.saturating_mul(3_600_000),
+        b'M' => amount.saturating_mul(60_000),
+        b'S' => amount.saturating_mul(1_000),
+        b'm' => amount,
+        b'u' => amount.div_ceil(1_000),
+        b'n' => amount.div_ceil(1_000_000),
         _ => return None,
-    })
-}
-
-/// In milliseconds, or the finest unit in which it has eight digits.
-pub(in crate::hcm) fn text(timeout: Duration) -> String {
-    const MOST: u128 = 99_999_999;
-    let mut amount = timeout.as_millis();
-    let mut unit = 'm';
-    for (next, per) in [('S', 1000), ('M', 60), ('H', 60)] {
-        if amount > MOST {
-            amount /= per;
-            unit = next;
-        }
-    }
-    format!("{}{unit}", amount.min(MOST))
+    };
+    Some(Duration::from_millis(millis))
 }
 
 /// The route's timeout by `max_grpc_timeout`; `None`: off. `cap`: none where it is zero.
-pub(in crate::hcm) fn of_route(asked: Option<Duration>, cap: Option<Duration>) -> Option<Duration> {
+pub(super) fn of_route(asked: Option<Duration>, cap: Option<Duration>) -> Option<Duration> {
     let asked = asked.filter(|asked| !asked.is_zero());
     match (asked, cap) {
         (Some(asked), Some(cap)) => Some(asked.min(cap)),
@@ -44,7 +41,7 @@ pub(in crate::hcm) fn of_route(asked: Option<Duration>, cap: Option<Duration>) -
 }
 
 /// How long a stream may live by its route's `max_stream_duration` and the connection manager's; `None`: for ever.
-pub(in crate::hcm) fn of_stream(
+pub(super) fn of_stream(
     asked: Option<Duration>,
     route: Option<&MaxStreamDuration>,
     manager: Option<Duration>,
@@ -61,31 +58,55 @@ pub(in crate::hcm) fn of_stream(
     }
 }
 
+/// Tells the upstream how long the answer may take.
+pub(super) fn tell(headers: &mut HeaderList, timeout: Duration) {
+    let mut amount = timeout.as_millis() as u64;
+    let mut units = b"mSMH".iter();
+    let mut unit = units.next();
+    if amount > MAX_AMOUNT {
+        amount /= 1_000;
+        unit = units.next();
+    }
+    while amount > MAX_AMOUNT {
+        match units.next() {
+            Some(next) => {
+                amount /= 60;
+                unit = Some(next);
+            }
+            None => amount = MAX_AMOUNT,
+        }
+    }
+    let mut text = itoa::Buffer::new().format(amount).as_bytes().to_vec();
+    text.extend(unit);
+    headers.set_known(KnownHeader::GrpcTimeout, &text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const fn millis(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
-
     #[test]
     fn read_and_written() {
-        assert_eq!(parse(b"2S"), Some(millis(2000)));
-        assert_eq!(parse(b"15m"), Some(millis(15)));
-        for bad in [&b"15"[..], b"", b"m", b"-1m", b"1x", b"123456789m"] {
-            assert_eq!(parse(bad), None, "{bad:?}");
-        }
-        for (timeout, expected) in [
-            (millis(0), "0m"),
-            (millis(1500), "1500m"),
-            (millis(99_999_999), "99999999m"),
-            (millis(100_000_000), "100000S"),
-            (Duration::from_secs(100_000_000), "1666666M"),
-            (Duration::from_hours(200_000_000), "99999999H"),
+        assert_eq!(parse(b"2S"), Some(Duration::from_secs(2)));
+        assert_eq!(parse(b"15m"), Some(Duration::from_millis(15)));
+        assert_eq!(parse(b"1500u"), Some(Duration::from_millis(2)));
+        assert_eq!(parse(b"1n"), Some(Duration::from_millis(1)));
+        assert_eq!(parse(b"15"), None);
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"123456789m"), None);
+        let mut headers = HeaderList::default();
+        for (timeout, text) in [
+            (Duration::from_millis(200), &b"200m"[..]),
+            (Duration::from_secs(100_000), b"100000S"),
+            (Duration::from_secs(100_000_000), b"1666666M"),
         ] {
-            assert_eq!(text(timeout), expected);
+            tell(&mut headers, timeout);
+            assert_eq!(headers.known(KnownHeader::GrpcTimeout), Some(text));
         }
+    }
+
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
     }
 
     #[test]

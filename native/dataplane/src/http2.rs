@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use tidegate_codec::h1::UnderscoreAction;
-use tidegate_codec::h2::{Connection, Options, Stat};
+use tidegate_codec::h2::{Connection, Options, Role, Stat};
 use tidegate_model::http2::Http2Options;
 use tidegate_stats::defs::http2 as stat;
 use tidegate_stats::{Counter, Group, Local, Registry};
@@ -92,8 +92,11 @@ impl LazyStats {
             *streams = active;
         }
         if let Some(counts) = codec.take_counts() {
+            let role = codec.role();
             for (counted, times) in counts.iter() {
-                stats.add(counter(counted), u64::from(times));
+                if let Some(counter) = counter(counted, role) {
+                    stats.add(counter, u64::from(times));
+                }
             }
         }
     }
@@ -112,10 +115,10 @@ impl LazyStats {
     }
 }
 
-const fn counter(counted: Stat) -> Counter<stat::Http2> {
-    match counted {
+/// `None`: Envoy does not count it.
+fn counter(counted: Stat, role: Role) -> Option<Counter<stat::Http2>> {
+    Some(match counted {
         Stat::DroppedHeadersWithUnderscores => stat::DROPPED_HEADERS_WITH_UNDERSCORES,
-        Stat::GoawaySent | Stat::GoawayGracefulSent => stat::GOAWAY_SENT,
         Stat::HeaderOverflow => stat::HEADER_OVERFLOW,
         Stat::HeadersCbNoStream => stat::HEADERS_CB_NO_STREAM,
         Stat::InboundEmptyFramesFlood => stat::INBOUND_EMPTY_FRAMES_FLOOD,
@@ -129,9 +132,11 @@ const fn counter(counted: Stat) -> Counter<stat::Http2> {
         }
         Stat::RxMessagingError => stat::RX_MESSAGING_ERROR,
         Stat::RxReset => stat::RX_RESET,
-        Stat::StreamRefusedErrors => stat::STREAM_REFUSED_ERRORS,
+        // GOAWAY is counted where it is asked for, not where the codec ends by itself.
+        Stat::StreamRefusedErrors | Stat::GoawaySent | Stat::GoawayGracefulSent => return None,
         Stat::TooManyHeaderFrames => stat::HEADER_OVERFLOW,
+        Stat::Trailers if role == Role::Client => return None,
         Stat::Trailers => stat::TRAILERS,
         Stat::TxReset => stat::TX_RESET,
-    }
+    })
 }

@@ -140,8 +140,8 @@ pub enum StreamFault {
 impl StreamFault {
     pub const fn code(self) -> ErrorCode {
         match self {
+            Self::Overflow(_) | Self::Malformed(Malformed::Underscore) => ErrorCode::INTERNAL_ERROR,
             Self::Malformed(_) | Self::Protocol => ErrorCode::PROTOCOL_ERROR,
-            Self::Overflow(_) => ErrorCode::INTERNAL_ERROR,
             Self::Closed => ErrorCode::STREAM_CLOSED,
             Self::FlowControl => ErrorCode::FLOW_CONTROL_ERROR,
             Self::FrameSize => ErrorCode::FRAME_SIZE_ERROR,

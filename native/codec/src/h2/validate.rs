@@ -361,7 +361,12 @@ impl Scratch {
             return Err(Malformed::Authority);
         }
         let Some(host) = judge.host else {
-            return Ok(span);
+            // HTTP/1 behind us needs one, and Envoy insists.
+            return if judge.has(Pseudo::Authority) {
+                Ok(span)
+            } else {
+                Err(Malformed::MissingPseudoHeader)
+            };
         };
         if judge.has(Pseudo::Authority) {
             if !self.of(host).eq_ignore_ascii_case(text) {

@@ -147,6 +147,12 @@ impl ServerConnection {
         host: &Rc<HostRuntime>,
         body: &[u8],
     ) -> bool {
+        if stream.request.upgrade && up.hold_upgrade(stream.key) {
+            stream.upstream = Upstream::Pending(up.pool());
+            stream.pending_host = Some(Rc::clone(host));
+            stream.request.pending.push(&mut core.segments, body);
+            return true;
+        }
         let now = core.now();
         if let Some(cluster) = &stream.cluster {
             let priority = stream

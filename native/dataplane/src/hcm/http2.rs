@@ -309,9 +309,10 @@ impl ServerConnection {
         let Some(mut stream) = self.streams.take(slot) else {
             return;
         };
+        self.give_back(&mut stream);
         // The codec has forgotten it already.
         stream.wire = None;
-        self.give_back(&mut stream);
+        stream.host = stream.host.take().or(stream.pending_host.take());
         let (flag, details) = match by {
             ResetBy::Fault(why) => fault(why),
             _ if code == ErrorCode::NO_ERROR => (ResponseFlags::NONE, ""),
@@ -365,6 +366,7 @@ impl ServerConnection {
             if let Some(mut stream) = self.streams.take(slot) {
                 // The codec says no more.
                 stream.wire = None;
+                stream.host = stream.host.take().or(stream.pending_host.take());
                 stream
                     .flags
                     .insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
@@ -434,10 +436,10 @@ impl ServerConnection {
         if with_head {
             ended = last && body.is_empty();
             response.headers.lower_names();
+            // 101 has the form of the answer to an extended CONNECT.
+            let status = if response.tunnel { 200 } else { response.status };
             let fields = response.headers.fields();
-            let _gone = http2
-                .codec
-                .send_response(wire, response.status, fields, ended);
+            let _gone = http2.codec.send_response(wire, status, fields, ended);
             response.head_bytes = (http2.codec.output().len() - before) as u64;
         }
         if !ended && (last || !body.is_empty()) {
@@ -531,6 +533,7 @@ impl ServerConnection {
         if let Some(http2) = &mut self.http2 {
             http2.codec.goaway(ErrorCode::NO_ERROR);
             http2.goodbye = true;
+            self.hcm.http2_stats.inc(http2::GOAWAY_SENT);
             self.flush_later(core);
         }
     }
@@ -650,6 +653,10 @@ const fn fault(why: StreamFault) -> (ResponseFlags, &'static str) {
         StreamFault::Overflow(overflow) => (
             ResponseFlags::DOWNSTREAM_REMOTE_RESET,
             overflow_details(overflow),
+        ),
+        StreamFault::Malformed(Malformed::BodyLength) => (
+            ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            "http2.remote_reset",
         ),
         StreamFault::Malformed(Malformed::Underscore) => {
             (ResponseFlags::DOWNSTREAM_REMOTE_RESET, why.details())

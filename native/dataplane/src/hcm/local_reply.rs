@@ -160,6 +160,7 @@ impl ServerConnection {
         stream.details = details;
         stream.response.complete = true;
         if self.is_http2() {
+            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_RX_RESET);
             stream.cut = true;
         } else {
             self.phase = Phase::Flushing { linger: false };

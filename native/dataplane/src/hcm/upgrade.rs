@@ -78,10 +78,7 @@ impl ServerConnection {
         response::receive(stream, &hcm, status, &worker.core);
         let headers = &mut stream.response.headers;
         headers.remove_known(KnownHeader::XEnvoyUpstreamServiceTime);
-        if self.is_http2() {
-            // The answer to an extended CONNECT.
-            stream.response.status = 200;
-        } else {
+        if !self.is_http2() {
             if !protocol.is_empty() {
                 headers.add_known(KnownHeader::Upgrade, protocol);
             }

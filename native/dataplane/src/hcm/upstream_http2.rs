@@ -62,7 +62,7 @@ impl ServerConnection {
         stream.upstream_header_bytes_received = stream.response.headers.byte_size();
         stream.upstream_bytes_received += stream.upstream_header_bytes_received;
         if stream.request.upgrade {
-            self.on_upgrade_answer(&mut stream, worker, status);
+            self.on_upgrade_answer(&mut stream, worker, status, end);
         } else {
             self.receive_head(
                 &mut stream,
@@ -85,10 +85,16 @@ impl ServerConnection {
     }
 
     /// The head of the answer to an extended CONNECT: in the words of HTTP/1.
-    fn on_upgrade_answer(&mut self, stream: &mut Stream, worker: &mut Worker, status: u16) {
+    fn on_upgrade_answer(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        status: u16,
+        end: bool,
+    ) {
         if status != 200 {
             let framing = ResponseFraming::UntilClose;
-            return self.receive_head(stream, worker, status, framing, false);
+            return self.receive_head(stream, worker, status, framing, end);
         }
         let protocol = stream.request.headers.known(KnownHeader::Upgrade);
         let protocol = protocol.unwrap_or_default().to_vec();

@@ -143,7 +143,7 @@ impl ClientConnection {
         self.key
     }
 
-    pub(super) const fn pool(&self) -> PoolId {
+    pub(crate) const fn pool(&self) -> PoolId {
         self.pool
     }
 

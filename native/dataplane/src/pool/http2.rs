@@ -37,6 +37,8 @@ pub(super) struct Http2 {
     blocked: bool,
     /// The output has memory of the worker's.
     lent: bool,
+    /// Upgrades that wait for the upstream's SETTINGS, which tell whether it takes them.
+    upgrades: Vec<StreamKey>,
     /// No more requests, please.
     pub(super) draining: bool,
     /// Streams that count as active.
@@ -55,6 +57,7 @@ impl Http2 {
             flush_asked: false,
             blocked: false,
             lent: false,
+            upgrades: Vec::new(),
             draining: false,
             streams: 0,
             keepalive: None,
@@ -81,7 +84,7 @@ impl Http2 {
     }
 
     fn active(&self) -> usize {
-        self.requests.len() - self.free.len()
+        self.requests.len() - self.free.len() + self.upgrades.len()
     }
 }
 
@@ -236,6 +239,30 @@ impl ClientConnection {
         self.deadline = None;
         self.flush_later(core);
         Some(token)
+    }
+
+    /// Whether an upgrade has to wait until the upstream's SETTINGS have come; it is sent then.
+    pub(crate) fn hold_upgrade(&mut self, stream: StreamKey) -> bool {
+        match &mut self.http2 {
+            Some(http2) if !http2.codec.is_established() => {
+                http2.upgrades.push(stream);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn send_upgrades(&mut self, worker: &mut Worker) {
+        let upgrades = self
+            .http2
+            .as_mut()
+            .map(|http2| std::mem::take(&mut http2.upgrades));
+        for stream in upgrades.unwrap_or_default() {
+            if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
+                let _sent = down.on_connection_ready(worker, self, stream);
+                hcm::put_back(worker, down);
+            }
+        }
     }
 
     /// Bytes of output that wait, to tell what a head came to.
@@ -468,8 +495,12 @@ impl ClientConnection {
                         _ => Lost::Reset,
                     },
                 };
-                if by == ResetBy::Peer {
-                    self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_RX_RESET);
+                match lost {
+                    Lost::Reset => self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_RX_RESET),
+                    Lost::ProtocolError => {
+                        self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_TX_RESET);
+                    }
+                    _ => {}
                 }
                 self.lose(worker, token, lost);
             }
@@ -478,6 +509,7 @@ impl ClientConnection {
                 self.drain(worker);
             }
             Event::Settings => {
+                self.send_upgrades(worker);
                 worker.core.nudge(self.key, super::connection::NUDGE_OFFER);
             }
             Event::Pong { .. } => {
@@ -549,6 +581,16 @@ impl ClientConnection {
             .map_or(0, |http2| http2.requests.len() as u32);
         for token in 0..count {
             self.lose(worker, token, lost);
+        }
+        let upgrades = self
+            .http2
+            .as_mut()
+            .map(|http2| std::mem::take(&mut http2.upgrades));
+        for stream in upgrades.unwrap_or_default() {
+            if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
+                down.on_upstream_lost(worker, stream, lost);
+                hcm::put_back(worker, down);
+            }
         }
     }
 

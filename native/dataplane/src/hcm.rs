@@ -211,7 +211,7 @@ impl ServerConnection {
                 }
             }
             Event::Nudge { stream, .. } => {
-                self.unhold_request(stream);
+                self.unhold_request(stream, &mut worker.core);
                 self.resume_input(worker);
                 self.read(worker);
             }

@@ -191,13 +191,13 @@ impl ServerConnection {
     }
 
     /// The upstream has taken what it was given: more may be read.
-    pub(super) fn unhold_request(&mut self, slot: u32) {
+    pub(super) fn unhold_request(&mut self, slot: u32, core: &mut Core) {
         if let Some(stream) = self.streams.get_mut(slot) {
             stream.request_held = false;
             if stream.wire.is_some()
                 && let Some(mut stream) = self.streams.take(slot)
             {
-                self.release_request(&mut stream);
+                self.release_request(&mut stream, core);
                 self.streams.put(stream);
             }
         }

@@ -184,7 +184,7 @@ impl ServerConnection {
             // Reading may have paused while the request waited.
             core.nudge(self.key, super::NUDGE_READ);
         }
-        self.release_request(stream);
+        self.release_request(stream, core);
         true
     }
 

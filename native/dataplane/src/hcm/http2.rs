@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use tidegate_codec::h1::{KnownHeader, Span};
+use tidegate_codec::h1::{KnownHeader, Method, Span};
 use tidegate_codec::h2::{
     Connection, ConnectionError, ErrorCode, Event, Input, Malformed, NO_TOKEN, Overflow, ResetBy,
     Role, StreamFault, StreamRef,
@@ -40,7 +40,7 @@ pub(super) struct Http2 {
     /// Streams that count as active.
     streams: u32,
     /// Answered before their requests have ended: they are reset if that is still so at the end of the pass.
-    unfinished: Vec<StreamRef>,
+    unfinished: Vec<(StreamRef, ErrorCode)>,
     keepalive: Option<Keepalive>,
 }
 
@@ -187,7 +187,11 @@ impl ServerConnection {
                 self.refuse_head_http2(worker, Some(stream), flag, overflow_details(overflow));
             }
             Event::Refused { why } => {
-                let (flag, details) = fault(why);
+                let (flag, _) = fault(why);
+                let details = match why {
+                    StreamFault::Overflow(overflow) => overflow_details(overflow),
+                    _ => why.details(),
+                };
                 self.refuse_head_http2(worker, None, flag, details);
             }
             Event::Data {
@@ -285,7 +289,7 @@ impl ServerConnection {
         if end && stream.request.upgrade {
             self.end_tunnel_request(&stream, worker);
         }
-        self.release_request(&mut stream);
+        self.release_request(&mut stream, &mut worker.core);
         self.settle(stream, worker);
     }
 
@@ -380,7 +384,7 @@ impl ServerConnection {
     }
 
     /// Lets the client send as much as the upstream side has taken.
-    pub(super) fn release_request(&mut self, stream: &mut Stream) {
+    pub(super) fn release_request(&mut self, stream: &mut Stream, core: &mut Core) {
         if stream.request_held {
             return;
         }
@@ -391,6 +395,9 @@ impl ServerConnection {
         {
             stream.request.unreleased = kept;
             self.release(wire, free);
+            if !self.is_flushed() {
+                self.flush_later(core);
+            }
         }
     }
 
@@ -504,17 +511,34 @@ impl ServerConnection {
     /// The stream is over for us: if it is not for the client, it is told.
     pub(super) fn end_http2_stream(&mut self, stream: &mut Stream, core: &mut Core) {
         self.give_back(stream);
+        if !self.is_flushed() {
+            self.flush_later(core);
+        }
         stream.response.pending.clear(&mut core.segments);
         let Some((http2, wire)) = self.http2.as_mut().zip(stream.wire) else {
             return;
         };
         if http2.codec.is_live(wire) {
+            let is_connect = stream.request.upgrade || stream.request.method == Method::Connect;
+            let failed = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+            let code = if is_connect && stream.flags.contains(failed) {
+                ErrorCode::CONNECT_ERROR
+            } else if stream
+                .flags
+                .contains(ResponseFlags::UPSTREAM_PROTOCOL_ERROR)
+            {
+                ErrorCode::PROTOCOL_ERROR
+            } else if stream.cut {
+                ErrorCode::INTERNAL_ERROR
+            } else {
+                ErrorCode::NO_ERROR
+            };
             if stream.cut {
-                http2.codec.reset(wire, ErrorCode::INTERNAL_ERROR);
+                http2.codec.reset(wire, code);
             } else {
                 // The rest of the request may be in what has been read already.
                 http2.codec.set_token(wire, NO_TOKEN);
-                http2.unfinished.push(wire);
+                http2.unfinished.push((wire, code));
             }
             self.flush_later(core);
         }
@@ -545,8 +569,8 @@ impl ServerConnection {
         };
         http2.flush_asked = false;
         http2.blocked = false;
-        for wire in http2.unfinished.drain(..) {
-            http2.codec.reset(wire, ErrorCode::NO_ERROR);
+        for (wire, code) in http2.unfinished.drain(..) {
+            http2.codec.reset(wire, code);
         }
         let mut wrote = 0;
         while !http2.codec.output().is_empty() && !self.broken {

@@ -51,6 +51,9 @@ impl ServerConnection {
         if stream.request.upgrade && !upgrade::is_allowed(&hcm, &stream) {
             hcm.stats.inc(stat::DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
             stream.request.close = true;
+            if self.is_http2() {
+                self.start_drain_sequence(&mut worker.core);
+            }
             self.choose_cluster(&mut stream, &mut worker.core);
             self.reply(&mut stream, worker, Reply::new(403, b"", "upgrade_failed"));
             return self.settle(stream, worker);

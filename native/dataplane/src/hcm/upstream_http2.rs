@@ -177,7 +177,7 @@ impl ServerConnection {
         stream.deadlines.active_at = worker.core.now();
         self.send_pending_request(&mut stream, &mut worker.core, up, token);
         if self.is_http2() {
-            self.release_request(&mut stream);
+            self.release_request(&mut stream, &mut worker.core);
         } else if stream.request.pending.is_empty() {
             worker
                 .core

@@ -342,7 +342,8 @@ def main(kind: str) -> None:
             o = attempt(proxy, abuse)
         print(
             f"{abuse.name:32} {'ended' if o.ended else 'goes on':8} after {o.sent:>9} B, {o.seconds:5.1f} s, "
-            f"+{o.growth / 2**20:5.1f} MiB, honest {o.honest - len(o.harmed)}/{o.honest}, {o.counted}",
+            f"+{o.growth / 2**20:5.1f} MiB, honest {o.honest - len(o.harmed)}/{o.honest}, "
+            f"{o.counted} {' '.join(o.harmed)}",
             flush=True,
         )
 

@@ -10,7 +10,7 @@ from differential.counts import Counts
 from differential.proxies import Proxy
 from interop import grpc
 
-PROXIES = ("envoy",)
+PROXIES = ("envoy", "tidegate")
 
 
 @pytest.fixture(scope="module")

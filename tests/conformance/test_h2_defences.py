@@ -10,7 +10,7 @@ from conformance.h2abuses import ABUSES, Abuse, attempt, victim
 
 #: Bytes of memory that an abuse may take. Envoy takes more (32 MiB for the slow reader): it has no limit here.
 GROWTH = {"tidegate": 4 << 20}
-KINDS = ("envoy",)
+KINDS = ("envoy", "tidegate")
 
 
 @pytest.mark.parametrize("kind", KINDS)

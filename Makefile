@@ -69,7 +69,7 @@ $(GO_PEERS): requirements/go/go.mod requirements/go/go.sum
 	cd requirements/go && go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w" -o $@ $(PACKAGE)
 
 h2spec: setup go-peers  ## HTTP/2 conformance: tidegate's figure, and Envoy's beside it
-	cd tests && PYTHONPATH=../python:. ../$(BIN)/python -m conformance.h2spec tidegate envoy
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m conformance.h2spec tidegate envoy
 
 demo: system build  ## Bookinfo through tidegate: the page and the thirteen steps
 	$(BIN)/tidegate demo bookinfo $(DEMO_ARGS)

@@ -44,8 +44,8 @@ use tidegate_rt::{LazyTimer, Moment};
 use tidegate_snapshot::{Chain, ResponseFlags};
 use tidegate_stats::defs::http as stat;
 
-pub(crate) use self::runtime::HcmGroups;
 use self::http2::Http2;
+pub(crate) use self::runtime::HcmGroups;
 use self::runtime::HcmRuntime;
 use self::stream::Stream;
 pub(crate) use self::streams::StreamKey;

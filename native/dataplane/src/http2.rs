@@ -85,7 +85,10 @@ impl LazyStats {
         };
         let active = codec.active_streams();
         if active != *streams {
-            stats.gauge_add(stat::STREAMS_ACTIVE, i64::from(active) - i64::from(*streams));
+            stats.gauge_add(
+                stat::STREAMS_ACTIVE,
+                i64::from(active) - i64::from(*streams),
+            );
             *streams = active;
         }
         if let Some(counts) = codec.take_counts() {

@@ -10,8 +10,8 @@ use tidegate_snapshot::ResponseFlags;
 use tidegate_snapshot::routes::rewrite::CompiledHostRewrite;
 use tidegate_stats::defs::cluster as cluster_stat;
 
-use super::local_reply::Reply;
 use super::http1::feed_payload;
+use super::local_reply::Reply;
 use super::stream::{Attached, Protocol, Stream, StreamRoute, Token, Upstream};
 use super::{ServerConnection, StreamKey};
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
@@ -314,9 +314,7 @@ fn write_payload(
 ) {
     let request = &stream.request;
     stream.upstream_bytes_sent += payload.len() as u64;
-    if !request.chunked {
-        up.write(core, &[payload]);
-    } else {
+    if request.chunked {
         let mut size = std::mem::take(&mut core.http.value);
         size.clear();
         if !payload.is_empty() {
@@ -337,6 +335,8 @@ fn write_payload(
         up.write(core, &[&size, payload, &end]);
         core.http.value = size;
         core.http.head = end;
+    } else {
+        up.write(core, &[payload]);
     }
     stream.request_held = up.is_backed_up();
 }
@@ -443,8 +443,7 @@ fn send_piece(
     bytes: &[u8],
     last: bool,
 ) {
-    let is_chunked =
-        stream.request.chunked && !stream.request.is_payload();
+    let is_chunked = stream.request.chunked && !stream.request.is_payload();
     if !is_chunked {
         return send_payload(stream, core, up, token, bytes, last);
     }

@@ -102,13 +102,14 @@ impl HeaderList {
                 hop_by_hop: false,
             });
         }
-        self.lines.extend(scratch.fields().iter().map(|field| Header {
-            name: field.name,
-            value: field.value,
-            line_end: if field.sensitive { SENSITIVE } else { DECODED },
-            known: field.known,
-            hop_by_hop: false,
-        }));
+        self.lines
+            .extend(scratch.fields().iter().map(|field| Header {
+                name: field.name,
+                value: field.value,
+                line_end: if field.sensitive { SENSITIVE } else { DECODED },
+                known: field.known,
+                hop_by_hop: false,
+            }));
         self.index();
     }
 

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use tidegate_codec::h1::{
-    BodyTracker, Fed, KnownHeader, Method, ParseError, Refusal, RequestHead, ResponseFraming, Version, encode,
-    parse_request,
+    BodyTracker, Fed, KnownHeader, Method, ParseError, Refusal, RequestHead, ResponseFraming,
+    Version, encode, parse_request,
 };
 use tidegate_stats::defs::http1;
 

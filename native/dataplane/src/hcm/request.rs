@@ -96,7 +96,9 @@ pub(crate) fn receive_http2(request: &mut Request, scratch: &Scratch, end: bool)
     if let Some(protocol) = head.protocol {
         // Extended CONNECT, in the words of HTTP/1.
         let protocol = scratch.of(protocol);
-        request.headers.add_known(KnownHeader::Connection, b"upgrade");
+        request
+            .headers
+            .add_known(KnownHeader::Connection, b"upgrade");
         request.headers.add_known(KnownHeader::Upgrade, protocol);
         request.method = Method::Get;
         request.method_text = request.headers.keep(b"GET");

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use tidegate_codec::h1::{
-    KnownHeader, ResponseFraming, ResponseHead, encode, is_hop_by_hop,
-};
+use tidegate_codec::h1::{KnownHeader, ResponseFraming, ResponseHead, encode, is_hop_by_hop};
 use tidegate_model::hcm::ServerHeaderTransformation;
 use tidegate_snapshot::HeaderScratch;
 use tidegate_stats::defs::cluster as cluster_stat;

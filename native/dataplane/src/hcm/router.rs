@@ -12,11 +12,11 @@ use tidegate_snapshot::{HeaderScratch, ResponseFlags, Routed};
 use tidegate_stats::defs::http as stat;
 
 use super::filters::Verdict;
+use super::forward::rewrite_host;
 use super::local_reply::Reply;
 use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
-use super::forward::rewrite_host;
 use super::stream::{Attached, Request, Stream, StreamRoute};
 use super::{ServerConnection, grpc_timeout, upgrade};
 use crate::worker::{Core, Worker};
@@ -349,7 +349,12 @@ fn location_of(request: &Request, status: u16) -> Option<Vec<u8>> {
     }
     let scheme = request.headers.text(request.scheme);
     let mut location = Vec::new();
-    for part in [scheme, b"://", request.authority_bytes(), request.path_bytes()] {
+    for part in [
+        scheme,
+        b"://",
+        request.authority_bytes(),
+        request.path_bytes(),
+    ] {
         location.extend_from_slice(part);
     }
     Some(location)

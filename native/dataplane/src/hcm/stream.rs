@@ -24,8 +24,8 @@ use tidegate_snapshot::{
 
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
-use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use super::streams::StreamKey;
+use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use crate::conn::Key;
 use crate::pool::PoolId;
 
@@ -404,7 +404,12 @@ impl Stream {
 
     /// Ready for the next request; buffers keep their memory.
     pub(crate) fn reset(&mut self) {
-        let [mut request, mut response, mut request_trailers, mut response_trailers] = [
+        let [
+            mut request,
+            mut response,
+            mut request_trailers,
+            mut response_trailers,
+        ] = [
             &mut self.request.headers,
             &mut self.response.headers,
             &mut self.request.trailers,

@@ -38,8 +38,7 @@ impl ServerConnection {
                 );
             }
         }
-        if stream.response.mode == BodyMode::Payload && stream.request.protocol != Protocol::Http2
-        {
+        if stream.response.mode == BodyMode::Payload && stream.request.protocol != Protocol::Http2 {
             self.draining = true;
         }
     }

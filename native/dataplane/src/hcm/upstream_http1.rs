@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-use tidegate_codec::h1::{
-    BodyTracker, KnownHeader, ResponseHead, TrailerPolicy, parse_response,
-};
+use tidegate_codec::h1::{BodyTracker, KnownHeader, ResponseHead, TrailerPolicy, parse_response};
 
 use super::http1::{feed, feed_payload};
 use super::stream::{BodyMode, Stream, Upstream};

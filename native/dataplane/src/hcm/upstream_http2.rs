@@ -34,7 +34,6 @@ impl ServerConnection {
     pub(crate) fn on_upstream_head(
         &mut self,
         worker: &mut Worker,
-        up: &mut ClientConnection,
         stream: StreamKey,
         status: u16,
         end: bool,
@@ -64,7 +63,13 @@ impl ServerConnection {
         if stream.request.upgrade {
             self.on_upgrade_answer(&mut stream, worker, status, end);
         } else {
-            self.receive_head(&mut stream, worker, status, ResponseFraming::UntilClose, end);
+            self.receive_head(
+                &mut stream,
+                worker,
+                status,
+                ResponseFraming::UntilClose,
+                end,
+            );
         }
         if !end && !self.is_http2() {
             self.cork(&mut worker.core);
@@ -74,7 +79,6 @@ impl ServerConnection {
             stream.upstream = Upstream::None;
             self.response_done(&mut stream, worker);
         }
-        let _not_paused = up;
         self.settle(stream, worker);
     }
 

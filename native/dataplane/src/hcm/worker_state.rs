@@ -101,9 +101,7 @@ impl HttpState {
     }
 
     pub(crate) fn give_buffer(&mut self, buffer: Vec<u8>) {
-        if self.buffers.len() < SPARE_BUFFERS
-            && (1..=LARGEST_BUFFER).contains(&buffer.capacity())
-        {
+        if self.buffers.len() < SPARE_BUFFERS && (1..=LARGEST_BUFFER).contains(&buffer.capacity()) {
             self.buffers.push(buffer);
         }
     }

@@ -1,10 +1,12 @@
 //! Upstream HTTP connection pools: one per host, priority and protocol in each worker.
 //!
 //! A free HTTP/1 connection is used again last in, first out, so that the hottest one works and the rest may time out; of
-//! HTTP/2 connections with room the one with the fewest requests gets the next. What finds none free waits in the pool's queue, in order, while connections are opened. The pool knows which stream
-//! waits, but not what for. Closing and opening follow Envoy's `ConnPoolImplBase`.
+//! HTTP/2 connections with room the one with the fewest requests gets the next. What finds none free waits in the pool's
+//! queue, in order, while connections are opened. The pool knows which stream waits, but not what for. Closing and opening
+//! follow Envoy's `ConnPoolImplBase`.
 
 mod connection;
+mod http1;
 mod http2;
 
 use std::collections::VecDeque;
@@ -17,7 +19,8 @@ use tidegate_rt::Moment;
 use tidegate_stats::defs::cluster as stat;
 
 pub use self::connection::ClientConnection;
-pub(crate) use self::connection::{NUDGE_READ, Reading};
+pub(crate) use self::connection::NUDGE_READ;
+pub(crate) use self::http1::Reading;
 use crate::cluster::{
     ActiveConnection, ClusterRuntime, GoneHost, HostRuntime, Permit, ResourceKind,
 };

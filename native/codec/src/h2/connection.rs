@@ -286,6 +286,12 @@ impl Connection {
         self.head_in_hand != 0
     }
 
+    /// Whether a header block has begun that has yet to end.
+    #[inline]
+    pub const fn is_amid_head(&self) -> bool {
+        self.block.is_some()
+    }
+
     /// The bytes to be written.
     #[inline]
     pub fn output(&self) -> &[u8] {

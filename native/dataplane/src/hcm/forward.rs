@@ -314,9 +314,7 @@ fn write_payload(
 ) {
     let request = &stream.request;
     stream.upstream_bytes_sent += payload.len() as u64;
-    if !request.chunked {
-        up.write(core, &[payload]);
-    } else {
+    if request.chunked {
         let mut size = std::mem::take(&mut core.http.value);
         size.clear();
         if !payload.is_empty() {
@@ -337,6 +335,8 @@ fn write_payload(
         up.write(core, &[&size, payload, &end]);
         core.http.value = size;
         core.http.head = end;
+    } else {
+        up.write(core, &[payload]);
     }
     stream.request_held = up.is_backed_up();
 }

@@ -99,22 +99,23 @@ impl ServerConnection {
         }
     }
 
+    /// Until when a head that has begun must have come.
+    fn head_deadline(&self) -> Option<Moment> {
+        let since = self.head_since?;
+        let config = &self.hcm.config;
+        let timeout = earliest(config.request_headers_timeout, config.stream_idle_timeout);
+        timeout.map(|timeout| since + timeout)
+    }
+
     fn next_deadline(&self) -> Option<Moment> {
         let of_phase = match (&self.phase, self.streams.first()) {
             (Phase::Open, _) if self.is_http2() && !self.streams.is_empty() => {
-                self.streams.earliest()
+                earliest(self.streams.earliest(), self.head_deadline())
             }
             (Phase::Open, Some(stream)) => stream.next_deadline(),
-            (Phase::Open, None) => match (self.head_since, self.hcm.config.request_headers_timeout)
-            {
-                (Some(since), timeout) => earliest(
-                    timeout.map(|timeout| since + timeout),
-                    self.hcm
-                        .config
-                        .stream_idle_timeout
-                        .map(|timeout| since + timeout),
-                ),
-                (None, _) => self.idle_deadline(),
+            (Phase::Open, None) => match self.head_since {
+                Some(_) => self.head_deadline(),
+                None => self.idle_deadline(),
             },
             _ => self.linger_until,
         };
@@ -181,7 +182,11 @@ impl ServerConnection {
             Phase::Closed => return,
         }
         if self.is_http2() && !self.streams.is_empty() {
-            return self.on_stream_timers(worker, now);
+            self.on_stream_timers(worker, now);
+            if due(self.head_deadline()) {
+                self.on_idle_timer(worker, now);
+            }
+            return;
         }
         match self.streams.take(0) {
             Some(stream) => self.on_stream_timer(stream, worker, now),
@@ -271,6 +276,13 @@ impl ServerConnection {
         self.input = Vec::new();
         self.reply(&mut stream, worker, reply);
         self.settle(stream, worker);
+        if self.is_http2() {
+            // What has come of the head cannot be taken back: the connection ends.
+            self.abort_all(worker, flags, "request_header_timeout");
+            self.say_goodbye(&mut worker.core);
+            let now = worker.core.now();
+            self.flush_and_close(true, now);
+        }
     }
 
     fn on_stream_timer(&mut self, mut stream: Box<Stream>, worker: &mut Worker, now: Moment) {
@@ -316,7 +328,7 @@ impl ServerConnection {
     }
 }
 
-fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
+fn earliest<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

@@ -34,7 +34,6 @@ impl ServerConnection {
     pub(crate) fn on_upstream_head(
         &mut self,
         worker: &mut Worker,
-        up: &mut ClientConnection,
         stream: StreamKey,
         status: u16,
         end: bool,
@@ -80,7 +79,6 @@ impl ServerConnection {
             stream.upstream = Upstream::None;
             self.response_done(&mut stream, worker);
         }
-        let _not_paused = up;
         self.settle(stream, worker);
     }
 

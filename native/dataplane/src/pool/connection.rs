@@ -7,15 +7,16 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 
 use tidegate_buf::{Crossing, OutBuf, Watermark};
-use tidegate_codec::h1::{BodyTracker, HeadResume, Limits};
+use tidegate_codec::h1::{HeadResume, Limits};
 use tidegate_rt::{Errno, LazyTimer, Moment, Received, Sent, Socket};
 use tidegate_stats::defs::cluster as stat;
 
+use super::http1::Reading;
 use super::http2::Http2;
-use super::{Offered, PoolFailure, PoolId, closed, offer};
+use super::{PoolFailure, PoolId, closed};
 use crate::cluster::ActiveConnection;
 use crate::conn::{After, Conn, Event, Key, TimerKey};
-use crate::hcm::{self, Delivered, Lost, StreamKey};
+use crate::hcm::{self, Lost, StreamKey};
 use crate::worker::{Core, Worker};
 
 /// There may be something to read after all.
@@ -36,14 +37,6 @@ pub(super) enum State {
     Shared,
 }
 
-/// Where the response stands that the connection is reading.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Reading {
-    Head,
-    Body(BodyTracker),
-    Tunnel,
-}
-
 /// An upstream HTTP connection.
 pub struct ClientConnection {
     pub(super) key: Key,
@@ -54,10 +47,10 @@ pub struct ClientConnection {
     /// `None`: HTTP/1.
     pub(super) http2: Option<Box<Http2>>,
     id: u64,
-    out: OutBuf,
+    pub(super) out: OutBuf,
     mark: Watermark,
     /// Received, but not enough of it to act upon.
-    input: Vec<u8>,
+    pub(super) input: Vec<u8>,
     pub(crate) resume: HeadResume,
     pub(crate) reading: Reading,
     pub(crate) limits: Limits,
@@ -72,7 +65,7 @@ pub struct ClientConnection {
     /// The response at hand lets the connection live on.
     pub(crate) reusable: bool,
     pub(super) requests: u32,
-    timer: LazyTimer,
+    pub(super) timer: LazyTimer,
     /// While connecting: the connect timeout; while idle: the idle timeout.
     pub(super) deadline: Option<Moment>,
     pub(super) max_duration: Option<Moment>,
@@ -181,18 +174,6 @@ impl ClientConnection {
             ),
             None => self.timer.clear(),
         }
-    }
-
-    /// Starts to serve this stream's request.
-    pub(crate) fn begin(&mut self, downstream: StreamKey) {
-        self.state = State::Busy(downstream);
-        self.requests += 1;
-        self.reading = Reading::Head;
-        self.resume = HeadResume::default();
-        self.received = 0;
-        self.paused = false;
-        self.deadline = None;
-        self.timer.clear();
     }
 
     pub(crate) fn count_close_notify(&self) {
@@ -423,38 +404,6 @@ impl ClientConnection {
         After::Keep
     }
 
-    /// Free for the next request.
-    fn become_free(&mut self, worker: &mut Worker) -> After {
-        self.state = State::Idle;
-        let now = worker.core.now();
-        let exhausted = self.is_exhausted();
-        let too_old = super::is_past(self.max_duration, now);
-        if exhausted || too_old {
-            self.guard.cluster.stats.inc(if exhausted {
-                stat::UPSTREAM_CX_MAX_REQUESTS
-            } else {
-                stat::UPSTREAM_CX_MAX_DURATION_REACHED
-            });
-            return self.finish(worker, true);
-        }
-        self.deadline = self
-            .guard
-            .cluster
-            .config
-            .http
-            .idle_timeout
-            .map(|timeout| now + timeout);
-        match offer(worker, self) {
-            Offered::Taken => {}
-            Offered::Gone => return self.finish(worker, true),
-            Offered::Nobody => {
-                super::idle(worker, self.pool, self.key);
-                self.arm(&mut worker.core);
-            }
-        }
-        After::Keep
-    }
-
     fn read(&mut self, worker: &mut Worker) -> After {
         if self.broken.is_some() {
             return self.on_closed(worker);
@@ -470,7 +419,12 @@ impl ClientConnection {
                         .cluster
                         .stats
                         .add(stat::UPSTREAM_CX_RX_BYTES_TOTAL, count as u64);
-                    self.on_data(worker, buf.get(..count).unwrap_or_default())
+                    let bytes = buf.get(..count).unwrap_or_default();
+                    if self.http2.is_some() {
+                        self.on_http2_input(worker, bytes)
+                    } else {
+                        self.on_http1_input(worker, bytes)
+                    }
                 }
                 Received::WouldBlock => {
                     self.readable = false;
@@ -487,62 +441,6 @@ impl ClientConnection {
             }
         }
         After::Keep
-    }
-
-    fn on_data(&mut self, worker: &mut Worker, bytes: &[u8]) -> After {
-        if self.http2.is_some() {
-            return self.on_http2_input(worker, bytes);
-        }
-        let State::Busy(downstream) = self.state else {
-            // Nobody asked for anything.
-            self.guard
-                .cluster
-                .stats
-                .inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
-            return self.finish(worker, true);
-        };
-        let Some(Conn::Http(mut down)) = worker.conns.take(downstream.connection) else {
-            return self.finish(worker, true);
-        };
-        let delivered = if self.input.is_empty() {
-            let delivered = down.on_upstream_data(worker, self, downstream, bytes);
-            if let Delivered::More { consumed } = delivered
-                && consumed < bytes.len()
-            {
-                self.input
-                    .extend_from_slice(bytes.get(consumed..).unwrap_or_default());
-            }
-            self.judge(delivered, bytes.len())
-        } else {
-            let mut input = std::mem::take(&mut self.input);
-            input.extend_from_slice(bytes);
-            let delivered = down.on_upstream_data(worker, self, downstream, &input);
-            let total = input.len();
-            if let Delivered::More { consumed } = delivered {
-                input.drain(..consumed.min(total));
-                self.input = input;
-            }
-            self.judge(delivered, total)
-        };
-        hcm::put_back(worker, down);
-        match delivered {
-            Verdict::More => After::Keep,
-            Verdict::Free => self.become_free(worker),
-            Verdict::Close => self.finish(worker, true),
-        }
-    }
-
-    fn judge(&self, delivered: Delivered, offered: usize) -> Verdict {
-        match delivered {
-            Delivered::More { .. } => Verdict::More,
-            // Bytes behind a response belong to no request: the connection cannot be trusted any more.
-            Delivered::Done { consumed, reusable }
-                if reusable && consumed == offered && self.out.is_empty() =>
-            {
-                Verdict::Free
-            }
-            Delivered::Done { .. } | Delivered::Broken => Verdict::Close,
-        }
     }
 
     /// The upstream has closed, or the socket failed.
@@ -650,12 +548,6 @@ impl ClientConnection {
             let _ = self.socket.shutdown(tidegate_rt::ShutdownSide::Write);
         }
     }
-}
-
-enum Verdict {
-    More,
-    Free,
-    Close,
 }
 
 /// The system's word for an error, as Envoy prints it.

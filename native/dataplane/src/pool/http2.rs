@@ -2,11 +2,13 @@
 //!
 //! What the codec has to say leaves once per pass of the loop. What the answers mean is told by `hcm/upstream_http2.rs`.
 
+mod requests;
+mod timers;
+
 use std::sync::Arc;
 
 use tidegate_codec::h2::{
-    Connection, ConnectionError, ErrorCode, Event, Input, OutField, RequestLine, ResetBy, Role,
-    StreamFault, StreamRef,
+    Connection, ConnectionError, ErrorCode, Event, Input, ResetBy, Role, StreamFault, StreamRef,
 };
 use tidegate_rt::{Moment, Sent};
 use tidegate_stats::defs::{cluster as stat, http2};
@@ -15,7 +17,7 @@ use super::connection::{ClientConnection, State};
 use super::{Offered, offer};
 use crate::conn::{After, Conn};
 use crate::hcm::{self, Lost, StreamKey};
-use crate::http2::{Keepalive, Pulse};
+use crate::http2::Keepalive;
 use crate::worker::{Core, Worker};
 
 /// A request that the connection serves.
@@ -97,45 +99,6 @@ impl ClientConnection {
         self.http2 = Some(Box::new(Http2::new(options, core.now())));
     }
 
-    /// The connection stands: from here on the upstream is asked for signs of life.
-    pub(super) fn start_keepalive(&mut self, core: &mut Core) {
-        let now = core.now();
-        let settings = &self.guard.cluster.config.http.http2.connection_keepalive;
-        if let (Some(http2), Some(settings)) = (&mut self.http2, settings) {
-            http2.heard = now;
-            http2.keepalive = Some(Keepalive::new(settings, now, &mut core.rng));
-        }
-    }
-
-    pub(super) fn keepalive_deadline(&self) -> Option<Moment> {
-        self.http2.as_ref()?.keepalive.as_ref()?.deadline()
-    }
-
-    /// A ping may be due, or the answer to one. `Close`: the upstream is gone.
-    pub(super) fn on_keepalive_timer(&mut self, worker: &mut Worker) -> After {
-        let now = worker.core.now();
-        let Some(http2) = &mut self.http2 else {
-            return After::Keep;
-        };
-        let Some(keepalive) = &mut http2.keepalive else {
-            return After::Keep;
-        };
-        match keepalive.on_timer(now) {
-            Pulse::Nothing => After::Keep,
-            Pulse::Ping => {
-                http2.codec.ping(now.nanos().to_be_bytes());
-                self.flush_later(&mut worker.core);
-                After::Keep
-            }
-            Pulse::Dead => {
-                let stats = &self.guard.cluster.http2_stats;
-                stats.inc(http2::KEEPALIVE_TIMEOUT);
-                self.lose_all(worker, Lost::ConnectionTermination);
-                self.finish(worker, true)
-            }
-        }
-    }
-
     /// Takes over what the codec has counted.
     fn count_http2(&mut self) {
         if let Some(http2) = &mut self.http2 {
@@ -200,147 +163,6 @@ impl ClientConnection {
         }
     }
 
-    /// Sends a request's head; the token that it is known by, or nothing if the connection takes no more.
-    pub(crate) fn start_request<'a>(
-        &mut self,
-        core: &mut Core,
-        stream: StreamKey,
-        line: &RequestLine<'_>,
-        fields: impl IntoIterator<Item = OutField<'a>>,
-        end: bool,
-    ) -> Option<u32> {
-        self.lend_output(core);
-        let now = core.now_millis();
-        let moment = core.now();
-        let http2 = self.http2.as_mut()?;
-        if let Some(keepalive) = &mut http2.keepalive
-            && keepalive.before_request(moment, http2.heard) == Pulse::Ping
-        {
-            http2.codec.ping(moment.nanos().to_be_bytes());
-        }
-        let token = match http2.free.last() {
-            Some(token) => *token,
-            None => http2.requests.len() as u32,
-        };
-        let wire = http2
-            .codec
-            .start_request(token, line, fields, end, now)
-            .ok()?;
-        let request = Some(Request { stream, wire });
-        match http2.free.pop() {
-            Some(token) => {
-                if let Some(place) = http2.requests.get_mut(token as usize) {
-                    *place = request;
-                }
-            }
-            None => http2.requests.push(request),
-        }
-        self.requests += 1;
-        self.deadline = None;
-        self.flush_later(core);
-        Some(token)
-    }
-
-    /// Whether an upgrade has to wait until the upstream's SETTINGS have come; it is sent then.
-    pub(crate) fn hold_upgrade(&mut self, stream: StreamKey) -> bool {
-        match &mut self.http2 {
-            Some(http2) if !http2.codec.is_established() => {
-                http2.upgrades.push(stream);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn send_upgrades(&mut self, worker: &mut Worker) {
-        let upgrades = self
-            .http2
-            .as_mut()
-            .map(|http2| std::mem::take(&mut http2.upgrades));
-        for stream in upgrades.unwrap_or_default() {
-            if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
-                let _sent = down.on_connection_ready(worker, self, stream);
-                hcm::put_back(worker, down);
-            }
-        }
-    }
-
-    /// Bytes of output that wait, to tell what a head came to.
-    pub(crate) fn output_len(&self) -> usize {
-        self.http2
-            .as_ref()
-            .map_or(0, |http2| http2.codec.output().len())
-    }
-
-    /// Sends as much payload as the windows let pass; `end` ends the request if it is all.
-    pub(crate) fn send_data(
-        &mut self,
-        core: &mut Core,
-        token: u32,
-        bytes: &[u8],
-        end: bool,
-    ) -> usize {
-        let Some(http2) = &mut self.http2 else {
-            return bytes.len();
-        };
-        let Some(request) = http2.request(token) else {
-            return bytes.len();
-        };
-        let sent = http2.codec.send_data(request.wire, bytes, end);
-        self.flush_later(core);
-        sent.unwrap_or(bytes.len())
-    }
-
-    pub(crate) fn send_trailers<'a>(
-        &mut self,
-        core: &mut Core,
-        token: u32,
-        fields: impl IntoIterator<Item = OutField<'a>>,
-    ) {
-        if let Some(http2) = &mut self.http2
-            && let Some(request) = http2.request(token)
-        {
-            let _gone = http2.codec.send_trailers(request.wire, fields);
-            self.flush_later(core);
-        }
-    }
-
-    /// The downstream side has taken so much payload.
-    pub(crate) fn release(&mut self, core: &mut Core, token: u32, stream: StreamKey, count: usize) {
-        if let Some(http2) = &mut self.http2
-            && let Some(request) = http2.request_of(token, stream)
-            && count > 0
-        {
-            http2.codec.release(request.wire, count);
-            if !http2.codec.output().is_empty() {
-                self.flush_later(core);
-            }
-        }
-    }
-
-    /// A request is over before its response is.
-    pub(super) fn cancel(
-        &mut self,
-        core: &mut Core,
-        token: u32,
-        stream: StreamKey,
-        unreleased: usize,
-    ) {
-        let Some(http2) = &mut self.http2 else {
-            return;
-        };
-        let Some(request) = http2.request_of(token, stream) else {
-            return;
-        };
-        http2.codec.release(request.wire, unreleased);
-        http2.codec.reset(request.wire, ErrorCode::INTERNAL_ERROR);
-        http2.forget(token);
-        self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_TX_RESET);
-        self.flush_later(core);
-        // It may have become idle, or free for a request that waits.
-        core.nudge(self.key, super::connection::NUDGE_OFFER);
-    }
-
     /// HTTP/2: takes requests that wait, as many as there is room for; without any it is idle, or ends.
     pub(super) fn serve(&mut self, worker: &mut Worker) -> After {
         if self.state != State::Shared {
@@ -376,25 +198,6 @@ impl ClientConnection {
                 let timeout = self.guard.cluster.config.http.idle_timeout;
                 self.deadline = timeout.map(|timeout| now + timeout);
             }
-        }
-        self.arm(&mut worker.core);
-        After::Keep
-    }
-
-    /// The idle timeout, the longest duration, or a ping.
-    pub(super) fn on_shared_timer(&mut self, worker: &mut Worker) -> After {
-        let now = worker.core.now();
-        if self.on_keepalive_timer(worker) == After::Close {
-            return After::Close;
-        }
-        if super::is_past(self.max_duration, now) {
-            self.max_duration = None;
-            let stats = &self.guard.cluster.stats;
-            stats.inc(stat::UPSTREAM_CX_MAX_DURATION_REACHED);
-            self.drain(worker);
-        } else if super::is_past(self.deadline, now) && self.active_requests() == 0 {
-            self.guard.cluster.stats.inc(stat::UPSTREAM_CX_IDLE_TIMEOUT);
-            return self.finish(worker, true);
         }
         self.arm(&mut worker.core);
         After::Keep
@@ -441,8 +244,8 @@ impl ClientConnection {
             Event::Response {
                 token, status, end, ..
             } => {
-                self.deliver(worker, token, |down, worker, up, stream| {
-                    down.on_upstream_head(worker, up, stream, status, end);
+                self.deliver(worker, token, |down, worker, _, stream| {
+                    down.on_upstream_head(worker, stream, status, end);
                 });
                 if end {
                     self.response_ended(&mut worker.core, token);

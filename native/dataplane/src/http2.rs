@@ -119,7 +119,7 @@ impl LazyStats {
 fn counter(counted: Stat, role: Role) -> Option<Counter<stat::Http2>> {
     Some(match counted {
         Stat::DroppedHeadersWithUnderscores => stat::DROPPED_HEADERS_WITH_UNDERSCORES,
-        Stat::HeaderOverflow => stat::HEADER_OVERFLOW,
+        Stat::HeaderOverflow => stat::HEADER_LIST_SIZE_TOO_LARGE,
         Stat::HeadersCbNoStream => stat::HEADERS_CB_NO_STREAM,
         Stat::InboundEmptyFramesFlood => stat::INBOUND_EMPTY_FRAMES_FLOOD,
         Stat::InboundPriorityFramesFlood => stat::INBOUND_PRIORITY_FRAMES_FLOOD,

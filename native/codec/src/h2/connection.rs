@@ -418,6 +418,10 @@ impl Connection {
         self.send_reset(stream.id, code, removed.state.can_receive());
         self.output.control_frame();
         self.guard.stream_closed();
+        if self.role == Role::Server {
+            self.guard
+                .request_reset(removed.opened, now, &self.options)?;
+        }
         Ok(Step::Event(Event::Reset {
             stream,
             token: removed.token,

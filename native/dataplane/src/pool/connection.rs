@@ -54,6 +54,8 @@ pub struct ClientConnection {
     pub(crate) resume: HeadResume,
     pub(crate) reading: Reading,
     pub(crate) limits: Limits,
+    /// Bytes read at once.
+    pub(super) read_at_once: usize,
     readable: bool,
     /// The upstream has closed its side; there may be bytes before the end.
     closing: bool,
@@ -111,6 +113,7 @@ impl ClientConnection {
             input: Vec::new(),
             resume: HeadResume::default(),
             reading: Reading::Head,
+            read_at_once: usize::MAX,
             readable: false,
             closing: false,
             reusable: true,
@@ -410,10 +413,11 @@ impl ClientConnection {
         }
         while self.readable && !self.paused {
             let mut buf = worker.core.lend_read_buf();
-            let received = self.socket.recv(&mut buf);
+            let room = self.read_at_once.min(buf.len());
+            let received = self.socket.recv(buf.get_mut(..room).unwrap_or_default());
             let after = match received {
                 Received::Data(count) => {
-                    self.readable = self.closing || count == buf.len();
+                    self.readable = self.closing || count == room;
                     self.received += count as u64;
                     self.guard
                         .cluster

@@ -23,10 +23,15 @@ enum Verdict {
     Close,
 }
 
+/// Bytes read at once for one of many streams.
+const SHARED_READ: usize = 96 * 1024;
+
 impl ClientConnection {
-    /// Starts to serve this stream's request.
-    pub(crate) fn begin(&mut self, downstream: StreamKey) {
+    /// Starts to serve this stream's request. `one_of_many`: other streams share its downstream connection, and what was
+    /// read of each before their client took any is held at the same time.
+    pub(crate) fn begin(&mut self, downstream: StreamKey, one_of_many: bool) {
         self.state = State::Busy(downstream);
+        self.read_at_once = if one_of_many { SHARED_READ } else { usize::MAX };
         self.requests += 1;
         self.reading = Reading::Head;
         self.resume = HeadResume::default();

@@ -272,6 +272,7 @@ impl Connection {
         Ok(Step::Event(match verdict {
             Err(Fault::Overflow(overflow)) => {
                 self.counts.bump(Stat::HeaderOverflow);
+                self.guard.request_reset(now, now, &self.options)?;
                 Event::TooLarge {
                     stream,
                     end,

@@ -280,7 +280,7 @@ fn rapid_reset() {
         ended = side.feed(&bytes).1;
         side.take();
         if ended.is_some() {
-            assert_eq!(n, 499);
+            assert_eq!(n, 249);
             break;
         }
     }
@@ -298,18 +298,25 @@ fn rapid_reset() {
 
 #[test]
 fn resets_that_the_peer_provokes_count_as_its_own() {
-    let mut side = server_with(lenient());
-    let mut count = 0;
-    let ended = loop {
-        let id = 1 + 2 * count;
-        let bytes = [headers(id, END_STREAM, GET), data(id, 0, b"x")].concat();
-        if let Some(error) = side.feed(&bytes).1 {
-            break error;
+    let provoked = |options| {
+        let mut side = server_with(options);
+        let mut count = 0;
+        loop {
+            let id = 1 + 2 * count;
+            let bytes = [headers(id, END_STREAM, GET), data(id, 0, b"x")].concat();
+            if let Some(error) = side.feed(&bytes).1 {
+                return (error, count);
+            }
+            side.take();
+            count += 1;
         }
-        side.take();
-        count += 1;
     };
-    assert_eq!((ended, count), (ConnectionError::ResetRate, 1_000));
+    assert_eq!(provoked(lenient()), (ConnectionError::RapidReset, 249));
+    let unjudged = Options {
+        premature_reset_total_stream_count: 0,
+        ..lenient()
+    };
+    assert_eq!(provoked(unjudged), (ConnectionError::ResetRate, 1_000));
 }
 
 #[test]

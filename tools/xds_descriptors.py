@@ -290,7 +290,7 @@ def _name_table() -> FileDescriptorProto:
 
 
 def add_newer_fields(files: dict[str, FileDescriptorProto]) -> None:
-    """What Envoy 1.40 has and the published wheel does not have yet, as the descriptors in Envoy's own binary say it."""
+    """What Envoy 1.40 has and the published wheel lacks, as the descriptors in Envoy's own binary say it."""
     protocol = files["envoy/config/core/v3/protocol.proto"]
     http2 = next(message for message in protocol.message_type if message.name == "Http2ProtocolOptions")
     header_field_size = _field("max_header_field_size_kb", 19, ".google.protobuf.UInt32Value")

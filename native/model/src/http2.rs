@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::Fraction;
 
-/// `config.core.v3.Http2ProtocolOptions`, with Envoy's defaults filled in.
+/// `config.core.v3.Http2ProtocolOptions` as far as it is honoured, with Envoy's defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http2Options {
     /// `SETTINGS_HEADER_TABLE_SIZE`, and the limit of the table used for what is sent; default 4096, 0: no dynamic table.
@@ -31,16 +31,9 @@ pub struct Http2Options {
     /// `override_stream_error_on_invalid_http_message`, then the connection manager's
     /// `stream_error_on_invalid_http_message`, then `stream_error_on_invalid_http_messaging`. Default false.
     pub stream_error_on_invalid_http_message: bool,
-    /// Sent besides the settings above, in order, each identifier once. Never one that has a field above, never
-    /// `SETTINGS_ENABLE_PUSH`.
-    pub custom_settings_parameters: Vec<SettingsParameter>,
     pub connection_keepalive: Option<KeepaliveSettings>,
-    /// Whether strings of header blocks are sent Huffman coded where that is shorter; default true.
-    pub enable_huffman_encoding: bool,
     /// One header field as it arrives, at most: 64 KiB to 256 KiB, in bytes. `None`: the limit of all headers together.
     pub max_header_field_size_bytes: Option<u32>,
-    /// Bytes above 0x7f in header values are an error; default false.
-    pub disallow_obs_text: bool,
     /// Streams that the peer may reset at once (rapid reset), and how many more each second; defaults 1000 and 33.
     pub stream_reset_burst: u64,
     pub stream_reset_rate: u64,
@@ -60,22 +53,12 @@ impl Default for Http2Options {
             max_inbound_priority_frames_per_stream: 100,
             max_inbound_window_update_frames_per_data_frame_sent: 10,
             stream_error_on_invalid_http_message: false,
-            custom_settings_parameters: Vec::new(),
             connection_keepalive: None,
-            enable_huffman_encoding: true,
             max_header_field_size_bytes: None,
-            disallow_obs_text: false,
             stream_reset_burst: 1000,
             stream_reset_rate: 33,
         }
     }
-}
-
-/// `Http2ProtocolOptions.SettingsParameter`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SettingsParameter {
-    pub identifier: u16,
-    pub value: u32,
 }
 
 /// `config.core.v3.KeepaliveSettings`: PING frames, and the connection is closed when one is not answered.

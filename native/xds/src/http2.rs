@@ -1,7 +1,7 @@
 //! `config.core.v3.Http2ProtocolOptions`, downstream and upstream.
 
 use tidegate_model::Fraction;
-use tidegate_model::http2::{Http2Options, KeepaliveSettings, SettingsParameter};
+use tidegate_model::http2::{Http2Options, KeepaliveSettings};
 
 use crate::context::Result;
 use crate::fields::Fields;
@@ -17,16 +17,19 @@ pub(crate) fn options(fields: &Fields<'_>) -> Result<Decoded> {
     fields.expect_bool("allow_metadata", false)?;
     fields.ignore(&["max_metadata_size"], "METADATA frames are not enabled");
     fields.ignore(&["use_oghttp2_codec"], "there is one codec");
+    fields.ignore(
+        &["enable_huffman_encoding"],
+        "a string is sent in its shorter form, and every peer reads both",
+    );
+    fields.expect_bool("disallow_obs_text", false)?;
     let default = Http2Options::default();
     let custom = custom_settings(fields)?;
     // A setting that has a name here may be given by number as well; it is the same setting.
     let number = |name: &str, identifier: Option<u16>, default: u32| {
-        let by_number = custom
-            .iter()
-            .find(|parameter| Some(parameter.identifier) == identifier);
+        let by_number = custom.iter().find(|(known, _)| Some(*known) == identifier);
         let named = fields.opt_u32(name);
         named
-            .or(by_number.map(|parameter| parameter.value))
+            .or(by_number.map(|(_, value)| *value))
             .unwrap_or(default)
     };
     let stream_error = fields.opt_bool("override_stream_error_on_invalid_http_message");
@@ -76,22 +79,15 @@ pub(crate) fn options(fields: &Fields<'_>) -> Result<Decoded> {
         ),
         stream_error_on_invalid_http_message: stream_error.unwrap_or(messaging),
         connection_keepalive: fields.opt("connection_keepalive", keepalive)?,
-        enable_huffman_encoding: fields.opt_bool("enable_huffman_encoding").unwrap_or(true),
         max_header_field_size_bytes: fields
             .opt_u32("max_header_field_size_kb")
             .map(|kib| kib.saturating_mul(1024)),
-        disallow_obs_text: fields.bool("disallow_obs_text"),
         stream_reset_burst: fields
             .opt_uint("stream_reset_burst")
             .unwrap_or(default.stream_reset_burst),
         stream_reset_rate: fields
             .opt_uint("stream_reset_rate")
             .unwrap_or(default.stream_reset_rate),
-        custom_settings_parameters: custom
-            .iter()
-            .filter(|parameter| !NAMED.contains(&parameter.identifier))
-            .copied()
-            .collect(),
     };
     Ok(Decoded {
         options,
@@ -104,44 +100,33 @@ const ENABLE_PUSH: u16 = 2;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;
-/// What never stays among the custom ones: each has its field, and push is never on.
-const NAMED: &[u16] = &[
-    HEADER_TABLE_SIZE,
-    ENABLE_PUSH,
-    MAX_CONCURRENT_STREAMS,
-    INITIAL_WINDOW_SIZE,
-];
-
-/// `custom_settings_parameters`, each identifier once, refused in Envoy's words and order.
-fn custom_settings(fields: &Fields<'_>) -> Result<Vec<SettingsParameter>> {
+/// `custom_settings_parameters`: identifiers and values, each identifier once. Refused in Envoy's words and order, then those
+/// that have no field of their own: the codec sends what it knows.
+fn custom_settings(fields: &Fields<'_>) -> Result<Vec<(u16, u32)>> {
     const NAME: &str = "custom_settings_parameters";
     let all = fields.each(NAME, |parameter| {
-        Ok(SettingsParameter {
-            identifier: u16::try_from(parameter.u32("identifier")).unwrap_or(u16::MAX),
-            value: parameter.u32("value"),
-        })
+        let identifier = u16::try_from(parameter.u32("identifier")).unwrap_or(u16::MAX);
+        Ok((identifier, parameter.u32("value")))
     })?;
-    let mut once: Vec<SettingsParameter> = Vec::with_capacity(all.len());
-    let (mut inconsistent, mut both) = (Vec::new(), Vec::new());
-    for (at, parameter) in all.iter().enumerate() {
-        let known = once
-            .iter()
-            .find(|other| other.identifier == parameter.identifier);
-        match known {
-            None => once.push(*parameter),
-            Some(known) if known.value != parameter.value => {
-                inconsistent.push(format!("0x{:02x}", parameter.identifier));
+    let mut once: Vec<(u16, u32)> = Vec::with_capacity(all.len());
+    let (mut inconsistent, mut both, mut unknown) = (Vec::new(), Vec::new(), None);
+    for (at, &(identifier, value)) in all.iter().enumerate() {
+        match once.iter().find(|(known, _)| *known == identifier) {
+            None => once.push((identifier, value)),
+            Some((_, known)) if *known != value => {
+                inconsistent.push(format!("0x{identifier:02x}"));
             }
             Some(_) => {}
         }
         let here = format!("{NAME}[{at}]");
-        let named = match parameter.identifier {
-            ENABLE_PUSH if parameter.value == 1 => {
+        let named = match identifier {
+            ENABLE_PUSH if value == 1 => {
                 return Err(fields.fault(
                     &here,
                     "server push is not supported by Envoy and can not be enabled via a SETTINGS parameter.",
                 ));
             }
+            ENABLE_PUSH => continue,
             ENABLE_CONNECT_PROTOCOL => {
                 return Err(fields.fault(
                     &here,
@@ -151,7 +136,10 @@ fn custom_settings(fields: &Fields<'_>) -> Result<Vec<SettingsParameter>> {
             HEADER_TABLE_SIZE => "hpack_table_size",
             MAX_CONCURRENT_STREAMS => "max_concurrent_streams",
             INITIAL_WINDOW_SIZE => "initial_stream_window_size",
-            _ => continue,
+            _ => {
+                unknown.get_or_insert((here, identifier));
+                continue;
+            }
         };
         if fields.has(named) {
             both.push(named);
@@ -175,7 +163,13 @@ fn custom_settings(fields: &Fields<'_>) -> Result<Vec<SettingsParameter>> {
             ),
         ));
     }
-    Ok(once)
+    match unknown {
+        Some((here, identifier)) => Err(fields.fault(
+            &here,
+            format!("setting 0x{identifier:02x} is not supported"),
+        )),
+        None => Ok(once),
+    }
 }
 
 /// `config.core.v3.KeepaliveSettings`.

@@ -26,7 +26,7 @@ use super::filters::Verdict;
 use super::headers::HeaderList;
 use super::http1::feed_payload;
 use super::local_reply::{Reply, grpc_status, percent_encode};
-use super::stream::{Attached, Stream};
+use super::stream::{Attached, Stream, StreamRoute};
 use crate::worker::{Core, Worker};
 
 /// A body that is no gRPC becomes a message in a header: so much of it.
@@ -167,8 +167,8 @@ impl GrpcFilters {
                 counters.status(status);
             }
             headers.set_known(KnownHeader::ContentType, web.accepts.name());
-            if !ends {
-                // There will be trailers in it.
+            if !rewritten {
+                // There may be trailers in it.
                 headers.remove_known(KnownHeader::ContentLength);
             }
         }
@@ -298,7 +298,9 @@ impl ServerConnection {
         }
         headers.set_known(KnownHeader::ContentType, b"application/grpc");
         headers.set_known(KnownHeader::Te, b"trailers");
-        headers.set(b"grpc-accept-encoding", b"identity");
+        if headers.get(b"grpc-accept-encoding").is_none() {
+            headers.add(b"grpc-accept-encoding", b"identity");
+        }
         self.choose_cluster(stream, core);
         let counters = stream.cluster.as_ref().and_then(|cluster| {
             let path = stream.request.path_bytes();
@@ -341,7 +343,8 @@ impl ServerConnection {
         worker: &mut Worker,
         body: Attached<'b>,
     ) -> Option<Attached<'b>> {
-        if stream.grpc.is_empty() {
+        let forwards = |route: &StreamRoute| route.forward().is_some();
+        if stream.grpc.is_empty() || !stream.route.as_ref().is_some_and(forwards) {
             return Some(body);
         }
         stream.request.filtered = true;

@@ -64,6 +64,11 @@ impl ServerConnection {
             hcm.stats.gauge_inc(stat::DOWNSTREAM_CX_UPGRADES_ACTIVE);
         }
         self.run_filters(&mut stream, worker, body);
+        // A client may leave no time at all (`grpc-timeout: 0m`).
+        let now = worker.core.now();
+        if !stream.response.started && stream.deadlines.max_duration.is_some_and(|end| end <= now) {
+            self.end_of_life(&mut stream, worker);
+        }
         self.settle(stream, worker);
     }
 
@@ -281,22 +286,16 @@ impl ServerConnection {
             return;
         };
         let request = &mut stream.request;
-        // Envoy's route timeout is not in force beside `max_stream_duration`.
-        let mut timeout = match forward.config.max_stream_duration {
-            Some(_) => None,
-            None => forward.config.timeout,
+        let config = &forward.config;
+        let is_grpc = request.grpc || !stream.grpc.is_empty();
+        // A route with a limit for the whole stream has no other timeout.
+        let old_ways = config.max_stream_duration.is_none();
+        let grpc_cap = config.max_grpc_timeout.filter(|_| old_ways && is_grpc);
+        let mut timeout = match grpc_cap {
+            _ if !old_ways => None,
+            Some(cap) => grpc_timeout::of_route(grpc_timeout::asked(&request.headers), cap),
+            None => config.timeout,
         };
-        let cap = forward
-            .config
-            .max_grpc_timeout
-            .filter(|_| request.grpc && forward.config.max_stream_duration.is_none());
-        if let Some(cap) = cap {
-            let asked = grpc_timeout::asked(&request.headers).filter(|asked| !asked.is_zero());
-            timeout = match (asked, cap) {
-                (Some(asked), Some(cap)) => Some(asked.min(cap)),
-                (asked, cap) => asked.or(cap),
-            };
-        }
         if self.hcm.respect_expected_rq_timeout
             && let Some(expected) = millis(
                 request
@@ -334,7 +333,7 @@ impl ServerConnection {
                 .set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
         }
         if let Some(timeout) = timeout
-            && cap.is_some()
+            && grpc_cap.is_some()
         {
             grpc_timeout::tell(&mut request.headers, timeout);
         }

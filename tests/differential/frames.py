@@ -7,7 +7,7 @@ A step is a line, or a mapping of one line to its text:
     {CONTINUATION 1 [OPEN]: FIELDS}
     {DATA 1 [END_STREAM] [PAD=n]: TEXT}
     {RST_STREAM 1: CODE}  {SETTINGS: NAME=n, …}  SETTINGS ACK  {PING: 8 bytes}  {GOAWAY: LAST CODE}
-    {WINDOW_UPDATE 0: n}  {PRIORITY 1: dep:weight}  {FRAME type flags stream: HEX}  {RAW: HEX}
+    {WINDOW_UPDATE 0: n}  {PRIORITY 1: dep:weight}  {FRAME type flags stream: HEX}  {RAW: TEXT}
     WAIT 1 | WAIT 1 HEADERS | WAIT 1 DATA=n | WAIT PING | WAIT GOAWAY | WAIT END
     PAUSE 0.1 | SHUT
 
@@ -188,7 +188,7 @@ def _step(verb: str, words: list[str], value: Any) -> Step:
         case "SHUT":
             return Shut()
         case "RAW":
-            return Raw(bytes.fromhex(str(value).removeprefix("hex:")))
+            return Raw(text(value))
         case "FRAME":
             kind, flags, stream = (int(w, 0) for w in words)
             return Frame(kind, flags, stream, bytes.fromhex(str(value or "").removeprefix("hex:")))

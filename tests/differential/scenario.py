@@ -9,7 +9,7 @@ With `client: h2` (of a file or a case) the cases are HTTP/2: a line, a list of 
 each on a stream of its own; `together` sends all in one write) or `frames` (see `frames`); further options are those of
 `h2client.converse`. `upstream: h2` puts HTTP/2 backends behind the clusters a and b. `@key@` in a request is a word
 of its own each time. `announced`: SETTINGS are compared. `stats`: expressions of the counters whose movement is
-compared. `lines`: how many log lines to wait for, if not one a stream. `goaway: allowed` (of a file or a case): see
+compared. `lines`: how many log lines to wait for, if not one a stream. `goaway`: see
 `FrameCase`.
 """
 
@@ -62,8 +62,8 @@ class FrameCase:
     repeat: int
     intended: dict[str, Any] | None
     leave: bool = False
-    #: `allowed`: GOAWAY may precede a close where Envoy leaves it out
-    goaway: str = "same"
+    #: `allowed`: GOAWAY with an error may precede a close where Envoy leaves it out; `same`: it may not
+    goaway: str = "allowed"
     #: parts of the outcome that are left out of the comparison
     without: tuple[str, ...] = field(default=())
 
@@ -262,7 +262,7 @@ def _frame_case(scenario: str, index: int, entry: str | dict[str, Any], document
         repeat=int(options.get("repeat", 1)),
         intended=cast("dict[str, Any] | None", options.get("intended")),
         leave=bool(options.get("leave", False)),
-        goaway=str(options.get("goaway", document.get("goaway", "same"))),
+        goaway=str(options.get("goaway", "allowed")),
         without=tuple(options.get("without", () if options.get("announced") else ("settings",))),
     )
 

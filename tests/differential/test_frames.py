@@ -43,7 +43,7 @@ def test_a_line_is_a_whole_request() -> None:
 def test_words_as_frames() -> None:
     found = frames.steps(
         ["SETTINGS ACK", {"SETTINGS": "ENABLE_PUSH=0, 0x9=1"}, {"DATA 3 END_STREAM PAD=2": "{a*3}\\x00"},
-         {"RST_STREAM 3": "CANCEL"}, {"GOAWAY": "5 NO_ERROR"}, {"RAW": "00ff"}, "WAIT 1 DATA=4", "WAIT END"]
+         {"RST_STREAM 3": "CANCEL"}, {"GOAWAY": "5 NO_ERROR"}, {"RAW": "hex:00ff"}, "WAIT 1 DATA=4", "WAIT END"]
     )  # fmt: skip
     assert found == (
         Frame(4, 1), Frame(4, 0, 0, b"\0\2\0\0\0\0\0\x09\0\0\0\1"), Frame(0, 9, 3, b"\2aaa\0\0\0"),

@@ -260,7 +260,7 @@ impl ServerConnection {
 
 /// Head and body over HTTP/1, in one piece if they are there together.
 fn send_http1(stream: &mut Stream, core: &mut Core, up: &mut ClientConnection, body: &[u8]) {
-    up.begin(stream.key);
+    up.begin(stream.key, stream.wire.is_some());
     stream.upstream = Upstream::Active(up.key(), 0);
     let mut head = std::mem::take(&mut core.http.head);
     head.clear();

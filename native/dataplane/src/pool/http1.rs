@@ -24,8 +24,9 @@ enum Verdict {
 }
 
 impl ClientConnection {
-    /// Starts to serve this stream's request.
-    pub(crate) fn begin(&mut self, downstream: StreamKey) {
+    /// Starts to serve this stream's request; `by_window`: the client takes only as much as its window lets pass.
+    pub(crate) fn begin(&mut self, downstream: StreamKey, by_window: bool) {
+        self.by_window = by_window;
         self.state = State::Busy(downstream);
         self.requests += 1;
         self.reading = Reading::Head;

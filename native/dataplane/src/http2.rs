@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use tidegate_codec::h1::UnderscoreAction;
-use tidegate_codec::h2::{Connection, Options, Role, Stat};
+use tidegate_codec::h2::{Connection, Options, Overflow, Role, Stat};
 use tidegate_model::http2::Http2Options;
 use tidegate_stats::defs::http2 as stat;
 use tidegate_stats::{Counter, Group, Local, Registry};
@@ -115,11 +115,18 @@ impl LazyStats {
     }
 }
 
+/// The counter for a head that is too large.
+pub(crate) const fn overflow_counter(overflow: Overflow) -> Counter<stat::Http2> {
+    match overflow {
+        Overflow::TooManyHeaders => stat::HEADER_OVERFLOW,
+        Overflow::HeadersTooLarge => stat::HEADER_LIST_SIZE_TOO_LARGE,
+    }
+}
+
 /// `None`: Envoy does not count it.
 fn counter(counted: Stat, role: Role) -> Option<Counter<stat::Http2>> {
     Some(match counted {
         Stat::DroppedHeadersWithUnderscores => stat::DROPPED_HEADERS_WITH_UNDERSCORES,
-        Stat::HeaderOverflow => stat::HEADER_LIST_SIZE_TOO_LARGE,
         Stat::HeadersCbNoStream => stat::HEADERS_CB_NO_STREAM,
         Stat::InboundEmptyFramesFlood => stat::INBOUND_EMPTY_FRAMES_FLOOD,
         Stat::InboundPriorityFramesFlood => stat::INBOUND_PRIORITY_FRAMES_FLOOD,
@@ -133,7 +140,11 @@ fn counter(counted: Stat, role: Role) -> Option<Counter<stat::Http2>> {
         Stat::RxMessagingError => stat::RX_MESSAGING_ERROR,
         Stat::RxReset => stat::RX_RESET,
         // GOAWAY is counted where it is asked for, not where the codec ends by itself.
-        Stat::StreamRefusedErrors | Stat::GoawaySent | Stat::GoawayGracefulSent => return None,
+        // Too large a head is counted by what was too large about it.
+        Stat::StreamRefusedErrors
+        | Stat::GoawaySent
+        | Stat::GoawayGracefulSent
+        | Stat::HeaderOverflow => return None,
         Stat::TooManyHeaderFrames => stat::HEADER_OVERFLOW,
         Stat::Trailers if role == Role::Client => return None,
         Stat::Trailers => stat::TRAILERS,

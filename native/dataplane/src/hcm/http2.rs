@@ -22,7 +22,7 @@ use tidegate_stats::defs::{http as stat, http2};
 
 use super::stream::{Attached, Protocol, Stream};
 use super::{Phase, ServerConnection, request};
-use crate::http2::{Keepalive, Pulse};
+use crate::http2::{Keepalive, Pulse, overflow_counter};
 use crate::worker::{Core, Worker};
 
 /// What the client of an HTTP/2 connection begins with.
@@ -192,6 +192,7 @@ impl ServerConnection {
                 stream, overflow, ..
             } => {
                 let flag = ResponseFlags::DOWNSTREAM_REMOTE_RESET;
+                self.hcm.http2_stats.inc(overflow_counter(overflow));
                 self.refuse_head_http2(worker, Some(stream), flag, overflow_details(overflow));
             }
             Event::Refused { why } => {
@@ -326,7 +327,12 @@ impl ServerConnection {
         stream.wire = None;
         stream.host = stream.host.take().or(stream.pending_host.take());
         let (flag, details) = match by {
-            ResetBy::Fault(why) => fault(why),
+            ResetBy::Fault(why) => {
+                if let StreamFault::Overflow(overflow) = why {
+                    self.hcm.http2_stats.inc(overflow_counter(overflow));
+                }
+                fault(why)
+            }
             _ if code == ErrorCode::NO_ERROR => (ResponseFlags::NONE, ""),
             _ if code == ErrorCode::PROTOCOL_ERROR => (
                 ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
@@ -359,12 +365,10 @@ impl ServerConnection {
 
     /// The client broke the rules; the codec has said goodbye.
     fn on_http2_error(&mut self, worker: &mut Worker, error: ConnectionError) {
-        self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
-        if error == ConnectionError::RapidReset {
-            self.hcm
-                .stats
-                .inc(stat::DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS);
-        }
+        self.hcm.stats.inc(match error {
+            ConnectionError::RapidReset => stat::DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS,
+            _ => stat::DOWNSTREAM_CX_PROTOCOL_ERROR,
+        });
         let details: Cow<'static, str> = match error {
             ConnectionError::Malformed(why) => Cow::Borrowed(why.details()),
             error if error.reason().starts_with("http2.") => Cow::Borrowed(error.reason()),

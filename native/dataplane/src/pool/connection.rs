@@ -19,6 +19,10 @@ use crate::conn::{After, Conn, Event, Key, TimerKey};
 use crate::hcm::{self, Lost, StreamKey};
 use crate::worker::{Core, Worker};
 
+/// Bytes that are read of a response before it is known whether an HTTP/2 client takes any: what thirty clients with closed
+/// windows can make us hold stays below a few megabytes.
+const READ_AHEAD: usize = 64 * 1024;
+
 /// There may be something to read after all.
 pub(crate) const NUDGE_READ: u8 = 1;
 /// The socket failed while a downstream connection wrote to it.
@@ -61,6 +65,8 @@ pub struct ClientConnection {
     closing: bool,
     /// The downstream side cannot take more just now.
     pub(crate) paused: bool,
+    /// The client may be one that takes nothing: no more than a little is read ahead of knowing.
+    pub(super) by_window: bool,
     /// More is about to be written: what there is waits for the end of the pass.
     corked: bool,
     pub(super) broken: Option<Errno>,
@@ -118,6 +124,7 @@ impl ClientConnection {
             closing: false,
             reusable: true,
             paused: false,
+            by_window: false,
             corked: false,
             broken: None,
             requests: 0,
@@ -413,7 +420,11 @@ impl ClientConnection {
         }
         while self.readable && !self.paused {
             let mut buf = worker.core.lend_read_buf();
-            let room = self.read_at_once.min(buf.len());
+            let room = if self.by_window && matches!(self.reading, Reading::Head) {
+                READ_AHEAD.min(buf.len())
+            } else {
+                buf.len()
+            };
             let received = self.socket.recv(buf.get_mut(..room).unwrap_or_default());
             let after = match received {
                 Received::Data(count) => {

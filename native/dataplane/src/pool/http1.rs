@@ -27,9 +27,9 @@ enum Verdict {
 const SHARED_READ: usize = 96 * 1024;
 
 impl ClientConnection {
-    /// Starts to serve this stream's request. `one_of_many`: other streams share its downstream connection, and what was
-    /// read of each before their client took any is held at the same time.
-    pub(crate) fn begin(&mut self, downstream: StreamKey, one_of_many: bool) {
+    /// Starts to serve this stream's request; `by_window`: the client takes only as much as its window lets pass.
+    pub(crate) fn begin(&mut self, downstream: StreamKey, by_window: bool) {
+        self.by_window = by_window;
         self.state = State::Busy(downstream);
         self.read_at_once = if one_of_many { SHARED_READ } else { usize::MAX };
         self.requests += 1;

@@ -17,7 +17,7 @@ use super::connection::{ClientConnection, State};
 use super::{Offered, offer};
 use crate::conn::{After, Conn};
 use crate::hcm::{self, Lost, StreamKey};
-use crate::http2::Keepalive;
+use crate::http2::{Keepalive, overflow_counter};
 use crate::worker::{Core, Worker};
 
 /// A request that the connection serves.
@@ -286,7 +286,11 @@ impl ClientConnection {
                 let lost = match by {
                     ResetBy::GoAway => Lost::GoneAway,
                     // Envoy takes a head that is too large for a reset.
-                    ResetBy::Fault(StreamFault::Overflow(_)) => Lost::Reset,
+                    ResetBy::Fault(StreamFault::Overflow(overflow)) => {
+                        let stats = &self.guard.cluster.http2_stats;
+                        stats.inc(overflow_counter(overflow));
+                        Lost::Reset
+                    }
                     ResetBy::Fault(_) => {
                         self.count_protocol_error();
                         Lost::ProtocolError

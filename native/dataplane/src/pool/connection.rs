@@ -58,8 +58,6 @@ pub struct ClientConnection {
     pub(crate) resume: HeadResume,
     pub(crate) reading: Reading,
     pub(crate) limits: Limits,
-    /// Bytes read at once.
-    pub(super) read_at_once: usize,
     readable: bool,
     /// The upstream has closed its side; there may be bytes before the end.
     closing: bool,
@@ -119,7 +117,6 @@ impl ClientConnection {
             input: Vec::new(),
             resume: HeadResume::default(),
             reading: Reading::Head,
-            read_at_once: usize::MAX,
             readable: false,
             closing: false,
             reusable: true,

@@ -23,15 +23,11 @@ enum Verdict {
     Close,
 }
 
-/// Bytes read at once for one of many streams.
-const SHARED_READ: usize = 96 * 1024;
-
 impl ClientConnection {
     /// Starts to serve this stream's request; `by_window`: the client takes only as much as its window lets pass.
     pub(crate) fn begin(&mut self, downstream: StreamKey, by_window: bool) {
         self.by_window = by_window;
         self.state = State::Busy(downstream);
-        self.read_at_once = if one_of_many { SHARED_READ } else { usize::MAX };
         self.requests += 1;
         self.reading = Reading::Head;
         self.resume = HeadResume::default();

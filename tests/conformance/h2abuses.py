@@ -295,7 +295,7 @@ class _Beside:
         steps = frames.steps(["GET /; x-do: len=10", "WAIT 1", "GET /; x-do: len=2000"])
         while not self._stop.is_set():
             try:
-                seen = converse(self.proxy.port, steps, timeout=10)
+                seen = converse(self.proxy.port, steps, timeout=20)
                 bad = [n for n, m in seen.streams.items() if m.status != 200 or not m.ended]
                 if bad or len(seen.streams) != 2:
                     self.harmed.append(f"streams {bad or seen.streams.keys()}, {seen.end}")
@@ -327,7 +327,15 @@ def victim(kind: str, directory: Path) -> Iterator[Proxy]:
     backend = Backend("a").start()
     admin, port, log = free_port(), free_port(), directory / "access.log"
     ports = {"a": backend.port, "b": backend.port, "dead": free_port()}
-    document = {"cases": [], "hcm": {"access_log": []}}
+    # The usual second to connect would put a busy machine's honest failures on the abuse.
+    endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": "@a@"}}}
+    cluster = {
+        "name": "a",
+        "type": "STATIC",
+        "connect_timeout": "20s",
+        "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+    }
+    document = {"cases": [], "hcm": {"access_log": []}, "clusters": [cluster]}
     text = Scenario("victim", document, ()).bootstrap(ports, str(log), admin, port)
     try:
         with running(kind, text, admin_port=admin, port=port, directory=directory, log=log) as proxy:

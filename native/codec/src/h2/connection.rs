@@ -15,7 +15,7 @@ pub use send::{OutField, RequestLine};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::error::{ConnectionError, ErrorCode, StreamFault};
+use super::error::{ConnectionError, ErrorCode, Malformed, StreamFault};
 use super::event::{Event, ResetBy, StreamRef};
 use super::frame::{self, DEFAULT_WINDOW, MAX_31, setting};
 use super::guard::Guard;
@@ -410,7 +410,15 @@ impl Connection {
         why: StreamFault,
         now: u32,
     ) -> Result<Step<'i>, ConnectionError> {
-        self.judge_fault(why, now)?;
+        if why == StreamFault::Malformed(Malformed::BodyLength) {
+            // As in Envoy it ends its stream only, whatever the options say of malformed messages.
+            self.counts.bump(Stat::RxMessagingError);
+            if self.role == Role::Server {
+                self.guard.reset(now, &self.options)?;
+            }
+        } else {
+            self.judge_fault(why, now)?;
+        }
         let code = why.code();
         let Some(removed) = self.streams.remove(stream) else {
             return Ok(Step::Again);

@@ -300,7 +300,10 @@ impl Scratch {
         };
         let extended = judge.has(Pseudo::Protocol);
         let plain_connect = method == Method::Connect && !extended;
-        if extended && (method != Method::Connect || !judge.allow_connect) {
+        if extended && !judge.allow_connect {
+            return Err(Malformed::PseudoHeader);
+        }
+        if extended && method != Method::Connect {
             return Err(Malformed::Connect);
         }
         let (scheme, path) = (judge.pseudo(Pseudo::Scheme), judge.pseudo(Pseudo::Path));
@@ -353,6 +356,9 @@ impl Scratch {
                 return Err(Malformed::Authority);
             }
         } else if connect {
+            if !judge.has(Pseudo::Authority) {
+                return Err(Malformed::MissingPseudoHeader);
+            }
             let whole = judge.has(Pseudo::Protocol) && authority::is_valid(text);
             if text.is_empty() || !(whole || authority::is_host_and_port(text)) {
                 return Err(Malformed::Authority);

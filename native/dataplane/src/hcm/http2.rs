@@ -365,10 +365,12 @@ impl ServerConnection {
 
     /// The client broke the rules; the codec has said goodbye.
     fn on_http2_error(&mut self, worker: &mut Worker, error: ConnectionError) {
-        self.hcm.stats.inc(match error {
-            ConnectionError::RapidReset => stat::DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS,
-            _ => stat::DOWNSTREAM_CX_PROTOCOL_ERROR,
-        });
+        self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
+        if error == ConnectionError::RapidReset {
+            self.hcm
+                .stats
+                .inc(stat::DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS);
+        }
         let details: Cow<'static, str> = match error {
             ConnectionError::Malformed(why) => Cow::Borrowed(why.details()),
             error if error.reason().starts_with("http2.") => Cow::Borrowed(error.reason()),

@@ -10,7 +10,7 @@ use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
 
 use super::local_reply::Reply;
-use super::stream::{Stream, StreamRoute};
+use super::stream::{Protocol, Stream, StreamRoute};
 use super::{Phase, ServerConnection, grpc_timeout};
 use crate::conn::TimerKey;
 use crate::worker::{Core, Worker};
@@ -271,6 +271,9 @@ impl ServerConnection {
         flags: ResponseFlags,
     ) {
         let mut stream = self.open_stream(&mut worker.core);
+        if self.is_http2() {
+            stream.request.protocol = Protocol::Http2;
+        }
         stream.times.start = self.head_since.take().unwrap_or(worker.core.now());
         stream.flags.insert(flags);
         self.input = Vec::new();

@@ -4,8 +4,9 @@ A request header `x-do` steers it (comma separated): `status=503`, `len=N` (N by
 `trailers`, `delay=SECONDS`, `close` (connection: close), `until-close` (no length), `reset` (RST before any answer),
 `fin` (close before any answer), `cut` (half the announced body, then close), `header=NAME:VALUE`, `early` (answers
 before reading the body), `100` (an interim 100), `103`, `nodate`, `garbage`, `big-head=N`, `hang` (no answer; waits
-for the end of the connection), `fate` (answers with what became of the request with the same `x-key`). An `upgrade:
-websocket` is accepted and the bytes echoed.
+for the end of the connection), `fate` (answers with what became of the request with the same `x-key`), `first=N` (all
+this for the first N requests with the same `x-key` only; later ones are answered plainly), `at=NAME` (at the backend of
+that name only), `grpc-status=N` (in the head). An `upgrade: websocket` is accepted and the bytes echoed.
 
 Standard library only; must not know the proxies.
 """
@@ -32,6 +33,8 @@ class Backend:
     seen: int = 0
     #: what became of the requests that have an `x-key`
     fates: dict[str, list[str]] = field(default_factory=dict)
+    #: how many requests of an `x-key` with `first` there were
+    tries: dict[str, int] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _ready: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -51,6 +54,16 @@ class Backend:
     def note(self, key: str, what: str) -> None:
         if key:
             self.fates.setdefault(key, []).append(what)
+
+    def steered(self, do: dict[str, str], key: str) -> dict[str, str]:
+        """What is left of the steering: nothing for another backend, and after the first so many requests."""
+        if do.get("at", self.name) != self.name:
+            return {}
+        if "first" in do:
+            self.tries[key] = self.tries.get(key, 0) + 1
+            if self.tries[key] > int(do["first"]):
+                return {}
+        return do
 
     async def fate(self, key: str) -> list[str]:
         """What became of the request of this key; waits for something to become of it."""
@@ -94,6 +107,7 @@ class Backend:
         headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines)]
         get = dict(headers).get
         do = dict(item.partition("=")[::2] for item in get("x-do", "").split(",") if item)
+        do = self.steered(do, get("x-key", ""))
 
         if "reset" in do:
             sock: socket.socket = writer.get_extra_info("socket")
@@ -167,6 +181,8 @@ class Backend:
         if "header" in do:
             name, _, value = do["header"].partition(":")
             out.append(f"{name}: {value}")
+        if "grpc-status" in do:
+            out.append("grpc-status: " + do["grpc-status"])
         if "big-head" in do:
             out.append("x-big: " + "b" * int(do["big-head"]))
         if "date" in do:

@@ -8,7 +8,8 @@ the body, then RST NO_ERROR), `reset=CODE` (before any answer), `cut=CODE` (head
 GOAWAY NO_ERROR), `away`, `away-first` (GOAWAY that leaves this stream out), `fin` / `tcp-reset` (of the connection,
 before any answer), `stall` (gives back no window), `grpc=STATUS` (a gRPC answer with its status in trailers),
 `grpc-only=STATUS` (in trailers alone), `message=TEXT` (grpc-message), `bad=KIND` (see `_BAD`), `fate` (answers with
-what became of the request with the same `x-key`). CONNECT is answered 200 and the bytes echoed.
+what became of the request with the same `x-key`), `first=N` and
+`at=NAME` (see `backend`). CONNECT is answered 200 and the bytes echoed.
 
 Raw frames, so that it can answer what no library would. Must not know the proxies.
 """
@@ -240,7 +241,7 @@ class _Connection:
                 await self.writer.drain()
 
     async def answer(self, stream: int, request: _Request) -> None:
-        do = request.do
+        do = self.backend.steered(request.do, request.get("x-key"))
         if await self.refused(stream, request, do):
             return
         if "100" in do:

@@ -45,6 +45,8 @@ def _value(name: str, value: str) -> str:
         return "<date>"
     if name == "x-envoy-upstream-service-time":
         return "<ms>"
+    if name == "x-envoy-expected-rq-timeout-ms" and value.isdigit() and int(value) > 1000:  # what is left of it
+        return f"<up to {-(-int(value) // 1000)} s>"
     if name == "grpc-timeout" and value[-1:] in "mun":  # what is left of it
         return re.sub(r"^\d+", "<n>", value)
     return KEY.sub("<key>", UUID.sub("<uuid>", STAMP.sub("<time>", value)))

@@ -192,7 +192,7 @@ def _line(text: str) -> tuple[str, bytes]:
     return method, (f"{method} {path} HTTP/1.1\r\n" + "".join(h + "\r\n" for h in headers) + "\r\n" + body).encode()
 
 
-def _case(scenario: str, index: int, entry: str | dict[str, Any]) -> Case:
+def _case(scenario: str, index: int, entry: str | dict[str, Any], document: dict[str, Any]) -> Case:
     options = {"request": entry} if isinstance(entry, str) else dict(entry)
     parts: list[bytes | float] = []
     methods: list[str] = []
@@ -230,7 +230,7 @@ def _case(scenario: str, index: int, entry: str | dict[str, Any]) -> Case:
         repeat=int(options.get("repeat", 1)),
         compare_log=bool(options.get("log", True)),
         intended=cast("dict[str, Any] | None", options.get("intended")),
-        stats=tuple(options.get("stats", ())),
+        stats=tuple(options.get("stats", document.get("stats", ()))),
     )
 
 
@@ -278,6 +278,6 @@ def load() -> list[Scenario]:
             if (client or document.get("client", "h1")) == "h2":
                 cases.append(_frame_case(path.stem, index, entry, document))
             else:
-                cases.append(_case(path.stem, index, entry))
+                cases.append(_case(path.stem, index, entry, document))
         scenarios.append(Scenario(path.stem, document, tuple(cases)))
     return scenarios

@@ -228,6 +228,7 @@ fn routes() -> RouteConfiguration {
             priority: RoutingPriority::Default,
             upgrade_configs: Vec::new(),
         },
+        retry_policy: None,
     };
     RouteConfiguration {
         name: "routes".into(),
@@ -247,11 +248,15 @@ fn routes() -> RouteConfiguration {
                 action: RouteAction::Route(Box::new(forward)),
                 headers: HeaderMutations::default(),
                 per_filter: PerFilterConfig::default(),
+                body_buffer_limit: None,
             })],
             require_tls: RequireTls::None,
             headers: HeaderMutations::default(),
             include_request_attempt_count: false,
             include_attempt_count_in_response: false,
+            include_is_timeout_retry_header: false,
+            retry_policy: None,
+            body_buffer_limit: None,
             per_filter: PerFilterConfig::default(),
         })],
         headers: HeaderMutations::default(),

@@ -1,7 +1,7 @@
 //! The HTTP connection manager: one downstream connection and the requests it carries.
 //!
 //! The files of this folder follow a request: `downstream` reads and writes the client's socket, `request` prepares the
-//! head, `router` runs the filters, matches and picks an upstream, `upstream` takes the answer, `response` prepares its
+//! head, `router` runs the filters, matches and picks an upstream, `retry` tries again, `upstream` takes the answer, `response` prepares its
 //! head, `local_reply` answers instead of an upstream, `upgrade` is the tunnel after 101, `timeouts` the clock, `log` what
 //! is written at the end.
 //!
@@ -23,6 +23,7 @@ mod path;
 mod request;
 mod request_id;
 mod response;
+mod retry;
 mod router;
 mod runtime;
 mod stream;

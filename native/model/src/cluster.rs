@@ -94,20 +94,40 @@ pub enum LbPolicy {
 }
 
 /// Limits for the two priorities; Envoy's defaults are 1024, 1024, 1024 and 3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct CircuitBreakers {
     pub default: Thresholds,
     pub high: Thresholds,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
     pub max_connections: u32,
     pub max_pending_requests: u32,
     pub max_requests: u32,
     pub max_retries: u32,
+    /// Takes the place of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
     pub max_connection_pools: Option<u32>,
     pub track_remaining: bool,
+}
+
+/// `retry_budget`: as many retries at a time as a share of the requests.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryBudget {
+    /// Of the requests that are active or wait; default 20.
+    pub budget_percent: f64,
+    /// Whatever the share comes to; default 3.
+    pub min_retry_concurrency: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self {
+            budget_percent: 20.0,
+            min_retry_concurrency: 3,
+        }
+    }
 }
 
 impl Default for Thresholds {
@@ -117,6 +137,7 @@ impl Default for Thresholds {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
+            retry_budget: None,
             max_connection_pools: None,
             track_remaining: false,
         }

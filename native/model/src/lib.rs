@@ -12,6 +12,7 @@ pub mod hcm;
 pub mod http2;
 pub mod listener;
 pub mod matcher;
+pub mod retry;
 pub mod route;
 
 use std::sync::Arc;

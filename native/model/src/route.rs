@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
+use crate::retry::{BodyBufferLimit, RetryPolicy};
 use crate::{DataSource, HeaderMutations, Name, RuntimeFraction};
 
 /// `config.route.v3.RouteConfiguration`.
@@ -36,6 +37,11 @@ pub struct VirtualHost {
     pub headers: HeaderMutations,
     pub include_request_attempt_count: bool,
     pub include_attempt_count_in_response: bool,
+    pub include_is_timeout_retry_header: bool,
+    /// Of routes that have none.
+    pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// Of routes that have none.
+    pub body_buffer_limit: Option<BodyBufferLimit>,
     pub per_filter: PerFilterConfig,
 }
 
@@ -56,6 +62,8 @@ pub struct Route {
     pub action: RouteAction,
     pub headers: HeaderMutations,
     pub per_filter: PerFilterConfig,
+    /// `None`: the virtual host's.
+    pub body_buffer_limit: Option<BodyBufferLimit>,
 }
 
 /// `config.route.v3.RouteMatch`.
@@ -99,6 +107,8 @@ pub struct Forward {
     pub regex_rewrite: Option<RegexRewrite>,
     pub host_rewrite: HostRewrite,
     pub policy: ForwardPolicy,
+    /// `None`: the virtual host's.
+    pub retry_policy: Option<Arc<RetryPolicy>>,
 }
 
 /// Timeouts, priority, upgrades and what else of `RouteAction` needs no compiling. Most routes of a configuration say the

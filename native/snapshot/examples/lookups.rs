@@ -33,6 +33,7 @@ fn route(path: PathSpecifier, headers: Vec<HeaderMatcher>) -> Arc<Route> {
         })),
         headers: HeaderMutations::default(),
         per_filter: PerFilterConfig::default(),
+        body_buffer_limit: None,
     })
 }
 
@@ -45,6 +46,9 @@ fn host(name: &str, domain: String, routes: Vec<Arc<Route>>) -> Arc<VirtualHost>
         headers: HeaderMutations::default(),
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
+        include_is_timeout_retry_header: false,
+        retry_policy: None,
+        body_buffer_limit: None,
         per_filter: PerFilterConfig::default(),
     })
 }

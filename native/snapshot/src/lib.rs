@@ -26,6 +26,7 @@ mod process;
 pub mod regex;
 pub mod request;
 pub mod response_flags;
+pub mod retry;
 pub mod routes;
 pub mod runtime;
 mod snapshot;

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::hcm::{HttpConnectionManager, HttpFilter, HttpFilterKind, RouteSource};
 use tidegate_model::listener::{FilterChain, Listener, NetworkFilter, TcpCluster, TcpProxy};
+use tidegate_model::retry::RetryPolicy;
 use tidegate_model::route::ForwardPolicy;
 
 use crate::access_log::{AccessLogs, CompiledAccessLog};
@@ -15,6 +16,7 @@ use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
+use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
 
 /// One listener of a snapshot, bound to a socket or reached by hand-off only.
@@ -175,6 +177,7 @@ pub(crate) struct Names<'a> {
     routes: &'a mut SlotTable,
     /// The last different ones seen.
     policies: Vec<Arc<ForwardPolicy>>,
+    retries: Vec<Arc<CompiledRetryPolicy>>,
 }
 
 /// A configuration's routes rarely say more different things.
@@ -186,6 +189,7 @@ impl<'a> Names<'a> {
             clusters,
             routes,
             policies: Vec::new(),
+            retries: Vec::new(),
         }
     }
 
@@ -203,6 +207,24 @@ impl<'a> Names<'a> {
         let policy = Arc::new(policy.clone());
         self.policies.push(Arc::clone(&policy));
         policy
+    }
+
+    /// Where most routes say the same about retries, they share it.
+    pub(crate) fn retry_policy(
+        &mut self,
+        policy: &Arc<RetryPolicy>,
+    ) -> Result<Arc<CompiledRetryPolicy>, CompileError> {
+        let same = |known: &&Arc<CompiledRetryPolicy>| *known.config == **policy;
+        if let Some(known) = self.retries.iter().find(same) {
+            return Ok(Arc::clone(known));
+        }
+        if self.retries.len() == POLICIES {
+            self.retries.remove(0);
+        }
+        let compiled = CompiledRetryPolicy::compile(policy);
+        let compiled = Arc::new(compiled.map_err(|e| e.within("retry_policy"))?);
+        self.retries.push(Arc::clone(&compiled));
+        Ok(compiled)
     }
 
     pub(crate) fn route_config(&mut self, name: &Name) -> RouteConfigRef {

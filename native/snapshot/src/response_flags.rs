@@ -5,10 +5,13 @@ macro_rules! flags {
         impl ResponseFlags {
             $(
                 #[doc = concat!("`", $short, "`, ", $long)]
-                pub const $name: Self = Self(1 << $bit);
+                pub const $name: Self = Self {
+                    bits: 1 << $bit,
+                    order: $bit,
+                };
             )*
 
-            /// Flag, short and long name, in Envoy's order of printing.
+            /// Flag, short and long name, by bit.
             pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
                 $((Self::$name, $short, $long),)*
             ];
@@ -16,9 +19,21 @@ macro_rules! flags {
     };
 }
 
-/// A set of response flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct ResponseFlags(u32);
+/// A set of response flags, printed in the order in which they were set, as Envoy does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResponseFlags {
+    bits: u32,
+    /// The bits' numbers in their order, five bits each. As many as fit, which no request ever needs.
+    order: u64,
+}
+
+impl PartialEq for ResponseFlags {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits == other.bits
+    }
+}
+
+impl Eq for ResponseFlags {}
 
 flags! {
     FAILED_LOCAL_HEALTH_CHECK = 0, "LH", "FailedLocalHealthCheck";
@@ -54,32 +69,43 @@ flags! {
 }
 
 impl ResponseFlags {
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { bits: 0, order: 0 };
 
     #[inline]
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.bits == 0
     }
 
     #[inline]
     pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
+        self.bits & other.bits == other.bits
     }
 
     #[inline]
     pub const fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+        self.bits & other.bits != 0
     }
 
     #[inline]
     pub fn insert(&mut self, other: Self) {
-        self.0 |= other.0;
+        *self = self.union(other);
     }
 
     #[inline]
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        let mut union = self;
+        let mut added = other.bits & !self.bits;
+        while added != 0 {
+            let number = added.trailing_zeros();
+            added &= added - 1;
+            let place = union.bits.count_ones() * 5;
+            if place < 60 {
+                union.order |= (number as u64) << place;
+            }
+            union.bits |= 1 << number;
+        }
+        union
     }
 
     /// By short name.
@@ -92,16 +118,45 @@ impl ResponseFlags {
 
     /// The set flags' names, joined with commas; nothing when empty.
     pub fn write(self, long: bool, out: &mut Vec<u8>) {
-        let mut first = true;
-        for (flag, short_name, long_name) in Self::ALL {
-            if self.intersects(*flag) {
-                if !first {
-                    out.push(b',');
-                }
-                first = false;
-                let name = if long { long_name } else { short_name };
-                out.extend_from_slice(name.as_bytes());
+        for place in 0..self.bits.count_ones().min(12) {
+            let number = (self.order >> (place * 5)) & 31;
+            let Some((_, short_name, long_name)) = Self::ALL.get(number as usize) else {
+                continue;
+            };
+            if place > 0 {
+                out.push(b',');
             }
+            let name = if long { long_name } else { short_name };
+            out.extend_from_slice(name.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn are_printed_as_they_were_set() {
+        let text = |flags: ResponseFlags, long| {
+            let mut out = Vec::new();
+            flags.write(long, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let mut flags = ResponseFlags::NONE;
+        assert_eq!(text(flags, false), "");
+        flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+        flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        assert_eq!(text(flags, false), "URX,UC");
+        assert_eq!(
+            text(flags, true),
+            "UpstreamRetryLimitExceeded,UpstreamConnectionTermination"
+        );
+        flags.insert(ResponseFlags::FAILED_LOCAL_HEALTH_CHECK);
+        assert_eq!(text(flags, false), "URX,UC,LH");
+        for (number, (flag, _, _)) in ResponseFlags::ALL.iter().enumerate() {
+            assert_eq!(flag.bits, 1 << number);
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::ids::{RouteConfigId, RouteConfigRef};
 use crate::listener::Names;
 use crate::per_filter::CompiledPerFilter;
 use crate::request::RequestView;
+use crate::retry::CompiledRetryPolicy;
 use crate::runtime::Runtime;
 
 /// `config.route.v3.RouteConfiguration` in tables.
@@ -54,6 +55,8 @@ pub struct CompiledVirtualHost {
     /// As in the configuration, which requests need not touch.
     pub include_request_attempt_count: bool,
     pub include_attempt_count_in_response: bool,
+    /// Of routes that have none.
+    pub retry_policy: Option<Arc<CompiledRetryPolicy>>,
 }
 
 /// What a request matched.
@@ -247,6 +250,10 @@ impl CompiledVirtualHost {
             routes: routes.into_boxed_slice(),
             include_request_attempt_count: config.include_request_attempt_count,
             include_attempt_count_in_response: config.include_attempt_count_in_response,
+            retry_policy: match &config.retry_policy {
+                Some(policy) => Some(names.retry_policy(policy)?),
+                None => None,
+            },
             config: Arc::clone(config),
             ssl_redirect,
         })

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidegate_model::Name;
 use tidegate_model::cluster::{
     Address, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery, DnsCluster,
-    DnsLookupFamily, LbPolicy, OriginalDst, TcpKeepalive, Thresholds, UpstreamHttpOptions,
-    UpstreamProtocol,
+    DnsLookupFamily, LbPolicy, OriginalDst, RetryBudget, TcpKeepalive, Thresholds,
+    UpstreamHttpOptions, UpstreamProtocol,
 };
 
 use crate::context::Result;
@@ -372,6 +372,7 @@ fn circuit_breakers(fields: &Fields<'_>) -> Result<CircuitBreakers> {
             max_retries: thresholds
                 .opt_u32("max_retries")
                 .unwrap_or(default.max_retries),
+            retry_budget: thresholds.opt("retry_budget", retry_budget)?,
             max_connection_pools: thresholds.opt_u32("max_connection_pools"),
             track_remaining: thresholds.bool("track_remaining"),
         };
@@ -386,6 +387,19 @@ fn circuit_breakers(fields: &Fields<'_>) -> Result<CircuitBreakers> {
         }
     }
     Ok(breakers)
+}
+
+fn retry_budget(fields: &Fields<'_>) -> Result<RetryBudget> {
+    let default = RetryBudget::default();
+    let percent = fields.opt("budget_percent", |percent| {
+        Ok(percent.opt_double("value").unwrap_or_default())
+    })?;
+    Ok(RetryBudget {
+        budget_percent: percent.unwrap_or(default.budget_percent),
+        min_retry_concurrency: fields
+            .opt_u32("min_retry_concurrency")
+            .unwrap_or(default.min_retry_concurrency),
+    })
 }
 
 fn tcp_keepalive(fields: &Fields<'_>) -> Result<TcpKeepalive> {

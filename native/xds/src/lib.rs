@@ -36,6 +36,7 @@ mod listener;
 mod matcher;
 mod message;
 mod references;
+mod retry;
 mod route;
 mod route_action;
 mod rules;

@@ -11,7 +11,7 @@ use tidegate_model::{AppendAction, HeaderMutations, HeaderValueOption, Name, for
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{cors, http_filter, matcher, route_action};
+use crate::{cors, http_filter, matcher, retry, route_action};
 
 /// Routes that RDS delivers: clusters they name need not exist, unless they say so.
 pub(crate) fn rds_route_configuration(fields: &Fields<'_>) -> Result<RouteConfiguration> {
@@ -73,13 +73,6 @@ fn check_domains(fields: &Fields<'_>, name: &Name, hosts: &[Arc<VirtualHost>]) -
 fn virtual_host(fields: &Fields<'_>, max_body: u32) -> Result<VirtualHost> {
     fields.ignore(&["metadata"], "virtual host metadata has no reader");
     fields.ignore(&["virtual_clusters"], "they only add statistics");
-    fields.ignore(
-        &[
-            "per_request_buffer_limit_bytes",
-            "request_body_buffer_limit",
-        ],
-        NO_BUFFERING,
-    );
     Ok(VirtualHost {
         name: fields.string("name"),
         domains: fields
@@ -99,11 +92,12 @@ fn virtual_host(fields: &Fields<'_>, max_body: u32) -> Result<VirtualHost> {
         headers: header_mutations(fields)?,
         include_request_attempt_count: fields.bool("include_request_attempt_count"),
         include_attempt_count_in_response: fields.bool("include_attempt_count_in_response"),
+        include_is_timeout_retry_header: fields.bool("include_is_timeout_retry_header"),
+        retry_policy: fields.opt("retry_policy", retry::policy)?,
+        body_buffer_limit: retry::body_buffer_limit(fields),
         per_filter: with_old_cors(http_filter::per_filter(fields)?, fields)?,
     })
 }
-
-const NO_BUFFERING: &str = "requests are not buffered: there are no retries and no mirroring";
 
 /// The `cors` field of old beside `typed_per_filter_config`, which wins.
 pub(crate) fn with_old_cors(
@@ -119,13 +113,6 @@ fn route(fields: &Fields<'_>, max_body: u32) -> Result<Route> {
     fields.ignore(&["metadata"], "route metadata has no reader");
     fields.ignore(&["decorator", "tracing"], "spans are not reported yet");
     fields.ignore(&["stat_prefix"], "it only adds statistics");
-    fields.ignore(
-        &[
-            "per_request_buffer_limit_bytes",
-            "request_body_buffer_limit",
-        ],
-        NO_BUFFERING,
-    );
     let mut per_filter = http_filter::per_filter(fields)?;
     let action = if let Some((forward, cors)) = fields.opt("route", route_action::forward)? {
         per_filter.cors = per_filter.cors.or(cors);
@@ -146,6 +133,7 @@ fn route(fields: &Fields<'_>, max_body: u32) -> Result<Route> {
         action,
         headers: header_mutations(fields)?,
         per_filter,
+        body_buffer_limit: retry::body_buffer_limit(fields),
     })
 }
 

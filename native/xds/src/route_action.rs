@@ -11,7 +11,7 @@ use tidegate_model::route::{
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{cors, hcm, http_filter, matcher, route};
+use crate::{cors, hcm, http_filter, matcher, retry, route};
 
 /// Envoy's default route timeout.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
@@ -68,6 +68,7 @@ pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPo
         regex_rewrite,
         host_rewrite,
         policy,
+        retry_policy: fields.opt("retry_policy", retry::policy)?,
     };
     let cors = fields.opt("cors", cors::policy)?;
     Ok((forward, cors.map(Arc::new)))

@@ -6,6 +6,7 @@ mod discovery;
 mod http2;
 mod json;
 mod rejected;
+mod retries;
 mod v2;
 
 use serde_json::{Value as Json, json};

@@ -81,6 +81,13 @@ const PER_ROUTE: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Of a retry policy, where v2 is content with the name.
+const RETRY_HOST_PREDICATES: &[(&str, &str, &str)] = &[(
+    "envoy.retry_host_predicates.previous_hosts",
+    "envoy.retry_host_predicates.previous_hosts",
+    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+)];
+
 /// Fields whose contents are anybody's and must not be looked into.
 const OPAQUE: &[&str] = &[
     "metadata",
@@ -214,8 +221,9 @@ fn message(key: &str, mut object: Object) -> Result<Json> {
     match key {
         "filters" | "http_filters" | "listener_filters" | "access_log" | "upstream_log"
         | "stats_sinks" | "http" => {
-            typed(&mut object)?;
+            typed(&mut object, EXTENSIONS)?;
         }
+        "retry_host_predicate" => typed(&mut object, RETRY_HOST_PREDICATES)?,
         "clusters" if object.contains_key("name") && !object.contains_key("weight") => {
             cluster(&mut object);
         }
@@ -259,7 +267,10 @@ fn message(key: &str, mut object: Object) -> Result<Json> {
 }
 
 /// `config` into `typed_config`, the name into today's.
-fn typed(object: &mut Object) -> Result<()> {
+fn typed(
+    object: &mut Object,
+    table: &'static [(&'static str, &'static str, &'static str)],
+) -> Result<()> {
     let Some(name) = object.get("name").and_then(Json::as_str).map(str::to_owned) else {
         return Ok(());
     };
@@ -267,7 +278,7 @@ fn typed(object: &mut Object) -> Result<()> {
         return Ok(());
     }
     let config = object.remove("config");
-    let Some((new_name, kind)) = extension(EXTENSIONS, &name) else {
+    let Some((new_name, kind)) = extension(table, &name) else {
         // With nothing but a name there is nothing to convert; the decoder says what is missing.
         return match config {
             None => Ok(()),

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tidegate_model::cluster::{CircuitBreakers, Thresholds};
+use tidegate_model::cluster::{CircuitBreakers, RetryBudget, Thresholds};
 use tidegate_model::route::RoutingPriority;
 use tidegate_stats::{Gauge, defs::cluster as stat};
 
@@ -65,21 +65,30 @@ struct PriorityBreakers {
     retries: Resource,
     pools: Resource,
     track_remaining: bool,
+    retry_budget: Option<Box<RetryBudget>>,
 }
 
 impl PriorityBreakers {
-    const fn new(thresholds: &Thresholds) -> Self {
+    fn new(thresholds: &Thresholds) -> Self {
         Self {
             connections: Resource::new(thresholds.max_connections),
             pending: Resource::new(thresholds.max_pending_requests),
             requests: Resource::new(thresholds.max_requests),
             retries: Resource::new(thresholds.max_retries),
-            pools: Resource::new(match thresholds.max_connection_pools {
-                Some(max) => max,
-                None => u32::MAX,
-            }),
+            pools: Resource::new(thresholds.max_connection_pools.unwrap_or(u32::MAX)),
             track_remaining: thresholds.track_remaining,
+            retry_budget: thresholds.retry_budget.map(Box::new),
         }
+    }
+
+    /// A budget takes the place of the limit on retries.
+    fn can_retry(&self) -> bool {
+        let Some(budget) = &self.retry_budget else {
+            return self.retries.can_create();
+        };
+        let active = self.requests.used().saturating_add(self.pending.used());
+        let share = budget.budget_percent / 100.0 * f64::from(active);
+        self.retries.used() < (share as u32).max(budget.min_retry_concurrency)
     }
 
     #[inline]
@@ -102,7 +111,7 @@ pub struct Breakers {
 }
 
 impl Breakers {
-    pub(crate) const fn new(config: &CircuitBreakers) -> Self {
+    pub(crate) fn new(config: &CircuitBreakers) -> Self {
         Self {
             default: PriorityBreakers::new(&config.default),
             high: PriorityBreakers::new(&config.high),
@@ -119,6 +128,11 @@ impl Breakers {
     #[inline]
     pub const fn resource(&self, priority: RoutingPriority, kind: ResourceKind) -> &Resource {
         self.of(priority).resource(kind)
+    }
+
+    /// Whether there may be one more retry.
+    pub fn can_retry(&self, priority: RoutingPriority) -> bool {
+        self.of(priority).can_retry()
     }
 
     /// Writes the gauges of what remains, for clusters that asked for them; once, by the publisher.

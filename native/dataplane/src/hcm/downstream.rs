@@ -176,6 +176,9 @@ impl ServerConnection {
 
     /// As [`Self::pass_body`], behind the filters.
     pub(super) fn pass_on(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        if stream.tries.is_some() && !self.keep_body(stream, worker, body) {
+            return;
+        }
         match stream.upstream {
             Upstream::Active(key, token) => {
                 if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {

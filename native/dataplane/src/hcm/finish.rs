@@ -14,8 +14,17 @@ use crate::pool;
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
-    /// Lets go of whatever upstream the stream has or waits for, before its response is complete.
+    /// Lets go of whatever upstream the stream has or waits for, for good.
     pub(super) fn detach_upstream(&self, stream: &mut Stream, worker: &mut Worker) {
+        self.abandon_upstream(stream, worker);
+        stream.request.pending.clear(&mut worker.core.segments);
+        if stream.tries.is_some() {
+            self.end_tries(stream, &mut worker.core);
+        }
+    }
+
+    /// Lets go of the upstream that the stream has or waits for, before its response is complete.
+    pub(super) fn abandon_upstream(&self, stream: &mut Stream, worker: &mut Worker) {
         match std::mem::take(&mut stream.upstream) {
             Upstream::None => {}
             Upstream::Pending(id) => {
@@ -30,7 +39,6 @@ impl ServerConnection {
                 pool::discard(worker, key, token, stream.key, unreleased);
             }
         }
-        stream.request.pending.clear(&mut worker.core.segments);
     }
 
     /// Ends all streams without an answer.

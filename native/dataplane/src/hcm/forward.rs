@@ -12,6 +12,7 @@ use tidegate_stats::defs::cluster as cluster_stat;
 
 use super::http1::feed_payload;
 use super::local_reply::Reply;
+use super::retry::{self, Ended};
 use super::stream::{Attached, Protocol, Stream, StreamRoute, Token, Upstream};
 use super::{ServerConnection, StreamKey};
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
@@ -33,11 +34,13 @@ impl ServerConnection {
             original_dst: info.local_restored.then_some(info.local),
             header_dst: original_dst_header(cluster, stream),
         };
-        if self.drops_overload(stream, worker, cluster) {
+        if stream.attempts == 0 && self.drops_overload(stream, worker, cluster) {
             return;
         }
+        stream.attempts = stream.attempts.max(1);
         let now = worker.core.now();
-        let Some(host) = cluster.choose_host(&mut worker.core.rng, now, &context) else {
+        let host = retry::choose_host(stream, &mut worker.core, cluster, &context);
+        let Some(host) = host else {
             cluster.stats.inc(cluster_stat::UPSTREAM_CX_NONE_HEALTHY);
             stream.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
             return self.reply_upstream(
@@ -55,7 +58,6 @@ impl ServerConnection {
             let append = forward.config.append_x_forwarded_host;
             rewrite_host(stream, host.host.hostname.as_bytes(), append);
         }
-        stream.attempts = 1;
         let http2 = match cluster.config.http.protocol {
             UpstreamProtocol::Http1 => false,
             UpstreamProtocol::Http2 => true,
@@ -198,6 +200,11 @@ impl ServerConnection {
         {
             stream.deadlines.response = Some(now + timeout);
         }
+        if let Some(tries) = &mut stream.tries
+            && matches!(stream.upstream, Upstream::Active(..))
+        {
+            tries.start(now);
+        }
     }
 
     /// The upstream's window is open again: sends what waited for it.
@@ -254,18 +261,25 @@ impl ServerConnection {
         if failure != PoolFailure::Overflow {
             stream.host = Some(Rc::clone(host));
         }
-        self.reply_pool_failure(stream, worker, failure);
+        let ended = match failure {
+            PoolFailure::Overflow | PoolFailure::RequestOverflow => Ended::Overflow,
+            _ => Ended::NotConnected,
+        };
+        if !self.retries_reset(stream, &mut worker.core, ended) {
+            self.reply_pool_failure(stream, worker, failure);
+        }
     }
 }
 
 /// Head and body over HTTP/1, in one piece if they are there together.
 fn send_http1(stream: &mut Stream, core: &mut Core, up: &mut ClientConnection, body: &[u8]) {
     up.begin(stream.key, stream.wire.is_some());
+    up.received = stream.upstream_bytes_received;
     stream.upstream = Upstream::Active(up.key(), 0);
     let mut head = std::mem::take(&mut core.http.head);
     head.clear();
     write_head(stream, &mut head);
-    stream.upstream_header_bytes_sent = head.len() as u64;
+    stream.upstream_header_bytes_sent += head.len() as u64;
     stream.upstream_bytes_sent += (head.len() + body.len()) as u64;
     if stream.request.is_payload() {
         if !stream.request.complete || !stream.request.pending.is_empty() {
@@ -393,7 +407,7 @@ fn send_http2(
     };
     stream.upstream = Upstream::Active(up.key(), token);
     let head = (up.output_len() - before) as u64;
-    stream.upstream_header_bytes_sent = head;
+    stream.upstream_header_bytes_sent += head;
     stream.upstream_bytes_sent += head;
     if ends {
         return true;

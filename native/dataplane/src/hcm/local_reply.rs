@@ -23,6 +23,8 @@ pub(super) struct Reply<'a> {
     pub(super) grpc_status: Option<u32>,
     /// `x-envoy-overloaded: true`
     pub(super) overloaded: bool,
+    /// Says how often the request was tried, if the virtual host wants that.
+    pub(super) attempts: bool,
 }
 
 impl<'a> Reply<'a> {
@@ -34,6 +36,7 @@ impl<'a> Reply<'a> {
             location: None,
             grpc_status: None,
             overloaded: false,
+            attempts: false,
         }
     }
 }
@@ -67,6 +70,10 @@ impl ServerConnection {
                 host.state.count(|cells| &cells.rq_error);
             }
         }
+        let reply = Reply {
+            attempts: true,
+            ..reply
+        };
         self.reply(stream, worker, reply);
     }
 
@@ -85,6 +92,9 @@ impl ServerConnection {
                 .response
                 .headers
                 .add_known(KnownHeader::Location, location);
+        }
+        if reply.attempts {
+            response::tell_attempts(stream);
         }
         self.mutate_response(stream, &mut worker.core);
         let headers = &mut stream.response.headers;
@@ -231,8 +241,6 @@ impl ServerConnection {
         worker: &mut Worker,
         failure: PoolFailure,
     ) {
-        const BEFORE: &str =
-            "upstream connect error or disconnect/reset before headers. reset reason: ";
         let (reason, code, detail) = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => {
                 stream.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
@@ -273,7 +281,7 @@ impl ServerConnection {
             stream.failure_reason = Some(Cow::Owned(why));
         }
         details.push('}');
-        let body = format!("{BEFORE}{reason}");
+        let body = stream.reset_text(reason);
         let reply = Reply {
             details: Cow::Owned(details),
             overloaded: matches!(

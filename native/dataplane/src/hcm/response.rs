@@ -45,12 +45,19 @@ pub(super) fn receive(stream: &mut Stream, hcm: &HcmRuntime, status: u16, core: 
             .headers
             .set_known(KnownHeader::XEnvoyUpstreamServiceTime, millis.as_bytes());
     }
-    if let Some(route) = &stream.route
+    tell_attempts(stream);
+}
+
+/// How often the request was sent, if the virtual host wants that to be told.
+pub(super) fn tell_attempts(stream: &mut Stream) {
+    if stream.attempts > 0
+        && let Some(route) = &stream.route
         && route.virtual_host.include_attempt_count_in_response
     {
-        response
-            .headers
-            .set_known(KnownHeader::XEnvoyAttemptCount, b"1");
+        let mut buffer = itoa::Buffer::new();
+        let count = buffer.format(stream.attempts);
+        let headers = &mut stream.response.headers;
+        headers.set_known(KnownHeader::XEnvoyAttemptCount, count.as_bytes());
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_codec::h1::KnownHeader;
-use tidegate_snapshot::routes::CompiledAction;
 use tidegate_snapshot::routes::action::ClusterTarget;
 use tidegate_snapshot::routes::rewrite::CompiledHostRewrite;
+use tidegate_snapshot::routes::{CompiledAction, CompiledForward};
 use tidegate_snapshot::{HeaderScratch, ResponseFlags, Routed};
 use tidegate_stats::defs::http as stat;
 
@@ -18,7 +18,7 @@ use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
 use super::stream::{Attached, Request, Stream, StreamRoute};
-use super::{ServerConnection, grpc_timeout, upgrade};
+use super::{ServerConnection, grpc_timeout, retry, upgrade};
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -193,7 +193,8 @@ impl ServerConnection {
             stream.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
             return self.reply(stream, worker, Reply::new(status, b"", "cluster_not_found"));
         };
-        self.finish_request_head(stream, worker);
+        let per_try_timeout = self.finish_request_head(stream, worker);
+        self.begin_tries(stream, &mut worker.core, &cluster, per_try_timeout, &body);
         self.send_upstream(stream, worker, &cluster, body);
     }
 
@@ -218,8 +219,13 @@ impl ServerConnection {
     }
 
     /// Everything that the route and the router say about the request's head.
-    fn finish_request_head(&mut self, stream: &mut Stream, worker: &mut Worker) {
-        self.set_timeouts(stream);
+    /// Returns the time that each try has.
+    fn finish_request_head(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+    ) -> Option<Duration> {
+        let per_try_timeout = self.set_timeouts(stream);
         if let Some(route) = stream
             .route
             .as_ref()
@@ -231,7 +237,7 @@ impl ServerConnection {
             route.header_levels().apply_request(&mut side, &mut scratch);
         }
         let Some(route) = stream.route.take() else {
-            return;
+            return per_try_timeout;
         };
         let weighted_host = route
             .weighted()
@@ -279,18 +285,18 @@ impl ServerConnection {
                 .set_known(KnownHeader::XEnvoyAttemptCount, b"1");
         }
         stream.route = Some(route);
+        per_try_timeout
     }
 
-    fn set_timeouts(&self, stream: &mut Stream) {
-        let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward) else {
-            return;
-        };
+    /// Returns the time that each try has.
+    fn set_timeouts(&self, stream: &mut Stream) -> Option<Duration> {
+        let forward = stream.route.as_ref().and_then(StreamRoute::forward)?;
+        let is_grpc = is_grpc(stream);
         let request = &mut stream.request;
         let config = &forward.config;
-        let is_grpc = request.grpc || !stream.grpc.is_empty();
         // A route with a limit for the whole stream has no other timeout.
         let old_ways = config.max_stream_duration.is_none();
-        let grpc_cap = config.max_grpc_timeout.filter(|_| old_ways && is_grpc);
+        let grpc_cap = grpc_cap(forward, is_grpc);
         let mut timeout = match grpc_cap {
             _ if !old_ways => None,
             Some(cap) => grpc_timeout::of_route(grpc_timeout::asked(&request.headers), cap),
@@ -311,34 +317,45 @@ impl ServerConnection {
         ) {
             timeout = asked;
         }
-        for known in [
-            KnownHeader::XEnvoyUpstreamRqTimeoutMs,
-            KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
-            KnownHeader::XEnvoyRetryOn,
-            KnownHeader::XEnvoyRetryGrpcOn,
-            KnownHeader::XEnvoyMaxRetries,
-            KnownHeader::XEnvoyRetriableStatusCodes,
-            KnownHeader::XEnvoyRetriableHeaderNames,
-            KnownHeader::XEnvoyHedgeOnPerTryTimeout,
-        ] {
-            request.headers.remove_known(known);
-        }
-        if let Some(timeout) = timeout
-            && !self.hcm.suppress_envoy_headers
-        {
+        request
+            .headers
+            .remove_known(KnownHeader::XEnvoyUpstreamRqTimeoutMs);
+        stream.deadlines.response_timeout = timeout.filter(|_| !request.upgrade);
+        let per_try_timeout = retry::per_try_timeout(stream, timeout);
+        self.tell_timeout(stream, per_try_timeout.or(timeout));
+        per_try_timeout
+    }
+
+    /// Tells the upstream how much time it has.
+    pub(super) fn tell_timeout(&self, stream: &mut Stream, timeout: Option<Duration>) {
+        let Some(timeout) = timeout else {
+            return;
+        };
+        let is_grpc = is_grpc(stream);
+        let headers = &mut stream.request.headers;
+        if !self.hcm.suppress_envoy_headers {
             let mut buffer = itoa::Buffer::new();
             let text = buffer.format(timeout.as_millis() as u64);
-            request
-                .headers
-                .set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
+            headers.set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
         }
-        if let Some(timeout) = timeout
-            && grpc_cap.is_some()
+        if let Some(forward) = stream.route.as_ref().and_then(StreamRoute::forward)
+            && grpc_cap(forward, is_grpc).is_some()
         {
-            grpc_timeout::tell(&mut request.headers, timeout);
+            grpc_timeout::tell(headers, timeout);
         }
-        stream.deadlines.response_timeout = if request.upgrade { None } else { timeout };
     }
+}
+
+fn is_grpc(stream: &Stream) -> bool {
+    stream.request.grpc || !stream.grpc.is_empty()
+}
+
+/// `max_grpc_timeout`, where it counts.
+#[expect(clippy::option_option, reason = "none, no cap, or a cap")]
+fn grpc_cap(forward: &CompiledForward, is_grpc: bool) -> Option<Option<Duration>> {
+    let config = &forward.config;
+    let counts = config.max_stream_duration.is_none() && is_grpc;
+    config.max_grpc_timeout.filter(|_| counts)
 }
 
 /// Where a created or moved resource is, as Envoy tells of direct responses: where the request went.

@@ -15,6 +15,7 @@ use tidegate_codec::h2::StreamRef;
 use tidegate_rt::Moment;
 use tidegate_snapshot::fault::Abort;
 use tidegate_snapshot::per_filter::PerFilterLevels;
+use tidegate_snapshot::retry::CompiledRetryPolicy;
 use tidegate_snapshot::routes::action::CompiledWeightedCluster;
 use tidegate_snapshot::routes::{CompiledAction, CompiledForward, CompiledRoute};
 use tidegate_snapshot::{
@@ -24,6 +25,7 @@ use tidegate_snapshot::{
 
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
+use super::retry::Tries;
 use super::streams::StreamKey;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use crate::conn::Key;
@@ -269,6 +271,12 @@ impl StreamRoute {
         }
     }
 
+    /// The route's, else the virtual host's.
+    pub(crate) fn retry_policy(&self) -> Option<&Arc<CompiledRetryPolicy>> {
+        let of_route = self.forward()?.retry_policy.as_ref();
+        of_route.or(self.virtual_host.retry_policy.as_ref())
+    }
+
     pub(crate) fn weighted(&self) -> Option<&CompiledWeightedCluster> {
         self.forward()?.pick(self.random).weighted
     }
@@ -366,6 +374,8 @@ pub(crate) struct Stream {
     pub(crate) upstream_header_bytes_sent: u64,
     pub(crate) upstream_header_bytes_received: u64,
     pub(crate) attempts: u32,
+    /// Of a request that may be tried again, or whose tries have limits of their own.
+    pub(crate) tries: Option<Box<Tries>>,
     pub(crate) failure_reason: Option<Cow<'static, str>>,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: Cow<'static, str>,

@@ -30,6 +30,7 @@ impl Stream {
             deadlines.response,
             deadlines.max_duration,
             deadlines.delay,
+            self.tries.as_ref().and_then(|tries| tries.next_deadline()),
         ]
         .into_iter()
         .flatten()
@@ -297,17 +298,28 @@ impl ServerConnection {
         } else if due(stream.deadlines.response) {
             stream.deadlines.response = None;
             stream.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
+            let reply = Reply {
+                attempts: true,
+                ..Reply::new(504, b"upstream request timeout", "response_timeout")
+            };
+            if stream.waits_to_retry() {
+                // No upstream is to blame.
+                self.reply(&mut stream, worker, reply);
+                return self.settle(stream, worker);
+            }
             if let Some(cluster) = &stream.cluster {
                 cluster.stats.inc(cluster_stat::UPSTREAM_RQ_TIMEOUT);
             }
             if let Some(host) = &stream.host {
                 host.state.count(|cells| &cells.rq_timeout);
             }
-            self.reply_upstream(
-                &mut stream,
-                worker,
-                Reply::new(504, b"upstream request timeout", "response_timeout"),
-            );
+            self.reply_upstream(&mut stream, worker, reply);
+        } else if due(stream
+            .tries
+            .as_ref()
+            .and_then(|tries| tries.next_deadline()))
+        {
+            self.on_try_timer(&mut stream, worker, now);
         } else if due(stream.deadlines.max_duration) {
             self.end_of_life(&mut stream, worker);
         } else if due(stream.deadlines.request) && !stream.request.complete {

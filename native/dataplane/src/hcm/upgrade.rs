@@ -74,6 +74,7 @@ impl ServerConnection {
         protocol: &[u8],
         connection: &[u8],
     ) {
+        self.give_up_retries(stream, &mut worker.core);
         let hcm = Rc::clone(&self.hcm);
         response::receive(stream, &hcm, status, &worker.core);
         let headers = &mut stream.response.headers;
@@ -107,6 +108,9 @@ impl ServerConnection {
         bytes: &[u8],
     ) -> usize {
         stream.request.bytes += bytes.len() as u64;
+        if stream.tries.is_some() && !self.keep_body(stream, worker, bytes) {
+            return bytes.len();
+        }
         match stream.upstream {
             Upstream::Active(key, token) => {
                 if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {

@@ -8,6 +8,7 @@ use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::cluster as stat;
 
 use super::local_reply::Reply;
+use super::retry::Ended;
 use super::stream::{BodyMode, Protocol, Stream, Upstream};
 use super::{ServerConnection, StreamKey, response};
 use crate::pool::{ClientConnection, Reading};
@@ -65,17 +66,17 @@ impl ServerConnection {
                 self.on_protocol_error(&mut stream, worker);
             }
             Reading::Tunnel => self.on_tunnel_closed(&mut stream, worker),
+            Reading::Head if self.retries_reset(&mut stream, &mut worker.core, Ended::Reset) => {}
             Reading::Head => {
+                let body = stream.reset_text("connection termination");
                 stream
                     .flags
                     .insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
                 let reply = Reply {
-                    details: Cow::Borrowed("upstream_reset_before_response_started{connection_termination}"),
-                    ..Reply::new(
-                        503,
-                        b"upstream connect error or disconnect/reset before headers. reset reason: connection termination",
-                        "",
-                    )
+                    details: Cow::Borrowed(
+                        "upstream_reset_before_response_started{connection_termination}",
+                    ),
+                    ..Reply::new(503, body.as_bytes(), "")
                 };
                 self.reply_upstream(&mut stream, worker, reply);
             }
@@ -86,6 +87,9 @@ impl ServerConnection {
     /// The upstream does not speak HTTP/1.
     pub(super) fn on_protocol_error(&mut self, stream: &mut Stream, worker: &mut Worker) {
         stream.upstream = Upstream::None;
+        if self.retries_reset(stream, &mut worker.core, Ended::Reset) {
+            return;
+        }
         stream.flags.insert(ResponseFlags::UPSTREAM_PROTOCOL_ERROR);
         if stream.response.started {
             self.cut(
@@ -95,13 +99,10 @@ impl ServerConnection {
             );
             return;
         }
+        let body = stream.reset_text("protocol error");
         let reply = Reply {
             details: Cow::Borrowed("upstream_reset_before_response_started{protocol_error}"),
-            ..Reply::new(
-                502,
-                b"upstream connect error or disconnect/reset before headers. reset reason: protocol error",
-                "",
-            )
+            ..Reply::new(502, body.as_bytes(), "")
         };
         self.reply_upstream(stream, worker, reply);
     }

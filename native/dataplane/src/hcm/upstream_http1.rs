@@ -38,7 +38,11 @@ impl ServerConnection {
         let Some(mut stream) = self.streams.take_key(stream) else {
             return Delivered::Broken;
         };
-        stream.deadlines.active_at = worker.core.now();
+        let now = worker.core.now();
+        stream.deadlines.active_at = now;
+        if let Some(tries) = &mut stream.tries {
+            tries.touch(now);
+        }
         let delivered = match up.reading {
             Reading::Head => self.on_response_head(&mut stream, worker, up, bytes),
             Reading::Body(mut body) => {
@@ -100,10 +104,11 @@ impl ServerConnection {
                 {
                     response::count_code(cluster, stream.request.internal, head.status);
                 }
+                self.give_up_retries(stream, &mut worker.core);
                 self.on_interim(stream, worker, &head);
                 continue;
             }
-            stream.upstream_header_bytes_received = length as u64;
+            stream.upstream_header_bytes_received += length as u64;
             let trailers = if self.hcm.config.http1.enable_trailers {
                 TrailerPolicy::Forward
             } else {
@@ -113,6 +118,13 @@ impl ServerConnection {
             up.reusable = head.keep_alive;
             if head.connection.close {
                 up.count_close_notify();
+            }
+            if stream.tries.is_some() {
+                response::receive_http1(stream, &head, rest, &worker.core);
+                if self.retries_head(stream, worker, head.status) {
+                    let whole = body.is_finished() && stream.request.complete;
+                    return up.give_up(whole, at + length);
+                }
             }
             if stream.request.upgrade && head.status < 400 && is_websocket(stream) {
                 return self.on_handshake_refused(stream, worker, &head, rest);

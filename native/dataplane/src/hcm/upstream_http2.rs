@@ -6,6 +6,7 @@ use tidegate_codec::h1::{KnownHeader, ResponseFraming, Span};
 use tidegate_snapshot::ResponseFlags;
 
 use super::local_reply::Reply;
+use super::retry::Ended;
 use super::stream::{Attached, Stream, Token, Upstream};
 use super::{ServerConnection, StreamKey, response};
 use crate::pool::ClientConnection;
@@ -34,6 +35,7 @@ impl ServerConnection {
     pub(crate) fn on_upstream_head(
         &mut self,
         worker: &mut Worker,
+        up: &mut ClientConnection,
         stream: StreamKey,
         status: u16,
         end: bool,
@@ -43,6 +45,9 @@ impl ServerConnection {
         };
         let now = worker.core.now();
         stream.deadlines.active_at = now;
+        if let Some(tries) = &mut stream.tries {
+            tries.touch(now);
+        }
         stream.times.upstream_rx_begin.get_or_insert(now);
         if status < 200 {
             if let Some(cluster) = &stream.cluster
@@ -50,6 +55,7 @@ impl ServerConnection {
             {
                 response::count_code(cluster, stream.request.internal, status);
             }
+            self.give_up_retries(&mut stream, &mut worker.core);
             if status == 100 && self.hcm.config.proxy_100_continue {
                 self.write_interim(&stream, &mut worker.core, status);
             }
@@ -58,8 +64,18 @@ impl ServerConnection {
         }
         let scratch = &worker.core.http.fields;
         stream.response.headers.receive_fields(scratch, Span::EMPTY);
-        stream.upstream_header_bytes_received = stream.response.headers.byte_size();
-        stream.upstream_bytes_received += stream.upstream_header_bytes_received;
+        let head = stream.response.headers.byte_size();
+        stream.upstream_header_bytes_received += head;
+        stream.upstream_bytes_received += head;
+        if stream.tries.is_some() && self.retries_head(&mut stream, worker, status) {
+            let before = std::mem::take(&mut stream.upstream);
+            if let Upstream::Active(_, token) = before
+                && !(end && stream.request.complete)
+            {
+                up.cancel(&mut worker.core, token, stream.key, 0);
+            }
+            return self.settle(stream, worker);
+        }
         if stream.request.upgrade {
             self.on_upgrade_answer(&mut stream, worker, status, end);
         } else {
@@ -113,7 +129,11 @@ impl ServerConnection {
             up.release(&mut worker.core, token, key, bytes.len());
             return;
         };
-        stream.deadlines.active_at = worker.core.now();
+        let now = worker.core.now();
+        stream.deadlines.active_at = now;
+        if let Some(tries) = &mut stream.tries {
+            tries.touch(now);
+        }
         stream.response.bytes += bytes.len() as u64;
         stream.upstream_bytes_received += bytes.len() as u64;
         stream.upstream_unreleased += bytes.len();
@@ -192,7 +212,15 @@ impl ServerConnection {
         stream.upstream = Upstream::None;
         stream.upstream_unreleased = 0;
         stream.request_held = false;
-        if lost == Lost::GoneAway && self.try_again(&mut stream, worker) {
+        let ended = match lost {
+            Lost::Refused | Lost::GoneAway => Ended::Refused,
+            _ => Ended::Reset,
+        };
+        let has_policy = stream.may_retry();
+        if self.retries_reset(&mut stream, &mut worker.core, ended) {
+            return self.settle(stream, worker);
+        }
+        if lost == Lost::GoneAway && !has_policy && self.resend(&mut stream, worker) {
             return self.settle(stream, worker);
         }
         if stream.response.tunnel {
@@ -232,9 +260,7 @@ impl ServerConnection {
             "before"
         };
         let details = format!("upstream_reset_{when}_response_started{{{reason}}}");
-        let body = format!(
-            "upstream connect error or disconnect/reset before headers. reset reason: {text}"
-        );
+        let body = stream.reset_text(text);
         let reply = Reply {
             details: Cow::Owned(details),
             ..Reply::new(503, body.as_bytes(), "")
@@ -244,7 +270,7 @@ impl ServerConnection {
     }
 
     /// Sends a request once more that the upstream has not looked at; not if part of its body is gone.
-    fn try_again(&mut self, stream: &mut Stream, worker: &mut Worker) -> bool {
+    fn resend(&mut self, stream: &mut Stream, worker: &mut Worker) -> bool {
         if stream.response.started || stream.request.bytes > 0 || stream.attempts >= MAX_ATTEMPTS {
             return false;
         }

@@ -21,6 +21,8 @@ enum Verdict {
     More,
     Free,
     Close,
+    /// In the middle of a response.
+    GiveUp,
 }
 
 impl ClientConnection {
@@ -35,6 +37,18 @@ impl ClientConnection {
         self.paused = false;
         self.deadline = None;
         self.timer.clear();
+    }
+
+    /// Its response is not wanted; `whole`: it has been read nevertheless, up to there.
+    pub(crate) const fn give_up(&self, whole: bool, consumed: usize) -> Delivered {
+        if whole {
+            Delivered::Done {
+                consumed,
+                reusable: self.reusable,
+            }
+        } else {
+            Delivered::Broken
+        }
     }
 
     /// Free for the next request.
@@ -106,6 +120,12 @@ impl ClientConnection {
             Verdict::More => After::Keep,
             Verdict::Free => self.become_free(worker),
             Verdict::Close => self.finish(worker, true),
+            Verdict::GiveUp => {
+                let stats = &self.guard.cluster.stats;
+                stats.inc(stat::UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
+                stats.inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+                self.finish(worker, true)
+            }
         }
     }
 
@@ -118,7 +138,8 @@ impl ClientConnection {
             {
                 Verdict::Free
             }
-            Delivered::Done { .. } | Delivered::Broken => Verdict::Close,
+            Delivered::Done { .. } => Verdict::Close,
+            Delivered::Broken => Verdict::GiveUp,
         }
     }
 }

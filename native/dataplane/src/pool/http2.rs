@@ -244,8 +244,8 @@ impl ClientConnection {
             Event::Response {
                 token, status, end, ..
             } => {
-                self.deliver(worker, token, |down, worker, _, stream| {
-                    down.on_upstream_head(worker, stream, status, end);
+                self.deliver(worker, token, |down, worker, up, stream| {
+                    down.on_upstream_head(worker, up, stream, status, end);
                 });
                 if end {
                     self.response_ended(&mut worker.core, token);
@@ -376,6 +376,11 @@ impl ClientConnection {
             down.on_upstream_lost(worker, stream, lost);
         });
         if let Some(http2) = &mut self.http2 {
+            if lost == Lost::ConnectionTermination && http2.request(token).is_some() {
+                // Envoy counts them so, whether they waited or not.
+                let stats = &self.guard.cluster.stats;
+                stats.inc(stat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
+            }
             http2.forget(token);
         }
     }

@@ -20,6 +20,7 @@ use crate::listener::Names;
 use crate::matcher::{CompiledHeader, CompiledQueryParameter};
 use crate::per_filter::CompiledPerFilter;
 use crate::request::RequestView;
+use crate::retry::CompiledRetryPolicy;
 use crate::runtime::Runtime;
 
 /// A route with everything compiled. What plain routes do not have is a word in here: requests that walk over many routes
@@ -62,6 +63,8 @@ pub struct CompiledForward {
     cluster: CompiledClusters,
     pub path_rewrite: PathRewrite,
     pub host_rewrite: CompiledHostRewrite,
+    /// `None`: the virtual host's, if it has one.
+    pub retry_policy: Option<Arc<CompiledRetryPolicy>>,
 }
 
 #[derive(Debug)]
@@ -161,6 +164,10 @@ impl CompiledForward {
                 HostRewrite::PathRegex(rewrite) => CompiledHostRewrite::path_regex(rewrite)?,
             },
             config: names.policy(&config.policy),
+            retry_policy: match &config.retry_policy {
+                Some(policy) => Some(names.retry_policy(policy)?),
+                None => None,
+            },
         })
     }
 
@@ -315,6 +322,7 @@ impl CompiledRoute {
             action: source,
             headers: HeaderMutations::default(),
             per_filter: tidegate_model::route::PerFilterConfig::default(),
+            body_buffer_limit: None,
         };
         Self {
             path: PathMatch::everything(),

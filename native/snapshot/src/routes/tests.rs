@@ -24,6 +24,7 @@ pub(crate) fn route(matches: RouteMatch) -> Arc<Route> {
         })),
         headers: HeaderMutations::default(),
         per_filter: PerFilterConfig::default(),
+        body_buffer_limit: None,
     })
 }
 
@@ -51,6 +52,9 @@ pub(crate) fn virtual_host(
         headers: HeaderMutations::default(),
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
+        include_is_timeout_retry_header: false,
+        retry_policy: None,
+        body_buffer_limit: None,
         per_filter: PerFilterConfig::default(),
     })
 }

@@ -62,6 +62,7 @@ group! {
             LB_HEALTHY_PANIC "lb_healthy_panic",
             ORIGINAL_DST_HOST_INVALID "original_dst_host_invalid",
             RETRY_OR_SHADOW_ABANDONED "retry_or_shadow_abandoned",
+            RETRY_UPSTREAM_RQ_COMPLETED ? "retry.upstream_rq_completed",
             UPSTREAM_CX_CLOSE_NOTIFY "upstream_cx_close_notify",
             UPSTREAM_CX_CONNECT_ATTEMPTS_EXCEEDED "upstream_cx_connect_attempts_exceeded",
             UPSTREAM_CX_CONNECT_FAIL "upstream_cx_connect_fail",
@@ -156,6 +157,7 @@ group! {
         }
         codes {
             UPSTREAM_RQ ? "upstream_rq_",
+            RETRY_UPSTREAM_RQ ? "retry.upstream_rq_",
             EXTERNAL_UPSTREAM_RQ ? "external.upstream_rq_",
             INTERNAL_UPSTREAM_RQ ? "internal.upstream_rq_",
             CANARY_UPSTREAM_RQ ? "canary.upstream_rq_",

@@ -78,7 +78,7 @@ fn http_listener() -> Json {
                         "cors": { "allow_origin": ["*", "http://a"] },
                         "routes": [{
                             "match": { "regex": "/.*", "headers": [{ "name": "end-user", "regex_match": "j.*" }] },
-                            "route": { "cluster": "outbound|9080||details", "timeout": "0s", "max_grpc_timeout": "0s", "host_rewrite": "details" },
+                            "route": { "cluster": "outbound|9080||details", "timeout": "0s", "max_grpc_timeout": "0s", "host_rewrite": "details", "retry_policy": { "retry_on": "5xx,connect-failure", "num_retries": 2, "per_try_timeout": { "seconds": 2 }, "retry_host_predicate": [{ "name": "envoy.retry_host_predicates.previous_hosts" }], "host_selection_retry_max_attempts": "3" } },
                             "decorator": { "operation": "details:9080/*" },
                             "per_filter_config": { "envoy.fault": { "abort": { "percent": 10, "http_status": 503 } } }
                         }]

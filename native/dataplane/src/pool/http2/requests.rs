@@ -130,7 +130,7 @@ impl ClientConnection {
     }
 
     /// A request is over before its response is.
-    pub(in crate::pool) fn cancel(
+    pub(crate) fn cancel(
         &mut self,
         core: &mut Core,
         token: u32,

@@ -96,10 +96,10 @@ fn clusters() {
     cluster_refused(
         &[(
             "/circuit_breakers",
-            json!({ "thresholds": [{ "retry_budget": {} }] }),
+            json!({ "thresholds": [{ "retry_budget": { "budget_percent": { "value": 101 } } }] }),
         )],
-        "circuit_breakers.thresholds[0].retry_budget",
-        "is not supported",
+        "circuit_breakers.thresholds[0].retry_budget.budget_percent.value",
+        "[0, 100]",
     );
 }
 

@@ -36,9 +36,9 @@ fn virtual_hosts() {
     refused(
         &[(
             "/virtual_hosts/0/retry_policy",
-            json!({ "retry_on": "5xx" }),
+            json!({ "retry_priority": { "name": "x" } }),
         )],
-        "virtual_hosts[0].retry_policy",
+        "virtual_hosts[0].retry_policy.retry_priority",
         "is not supported",
     );
     refused(
@@ -135,7 +135,11 @@ fn actions() {
         "value is required",
     );
     for (field, value) in [
-        ("retry_policy", json!({ "retry_on": "5xx" })),
+        (
+            "retry_policy_typed_config",
+            json!({ "@type": format!("{PREFIX}envoy.config.route.v3.RetryPolicy") }),
+        ),
+        ("hedge_policy", json!({ "hedge_on_per_try_timeout": true })),
         ("hash_policy", json!([{ "header": { "header_name": "x" } }])),
         ("request_mirror_policies", json!([{ "cluster": "a" }])),
         (

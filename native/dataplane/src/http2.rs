@@ -1,6 +1,7 @@
 //! From what is configured about HTTP/2 to what the codec is told, and from what it counts to statistics.
 
 mod keepalive;
+mod wire;
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tidegate_stats::defs::http2 as stat;
 use tidegate_stats::{Counter, Group, Local, Registry};
 
 pub(crate) use self::keepalive::{Keepalive, Pulse};
+pub(crate) use self::wire::Wire;
 
 /// The codec's options. `head_bytes` and `headers` limit what is received.
 pub(crate) fn options(
@@ -79,7 +81,7 @@ impl LazyStats {
     }
 
     /// Takes over what the codec has counted, and by how much its streams have become more or fewer.
-    pub(crate) fn count(&self, codec: &mut Connection, streams: &mut u32) {
+    fn count(&self, codec: &mut Connection, streams: &mut u32) {
         let Some((_, stats)) = self.made.get() else {
             return;
         };
@@ -102,7 +104,7 @@ impl LazyStats {
     }
 
     /// A connection is gone that had so many streams.
-    pub(crate) fn forget(&self, streams: u32) {
+    fn forget(&self, streams: u32) {
         if let Some((_, stats)) = self.made.get() {
             stats.gauge_add(stat::STREAMS_ACTIVE, -i64::from(streams));
         }

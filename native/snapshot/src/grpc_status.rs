@@ -79,7 +79,7 @@ pub(crate) fn grpc_status(context: &(impl LogContext + ?Sized)) -> Option<i64> {
 }
 
 /// The gRPC status that stands for an HTTP status.
-const fn of_http(status: u64) -> i64 {
+pub const fn of_http(status: u64) -> i64 {
     match status {
         400 => 13,
         401 => 16,

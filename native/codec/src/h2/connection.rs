@@ -425,6 +425,19 @@ impl Connection {
         };
         self.send_reset(stream.id, code, removed.state.can_receive());
         self.output.control_frame();
+        self.was_reset(stream, &removed, code, ResetBy::Fault(why), now)
+    }
+
+    /// The peer has reset a stream or brought its reset about: looks whether it does so too often, and tells.
+    #[cold]
+    fn was_reset<'i>(
+        &mut self,
+        stream: StreamRef,
+        removed: &Stream,
+        code: ErrorCode,
+        by: ResetBy,
+        now: u32,
+    ) -> Result<Step<'i>, ConnectionError> {
         self.guard.stream_closed();
         if self.role == Role::Server {
             self.guard
@@ -434,7 +447,7 @@ impl Connection {
             stream,
             token: removed.token,
             code,
-            by: ResetBy::Fault(why),
+            by,
         }))
     }
 

@@ -163,7 +163,7 @@ impl ServerConnection {
             Abort::GrpcStatus(status) => (200, Some(status)),
         };
         let reply = Reply {
-            grpc_status,
+            grpc_status: grpc_status.map(i64::from),
             ..Reply::new(status, b"fault filter abort", "fault_filter_abort")
         };
         self.reply(stream, worker, reply);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tidegate_codec::grpc::{BadBase64, ContentType, Frames, RequestBody, ResponseBody};
 use tidegate_codec::h1::{BodyTracker, KnownHeader, ResponseFraming};
 use tidegate_snapshot::grpc_stats::web_stat_name;
-use tidegate_snapshot::grpc_status::is_grpc_content_type;
+use tidegate_snapshot::grpc_status::{is_grpc_content_type, of_http};
 
 pub(crate) use self::counters::GrpcCounters;
 use self::counters::MethodCounters;
@@ -25,7 +25,8 @@ use super::ServerConnection;
 use super::filters::Verdict;
 use super::headers::HeaderList;
 use super::http1::feed_payload;
-use super::local_reply::{Reply, grpc_status, percent_encode};
+use super::local_reply::{Reply, percent_encode};
+use super::request;
 use super::stream::{Attached, Stream, StreamRoute};
 use crate::worker::{Core, Worker};
 
@@ -241,7 +242,7 @@ impl Web {
         let body = body.get(..MAX_MESSAGE).unwrap_or(body);
         let mut buffer = itoa::Buffer::new();
         headers.set_known(KnownHeader::GrpcMessage, &percent_encode(body));
-        let grpc_status = buffer.format(grpc_status(status));
+        let grpc_status = buffer.format(of_http(u64::from(status)));
         headers.set_known(KnownHeader::GrpcStatus, grpc_status.as_bytes());
         headers.set_known(KnownHeader::ContentLength, b"0");
         self.rewritten = true;
@@ -255,19 +256,11 @@ impl ServerConnection {
             .hcm
             .compiled()
             .and_then(|compiled| compiled.filters.get(index)?.grpc_stats.as_ref());
-        let Some(filter) = filter.filter(|_| is_grpc(stream)) else {
+        let Some(filter) = filter.filter(|_| request::is_grpc(&stream.request)) else {
             return Verdict::Continue;
         };
-        self.choose_cluster(stream, core);
-        let counters = stream.cluster.as_ref().and_then(|cluster| {
-            let path = stream.request.path_bytes();
-            core.http.grpc.find(
-                &core.shared.registry,
-                core.id,
-                &cluster.config,
-                "grpc",
-                |name| filter.stat_name(path, name),
-            )
+        let counters = self.method_counters(stream, core, "grpc", |path, name| {
+            filter.stat_name(path, name)
         });
         stream.grpc.count = Some(Box::new(Count {
             counters,
@@ -278,6 +271,28 @@ impl ServerConnection {
             upstream_stats: filter.enable_upstream_stats,
         }));
         Verdict::Continue
+    }
+
+    /// What the call's cluster counts of its method; `name` as for [`GrpcCounters::find`], from the path.
+    ///
+    /// [`GrpcCounters::find`]: super::grpc::GrpcCounters::find
+    fn method_counters(
+        &self,
+        stream: &mut Stream,
+        core: &mut Core,
+        family: &str,
+        name: impl FnOnce(&[u8], &mut String) -> bool,
+    ) -> Option<Rc<MethodCounters>> {
+        self.choose_cluster(stream, core);
+        let cluster = stream.cluster.as_ref()?;
+        let path = stream.request.path_bytes();
+        core.http.grpc.find(
+            &core.shared.registry,
+            core.id,
+            &cluster.config,
+            family,
+            |written| name(path, written),
+        )
     }
 
     /// gRPC-Web's request side: the request goes on as gRPC.
@@ -301,17 +316,7 @@ impl ServerConnection {
         if headers.get(b"grpc-accept-encoding").is_none() {
             headers.add(b"grpc-accept-encoding", b"identity");
         }
-        self.choose_cluster(stream, core);
-        let counters = stream.cluster.as_ref().and_then(|cluster| {
-            let path = stream.request.path_bytes();
-            core.http.grpc.find(
-                &core.shared.registry,
-                core.id,
-                &cluster.config,
-                "grpc-web",
-                |name| web_stat_name(path, name),
-            )
-        });
+        let counters = self.method_counters(stream, core, "grpc-web", web_stat_name);
         stream.grpc.web = Some(Box::new(Web {
             counters,
             request: RequestBody::new(content_type),
@@ -465,11 +470,6 @@ fn through_filters<'b>(
         bytes
     };
     stream.grpc.request_data(data, last, changed)
-}
-
-fn is_grpc(stream: &Stream) -> bool {
-    let content_type = stream.request.headers.known(KnownHeader::ContentType);
-    content_type.is_some_and(is_grpc_content_type)
 }
 
 #[cfg(test)]

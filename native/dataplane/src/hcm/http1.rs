@@ -13,25 +13,52 @@ use super::stream::{Attached, BodyMode, Protocol, Stream};
 use super::{Phase, ServerConnection, request};
 use crate::worker::{Core, Worker};
 
+/// The parts of received bytes that go on. One is passed on where it lies; several are put together.
+struct Extents<'b> {
+    first: &'b [u8],
+    several: &'b mut Vec<u8>,
+}
+
+impl<'b> Extents<'b> {
+    fn new(several: &'b mut Vec<u8>) -> Self {
+        several.clear();
+        Self {
+            first: &[],
+            several,
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, extent: &'b [u8]) {
+        if self.several.is_empty() && self.first.is_empty() {
+            self.first = extent;
+        } else {
+            if self.several.is_empty() {
+                self.several.extend_from_slice(self.first);
+            }
+            self.several.extend_from_slice(extent);
+        }
+    }
+
+    #[inline]
+    fn joined(self) -> &'b [u8] {
+        if self.several.is_empty() {
+            self.first
+        } else {
+            self.several
+        }
+    }
+}
+
 /// What following a body through received bytes came to: what to pass on, and how far it got.
 pub(super) fn feed<'b>(
     tracker: &mut BodyTracker,
     bytes: &'b [u8],
     several: &'b mut Vec<u8>,
 ) -> Result<(&'b [u8], Fed), ParseError> {
-    let mut first: &[u8] = &[];
-    several.clear();
-    let fed = tracker.feed_raw(bytes, |extent| {
-        if several.is_empty() && first.is_empty() {
-            first = extent;
-        } else {
-            if several.is_empty() {
-                several.extend_from_slice(first);
-            }
-            several.extend_from_slice(extent);
-        }
-    })?;
-    Ok((if several.is_empty() { first } else { several }, fed))
+    let mut extents = Extents::new(several);
+    let fed = tracker.feed_raw(bytes, |extent| extents.add(extent))?;
+    Ok((extents.joined(), fed))
 }
 
 /// As [`feed`], for the payload; trailers are put into the list.
@@ -41,27 +68,17 @@ pub(super) fn feed_payload<'b>(
     several: &'b mut Vec<u8>,
     mut trailers: Option<&mut HeaderList>,
 ) -> Result<(&'b [u8], Fed), ParseError> {
-    let mut first: &[u8] = &[];
-    several.clear();
+    let mut extents = Extents::new(several);
     let fed = tracker.feed_payload(
         bytes,
-        |extent| {
-            if several.is_empty() && first.is_empty() {
-                first = extent;
-            } else {
-                if several.is_empty() {
-                    several.extend_from_slice(first);
-                }
-                several.extend_from_slice(extent);
-            }
-        },
+        |extent| extents.add(extent),
         |name, value| {
             if let Some(trailers) = &mut trailers {
                 trailers.add(&name.to_ascii_lowercase(), value);
             }
         },
     )?;
-    Ok((if several.is_empty() { first } else { several }, fed))
+    Ok((extents.joined(), fed))
 }
 
 /// A body up to this length is copied behind its head: cheaper than a vectored write.

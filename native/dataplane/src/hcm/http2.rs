@@ -8,12 +8,11 @@
 mod sending;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use tidegate_codec::h1::{KnownHeader, Span};
 use tidegate_codec::h2::{
-    Connection, ConnectionError, ErrorCode, Event, Input, Malformed, Overflow, ResetBy, Role,
-    StreamFault, StreamRef,
+    ConnectionError, ErrorCode, Event, Input, Malformed, Overflow, ResetBy, Role, StreamFault,
+    StreamRef,
 };
 use tidegate_model::hcm::CodecType;
 use tidegate_rt::Moment;
@@ -22,7 +21,7 @@ use tidegate_stats::defs::{http as stat, http2};
 
 use super::stream::{Attached, Protocol, Stream};
 use super::{Phase, ServerConnection, request};
-use crate::http2::{Keepalive, Pulse, overflow_counter};
+use crate::http2::{Keepalive, Pulse, Wire, overflow_counter};
 use crate::worker::{Core, Worker};
 
 /// What the client of an HTTP/2 connection begins with.
@@ -30,17 +29,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What an HTTP/2 connection has that one of HTTP/1 has not.
 pub(super) struct Http2 {
-    codec: Connection,
-    /// The pass will end with a flush.
-    flush_asked: bool,
-    /// The socket would not take all of the output.
-    blocked: bool,
+    wire: Wire,
     /// GOAWAY has said that no later stream is served.
     goodbye: bool,
-    /// The output has memory of the worker's.
-    lent: bool,
-    /// Streams that count as active.
-    streams: u32,
     /// Answered before their requests have ended: they are reset if that is still so at the end of the pass.
     unfinished: Vec<(StreamRef, ErrorCode)>,
     keepalive: Option<Keepalive>,
@@ -83,14 +74,9 @@ impl ServerConnection {
         let settings = self.hcm.config.http2.connection_keepalive.as_ref();
         let now = core.now();
         let keepalive = settings.map(|settings| Keepalive::new(settings, now, &mut core.rng));
-        let codec = Connection::new(Role::Server, Arc::clone(&self.hcm.http2));
         self.http2 = Some(Box::new(Http2 {
-            codec,
-            flush_asked: false,
-            blocked: false,
+            wire: Wire::new(Role::Server, &self.hcm.http2),
             goodbye: false,
-            lent: false,
-            streams: 0,
             unfinished: Vec::new(),
             keepalive,
         }));
@@ -102,10 +88,8 @@ impl ServerConnection {
 
     /// The connection is gone.
     pub(super) fn forget_http2(&mut self) {
-        if let Some(mut http2) = self.http2.take() {
-            let stats = &self.hcm.http2_stats;
-            stats.count(&mut http2.codec, &mut http2.streams);
-            stats.forget(http2.streams);
+        if let Some(http2) = self.http2.take() {
+            http2.wire.forget(&self.hcm.http2_stats);
             self.hcm.stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP2_ACTIVE);
         }
     }
@@ -116,19 +100,15 @@ impl ServerConnection {
 
     /// The output leaves at the end of the pass.
     fn flush_later(&mut self, core: &mut Core) {
-        if let Some(http2) = &mut self.http2
-            && !http2.flush_asked
-            && !http2.blocked
-        {
-            http2.flush_asked = true;
-            core.flush_later(self.key);
+        if let Some(http2) = &mut self.http2 {
+            http2.wire.flush_later(core, self.key);
         }
     }
 
     /// Nothing waits to be written.
     pub(super) fn is_flushed(&self) -> bool {
         match &self.http2 {
-            Some(http2) => http2.codec.output().is_empty(),
+            Some(http2) => http2.wire.codec.output().is_empty(),
             None => self.out.is_empty(),
         }
     }
@@ -141,11 +121,8 @@ impl ServerConnection {
     /// Handles what the client did, until there is no more to handle.
     fn pump_http2(&mut self, worker: &mut Worker, input: &mut Input<'_>) {
         let now = worker.core.now_millis();
-        if let Some(http2) = &mut self.http2
-            && !http2.lent
-        {
-            http2.lent = true;
-            http2.codec.lend_output(worker.core.http.take_buffer());
+        if let Some(http2) = &mut self.http2 {
+            http2.wire.lend_output(&mut worker.core);
         }
         loop {
             let Some(http2) = &mut self.http2 else {
@@ -154,7 +131,11 @@ impl ServerConnection {
             if self.phase == Phase::Closed {
                 break;
             }
-            match http2.codec.next(input, &mut worker.core.http.fields, now) {
+            match http2
+                .wire
+                .codec
+                .next(input, &mut worker.core.http.fields, now)
+            {
                 Ok(Some(event)) => self.on_http2_event(worker, event),
                 Ok(None) => break,
                 Err(ConnectionError::Ended) => break,
@@ -168,7 +149,7 @@ impl ServerConnection {
             self.flush_later(&mut worker.core);
         }
         self.head_since = match &self.http2 {
-            Some(http2) if http2.codec.is_amid_head() => {
+            Some(http2) if http2.wire.codec.is_amid_head() => {
                 self.head_since.or(Some(worker.core.now()))
             }
             _ => None,
@@ -179,9 +160,7 @@ impl ServerConnection {
     /// Takes over what the codec has counted.
     fn count_http2(&mut self) {
         if let Some(http2) = &mut self.http2 {
-            self.hcm
-                .http2_stats
-                .count(&mut http2.codec, &mut http2.streams);
+            http2.wire.count(&self.hcm.http2_stats);
         }
     }
 
@@ -251,7 +230,7 @@ impl ServerConnection {
         stream.wire = Some(wire);
         stream.request.protocol = Protocol::Http2;
         if let Some(http2) = &mut self.http2 {
-            http2.codec.set_token(wire, stream.key.slot);
+            http2.wire.codec.set_token(wire, stream.key.slot);
         }
         stream
     }
@@ -379,7 +358,7 @@ impl ServerConnection {
         let in_head = self
             .http2
             .as_ref()
-            .is_some_and(|http2| http2.codec.failed_in_head());
+            .is_some_and(|http2| http2.wire.codec.failed_in_head());
         if in_head {
             let mut stream = self.open_stream(&mut worker.core);
             stream.request.protocol = Protocol::Http2;
@@ -421,7 +400,7 @@ impl ServerConnection {
         match keepalive.on_timer(now) {
             Pulse::Nothing => {}
             Pulse::Ping => {
-                http2.codec.ping(now.nanos().to_be_bytes());
+                http2.wire.codec.ping(now.nanos().to_be_bytes());
                 self.flush_later(&mut worker.core);
             }
             Pulse::Dead => {

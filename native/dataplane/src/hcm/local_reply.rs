@@ -6,6 +6,7 @@ use tidegate_codec::h1::{
     KnownHeader, Method, ParseError, Refusal, RequestHead, ResponseFraming, reason_phrase,
 };
 use tidegate_snapshot::ResponseFlags;
+use tidegate_snapshot::grpc_status::of_http;
 use tidegate_stats::defs::http as stat;
 
 use super::stream::Stream;
@@ -20,7 +21,7 @@ pub(super) struct Reply<'a> {
     /// `%RESPONSE_CODE_DETAILS%`.
     pub(super) details: Cow<'static, str>,
     pub(super) location: Option<Vec<u8>>,
-    pub(super) grpc_status: Option<u32>,
+    pub(super) grpc_status: Option<i64>,
     /// `x-envoy-overloaded: true`
     pub(super) overloaded: bool,
     /// Says how often the request was tried, if the virtual host wants that.
@@ -38,18 +39,6 @@ impl<'a> Reply<'a> {
             overloaded: false,
             attempts: false,
         }
-    }
-}
-
-/// The gRPC status that stands for an HTTP status.
-pub(super) const fn grpc_status(http: u16) -> u32 {
-    match http {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
     }
 }
 
@@ -109,7 +98,7 @@ impl ServerConnection {
             headers.set_known(KnownHeader::ContentType, b"application/grpc");
             let status = reply
                 .grpc_status
-                .unwrap_or_else(|| grpc_status(reply.status));
+                .unwrap_or_else(|| of_http(u64::from(reply.status)));
             headers.set_known(KnownHeader::GrpcStatus, buffer.format(status).as_bytes());
             if !body.is_empty() {
                 headers.set_known(KnownHeader::GrpcMessage, &percent_encode(body));
@@ -318,6 +307,6 @@ mod tests {
     #[test]
     fn grpc_messages_are_encoded() {
         assert_eq!(percent_encode(b"a b%\n"), b"a b%25%0A");
-        assert_eq!(grpc_status(503), 14);
+        assert_eq!(of_http(503), 14);
     }
 }

@@ -12,6 +12,7 @@ use tidegate_codec::h1::{
 };
 use tidegate_codec::h2::Scratch;
 use tidegate_model::hcm::{ForwardClientCertDetails, HttpConnectionManager};
+use tidegate_snapshot::grpc_status::is_grpc_content_type;
 
 use super::path::{self, Normalized};
 use super::request_id;
@@ -107,15 +108,9 @@ pub(crate) fn receive_http2(request: &mut Request, scratch: &Scratch, end: bool)
     }
 }
 
-fn is_grpc(request: &Request) -> bool {
-    request
-        .headers
-        .known(KnownHeader::ContentType)
-        .is_some_and(|value| {
-            value
-                .strip_prefix(b"application/grpc")
-                .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
-        })
+pub(super) fn is_grpc(request: &Request) -> bool {
+    let content_type = request.headers.known(KnownHeader::ContentType);
+    content_type.is_some_and(is_grpc_content_type)
 }
 
 /// The checks and changes before routing. Returns the client's address as far as it can be trusted.

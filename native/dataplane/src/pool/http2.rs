@@ -8,16 +8,16 @@ mod timers;
 use std::sync::Arc;
 
 use tidegate_codec::h2::{
-    Connection, ConnectionError, ErrorCode, Event, Input, ResetBy, Role, StreamFault, StreamRef,
+    ConnectionError, ErrorCode, Event, Input, Options, ResetBy, Role, StreamFault, StreamRef,
 };
-use tidegate_rt::{Moment, Sent};
+use tidegate_rt::Moment;
 use tidegate_stats::defs::{cluster as stat, http2};
 
 use super::connection::{ClientConnection, State};
 use super::{Offered, offer};
 use crate::conn::{After, Conn};
 use crate::hcm::{self, Lost, StreamKey};
-use crate::http2::{Keepalive, overflow_counter};
+use crate::http2::{Keepalive, Wire, overflow_counter};
 use crate::worker::{Core, Worker};
 
 /// A request that the connection serves.
@@ -29,39 +29,27 @@ struct Request {
 
 /// What an HTTP/2 connection has that one of HTTP/1 has not.
 pub(super) struct Http2 {
-    codec: Connection,
+    wire: Wire,
     /// By token.
     requests: Vec<Option<Request>>,
     free: Vec<u32>,
-    /// The pass will end with a flush.
-    flush_asked: bool,
-    /// The socket would not take all of the output.
-    blocked: bool,
-    /// The output has memory of the worker's.
-    lent: bool,
     /// Upgrades that wait for the upstream's SETTINGS, which tell whether it takes them.
     upgrades: Vec<StreamKey>,
     /// No more requests, please.
     pub(super) draining: bool,
-    /// Streams that count as active.
-    streams: u32,
     keepalive: Option<Keepalive>,
     /// When something last came from the upstream.
     heard: Moment,
 }
 
 impl Http2 {
-    fn new(options: Arc<tidegate_codec::h2::Options>, heard: Moment) -> Self {
+    fn new(options: &Arc<Options>, heard: Moment) -> Self {
         Self {
-            codec: Connection::new(Role::Client, options),
+            wire: Wire::new(Role::Client, options),
             requests: Vec::new(),
             free: Vec::new(),
-            flush_asked: false,
-            blocked: false,
-            lent: false,
             upgrades: Vec::new(),
             draining: false,
-            streams: 0,
             keepalive: None,
             heard,
         }
@@ -95,23 +83,20 @@ impl ClientConnection {
         let cluster = &self.guard.cluster;
         let stats = cluster.http2_stats.make(&core.shared.registry, core.id);
         stats.inc(http2::NGHTTP2_UPSTREAM_CONNECTIONS);
-        let options = Arc::clone(&cluster.http2);
-        self.http2 = Some(Box::new(Http2::new(options, core.now())));
+        self.http2 = Some(Box::new(Http2::new(&cluster.http2, core.now())));
     }
 
     /// Takes over what the codec has counted.
     fn count_http2(&mut self) {
         if let Some(http2) = &mut self.http2 {
-            let stats = &self.guard.cluster.http2_stats;
-            stats.count(&mut http2.codec, &mut http2.streams);
+            http2.wire.count(&self.guard.cluster.http2_stats);
         }
     }
 
     /// The connection is gone.
     pub(super) fn forget_http2(&mut self) {
-        self.count_http2();
         if let Some(http2) = self.http2.take() {
-            self.guard.cluster.http2_stats.forget(http2.streams);
+            http2.wire.forget(&self.guard.cluster.http2_stats);
         }
     }
 
@@ -138,28 +123,21 @@ impl ClientConnection {
                     .http
                     .max_requests_per_connection
                     .map_or(u32::MAX, |max| max.saturating_sub(self.requests));
-                http2.codec.free_streams().min(left)
+                http2.wire.codec.free_streams().min(left)
             }
             _ => 0,
         }
     }
 
     fn flush_later(&mut self, core: &mut Core) {
-        if let Some(http2) = &mut self.http2
-            && !http2.flush_asked
-            && !http2.blocked
-        {
-            http2.flush_asked = true;
-            core.flush_later(self.key);
+        if let Some(http2) = &mut self.http2 {
+            http2.wire.flush_later(core, self.key);
         }
     }
 
     fn lend_output(&mut self, core: &mut Core) {
-        if let Some(http2) = &mut self.http2
-            && !http2.lent
-        {
-            http2.lent = true;
-            http2.codec.lend_output(core.http.take_buffer());
+        if let Some(http2) = &mut self.http2 {
+            http2.wire.lend_output(core);
         }
     }
 
@@ -220,7 +198,11 @@ impl ClientConnection {
             let Some(http2) = &mut self.http2 else {
                 return After::Keep;
             };
-            match http2.codec.next(input, &mut worker.core.http.fields, now) {
+            match http2
+                .wire
+                .codec
+                .next(input, &mut worker.core.http.fields, now)
+            {
                 Ok(Some(event)) => self.on_http2_event(worker, event),
                 Ok(None) => break,
                 Err(error) => return self.on_http2_error(worker, error),
@@ -230,7 +212,7 @@ impl ClientConnection {
         let Some(http2) = &self.http2 else {
             return After::Keep;
         };
-        if !http2.codec.output().is_empty() {
+        if !http2.wire.codec.output().is_empty() {
             self.flush_later(&mut worker.core);
         }
         if self.active_requests() < active {
@@ -263,7 +245,7 @@ impl ClientConnection {
                 if let Some(http2) = &mut self.http2
                     && !delivered
                 {
-                    http2.codec.release(stream, bytes.len());
+                    http2.wire.codec.release(stream, bytes.len());
                 }
                 if end {
                     self.response_ended(&mut worker.core, token);
@@ -362,8 +344,8 @@ impl ClientConnection {
         let Some(request) = http2.request(token) else {
             return;
         };
-        if http2.codec.is_live(request.wire) {
-            http2.codec.reset(request.wire, ErrorCode::NO_ERROR);
+        if http2.wire.codec.is_live(request.wire) {
+            http2.wire.codec.reset(request.wire, ErrorCode::NO_ERROR);
             self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_TX_RESET);
         }
         http2.forget(token);
@@ -394,11 +376,7 @@ impl ClientConnection {
         for token in 0..count {
             self.lose(worker, token, lost);
         }
-        let upgrades = self
-            .http2
-            .as_mut()
-            .map(|http2| std::mem::take(&mut http2.upgrades));
-        for stream in upgrades.unwrap_or_default() {
+        for stream in self.take_upgrades() {
             if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
                 down.on_upstream_lost(worker, stream, lost);
                 hcm::put_back(worker, down);
@@ -427,7 +405,7 @@ impl ClientConnection {
         }
         // Its goodbye, as far as the socket takes it.
         if let Some(http2) = &mut self.http2 {
-            let _unsent = self.socket.send(http2.codec.output());
+            let _unsent = self.socket.send(http2.wire.codec.output());
         }
         if self.active_requests() > 0 {
             let stats = &self.guard.cluster.stats;
@@ -443,21 +421,11 @@ impl ClientConnection {
         let Some(http2) = &mut self.http2 else {
             return After::Keep;
         };
-        http2.flush_asked = false;
-        http2.blocked = false;
         let mut wrote = 0;
-        while !http2.codec.output().is_empty() && self.broken.is_none() {
-            match self.socket.send(http2.codec.output()) {
-                Sent::Bytes(count) => {
-                    http2.codec.written(count);
-                    wrote += count;
-                }
-                Sent::WouldBlock => {
-                    http2.blocked = true;
-                    break;
-                }
-                Sent::Error(error) => self.broken = Some(error),
-            }
+        if self.broken.is_none() {
+            let written = http2.wire.write(&self.socket);
+            wrote = written.count;
+            self.broken = written.error;
         }
         self.guard
             .cluster
@@ -466,15 +434,11 @@ impl ClientConnection {
         if self.broken.is_some() {
             return self.on_closed(worker);
         }
-        self.count_http2();
         let Some(http2) = &mut self.http2 else {
             return After::Keep;
         };
-        if http2.codec.output().is_empty() && http2.codec.active_streams() == 0 && http2.lent {
-            http2.lent = false;
-            let memory = http2.codec.reclaim_output();
-            worker.core.http.give_buffer(memory);
-        }
+        http2.wire.count(&self.guard.cluster.http2_stats);
+        http2.wire.reclaim_output(&mut worker.core);
         if wrote > 0 {
             return self.pump_http2(worker, &mut Input::empty());
         }

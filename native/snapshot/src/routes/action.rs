@@ -13,6 +13,7 @@ use super::path_match::PathMatch;
 use super::redirect::CompiledRedirect;
 use super::rewrite::{CompiledHostRewrite, PathRewrite};
 use crate::error::CompileError;
+use crate::grpc_status::is_grpc_content_type;
 use crate::header_name::{HeaderName, WellKnown};
 use crate::headers::HeaderMutator;
 use crate::ids::ClusterRef;
@@ -443,6 +444,5 @@ pub enum Mismatch {
 fn is_grpc(request: &impl RequestView) -> bool {
     request
         .header(&CONTENT_TYPE)
-        .and_then(|value| value.strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+        .is_some_and(is_grpc_content_type)
 }

@@ -181,17 +181,7 @@ impl Connection {
         if code == ErrorCode::REFUSED_STREAM {
             self.counts.bump(Stat::StreamRefusedErrors);
         }
-        self.guard.stream_closed();
-        if self.role == Role::Server {
-            self.guard
-                .request_reset(removed.opened, now, &self.options)?;
-        }
-        Ok(Step::Event(Event::Reset {
-            stream,
-            token: removed.token,
-            code,
-            by: ResetBy::Peer,
-        }))
+        self.was_reset(stream, &removed, code, ResetBy::Peer, now)
     }
 
     pub(super) fn priority<'i>(

@@ -4,7 +4,6 @@ use std::io::IoSlice;
 
 use tidegate_codec::h1::Method;
 use tidegate_codec::h2::{ErrorCode, Input, NO_TOKEN, StreamRef};
-use tidegate_rt::Sent;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::{http as stat, http2};
 
@@ -44,7 +43,7 @@ impl ServerConnection {
 
     pub(in crate::hcm) fn release(&mut self, wire: StreamRef, count: usize) {
         if let Some(http2) = &mut self.http2 {
-            http2.codec.release(wire, count);
+            http2.wire.codec.release(wire, count);
         }
     }
 
@@ -55,7 +54,7 @@ impl ServerConnection {
         status: u16,
     ) {
         if let Some(http2) = &mut self.http2 {
-            let _gone = http2.codec.send_response(wire, status, [], false);
+            let _gone = http2.wire.codec.send_response(wire, status, [], false);
             self.flush_later(core);
         }
     }
@@ -72,7 +71,7 @@ impl ServerConnection {
         let Some((http2, wire)) = self.http2.as_mut().zip(stream.wire) else {
             return;
         };
-        let before = http2.codec.output().len();
+        let before = http2.wire.codec.output().len();
         let mut ended = false;
         let response = &mut stream.response;
         let last = last && response.trailers.is_empty();
@@ -86,12 +85,13 @@ impl ServerConnection {
                 response.status
             };
             let fields = response.headers.fields();
-            let _gone = http2.codec.send_response(wire, status, fields, ended);
-            response.head_bytes = (http2.codec.output().len() - before) as u64;
+            let _gone = http2.wire.codec.send_response(wire, status, fields, ended);
+            response.head_bytes = (http2.wire.codec.output().len() - before) as u64;
         }
         if !ended && (last || !body.is_empty()) {
             if response.pending.is_empty() {
                 let sent = http2
+                    .wire
                     .codec
                     .send_data(wire, body, last)
                     .unwrap_or(body.len());
@@ -111,6 +111,7 @@ impl ServerConnection {
         };
         stream.response.trailers.lower_names();
         let _gone = http2
+            .wire
             .codec
             .send_trailers(wire, stream.response.trailers.fields());
         self.flush_later(core);
@@ -129,6 +130,7 @@ impl ServerConnection {
             let [first] = &slices;
             let last = end && first.len() == response.pending.len();
             let sent = http2
+                .wire
                 .codec
                 .send_data(wire, first, last)
                 .unwrap_or(first.len());
@@ -158,7 +160,7 @@ impl ServerConnection {
         let Some((http2, wire)) = self.http2.as_mut().zip(stream.wire) else {
             return;
         };
-        if http2.codec.is_live(wire) {
+        if http2.wire.codec.is_live(wire) {
             let is_connect = stream.request.upgrade || stream.request.method == Method::Connect;
             let failed = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
             let code = if stream.cut {
@@ -174,10 +176,10 @@ impl ServerConnection {
                 ErrorCode::NO_ERROR
             };
             if stream.cut {
-                http2.codec.reset(wire, code);
+                http2.wire.codec.reset(wire, code);
             } else {
                 // The rest of the request may be in what has been read already.
-                http2.codec.set_token(wire, NO_TOKEN);
+                http2.wire.codec.set_token(wire, NO_TOKEN);
                 http2.unfinished.push((wire, code));
             }
             self.flush_later(core);
@@ -187,7 +189,7 @@ impl ServerConnection {
     /// GOAWAY, first step: no more streams, please.
     pub(in crate::hcm) fn announce_end(&mut self, core: &mut Core) {
         if let Some(http2) = &mut self.http2 {
-            http2.codec.shutdown();
+            http2.wire.codec.shutdown();
             self.flush_later(core);
         }
     }
@@ -195,7 +197,7 @@ impl ServerConnection {
     /// GOAWAY, second step: what comes later is not served.
     pub(in crate::hcm) fn say_goodbye(&mut self, core: &mut Core) {
         if let Some(http2) = &mut self.http2 {
-            http2.codec.goaway(ErrorCode::NO_ERROR);
+            http2.wire.codec.goaway(ErrorCode::NO_ERROR);
             http2.goodbye = true;
             self.hcm.http2_stats.inc(http2::GOAWAY_SENT);
             self.flush_later(core);
@@ -207,33 +209,17 @@ impl ServerConnection {
         let Some(http2) = &mut self.http2 else {
             return;
         };
-        http2.flush_asked = false;
-        http2.blocked = false;
         for (wire, code) in http2.unfinished.drain(..) {
-            http2.codec.reset(wire, code);
+            http2.wire.codec.reset(wire, code);
         }
         let mut wrote = 0;
-        while !http2.codec.output().is_empty() && !self.broken {
-            match self.downstream.socket.send(http2.codec.output()) {
-                Sent::Bytes(count) => {
-                    http2.codec.written(count);
-                    wrote += count;
-                }
-                Sent::WouldBlock => {
-                    http2.blocked = true;
-                    break;
-                }
-                Sent::Error(_) => self.broken = true,
-            }
+        if !self.broken {
+            let written = http2.wire.write(&self.downstream.socket);
+            wrote = written.count;
+            self.broken = written.error.is_some();
         }
-        self.hcm
-            .http2_stats
-            .count(&mut http2.codec, &mut http2.streams);
-        if http2.codec.output().is_empty() && http2.codec.active_streams() == 0 && http2.lent {
-            http2.lent = false;
-            let memory = http2.codec.reclaim_output();
-            worker.core.http.give_buffer(memory);
-        }
+        http2.wire.count(&self.hcm.http2_stats);
+        http2.wire.reclaim_output(&mut worker.core);
         if wrote > 0 {
             self.hcm
                 .stats

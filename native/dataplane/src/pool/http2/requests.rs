@@ -27,13 +27,14 @@ impl ClientConnection {
         if let Some(keepalive) = &mut http2.keepalive
             && keepalive.before_request(moment, http2.heard) == Pulse::Ping
         {
-            http2.codec.ping(moment.nanos().to_be_bytes());
+            http2.wire.codec.ping(moment.nanos().to_be_bytes());
         }
         let token = match http2.free.last() {
             Some(token) => *token,
             None => http2.requests.len() as u32,
         };
         let wire = http2
+            .wire
             .codec
             .start_request(token, line, fields, end, now)
             .ok()?;
@@ -55,7 +56,7 @@ impl ClientConnection {
     /// Whether an upgrade has to wait until the upstream's SETTINGS have come; it is sent then.
     pub(crate) fn hold_upgrade(&mut self, stream: StreamKey) -> bool {
         match &mut self.http2 {
-            Some(http2) if !http2.codec.is_established() => {
+            Some(http2) if !http2.wire.codec.is_established() => {
                 http2.upgrades.push(stream);
                 true
             }
@@ -63,12 +64,14 @@ impl ClientConnection {
         }
     }
 
+    /// The upgrades that wait, no longer doing so.
+    pub(in crate::pool) fn take_upgrades(&mut self) -> Vec<StreamKey> {
+        let upgrades = self.http2.as_mut().map(|http2| &mut http2.upgrades);
+        upgrades.map(std::mem::take).unwrap_or_default()
+    }
+
     pub(in crate::pool) fn send_upgrades(&mut self, worker: &mut Worker) {
-        let upgrades = self
-            .http2
-            .as_mut()
-            .map(|http2| std::mem::take(&mut http2.upgrades));
-        for stream in upgrades.unwrap_or_default() {
+        for stream in self.take_upgrades() {
             if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
                 let _sent = down.on_connection_ready(worker, self, stream);
                 hcm::put_back(worker, down);
@@ -80,7 +83,7 @@ impl ClientConnection {
     pub(crate) fn output_len(&self) -> usize {
         self.http2
             .as_ref()
-            .map_or(0, |http2| http2.codec.output().len())
+            .map_or(0, |http2| http2.wire.codec.output().len())
     }
 
     /// Sends as much payload as the windows let pass; `end` ends the request if it is all.
@@ -97,7 +100,7 @@ impl ClientConnection {
         let Some(request) = http2.request(token) else {
             return bytes.len();
         };
-        let sent = http2.codec.send_data(request.wire, bytes, end);
+        let sent = http2.wire.codec.send_data(request.wire, bytes, end);
         self.flush_later(core);
         sent.unwrap_or(bytes.len())
     }
@@ -111,7 +114,7 @@ impl ClientConnection {
         if let Some(http2) = &mut self.http2
             && let Some(request) = http2.request(token)
         {
-            let _gone = http2.codec.send_trailers(request.wire, fields);
+            let _gone = http2.wire.codec.send_trailers(request.wire, fields);
             self.flush_later(core);
         }
     }
@@ -122,8 +125,8 @@ impl ClientConnection {
             && let Some(request) = http2.request_of(token, stream)
             && count > 0
         {
-            http2.codec.release(request.wire, count);
-            if !http2.codec.output().is_empty() {
+            http2.wire.codec.release(request.wire, count);
+            if !http2.wire.codec.output().is_empty() {
                 self.flush_later(core);
             }
         }
@@ -143,8 +146,11 @@ impl ClientConnection {
         let Some(request) = http2.request_of(token, stream) else {
             return;
         };
-        http2.codec.release(request.wire, unreleased);
-        http2.codec.reset(request.wire, ErrorCode::INTERNAL_ERROR);
+        http2.wire.codec.release(request.wire, unreleased);
+        http2
+            .wire
+            .codec
+            .reset(request.wire, ErrorCode::INTERNAL_ERROR);
         http2.forget(token);
         self.guard.cluster.stats.inc(stat::UPSTREAM_RQ_TX_RESET);
         self.flush_later(core);

@@ -37,7 +37,7 @@ impl ClientConnection {
         match keepalive.on_timer(now) {
             Pulse::Nothing => After::Keep,
             Pulse::Ping => {
-                http2.codec.ping(now.nanos().to_be_bytes());
+                http2.wire.codec.ping(now.nanos().to_be_bytes());
                 self.flush_later(&mut worker.core);
                 After::Keep
             }

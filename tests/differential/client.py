@@ -34,6 +34,17 @@ class Exchange:
     port: int = 0
 
 
+def receive(sock: socket.socket, seconds: float) -> bytes | str:
+    """What comes within so many seconds: bytes, none if nothing comes, or how the connection ended."""
+    sock.settimeout(seconds)
+    try:
+        return sock.recv(1 << 18) or "eof"
+    except TimeoutError:
+        return b""
+    except ConnectionError:
+        return "reset"
+
+
 class _Stream:
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self.sock, self.deadline, self.buffer, self.end = sock, deadline, b"", "open"
@@ -44,19 +55,12 @@ class _Stream:
         left = (deadline or self.deadline) - time.monotonic()
         if left <= 0:
             return False
-        self.sock.settimeout(left)
-        try:
-            data = self.sock.recv(1 << 18)
-        except TimeoutError:
-            return False
-        except ConnectionError:
-            self.end = "reset"
-            return False
-        if not data:
-            self.end = "eof"
+        data = receive(self.sock, left)
+        if isinstance(data, str):
+            self.end = data
             return False
         self.buffer += data
-        return True
+        return bool(data)
 
     def until(self, mark: bytes) -> bytes | None:
         while mark not in self.buffer:

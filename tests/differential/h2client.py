@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import hpack
 
 from differential import frames
+from differential.client import receive
 from differential.frames import ACK, END_STREAM, PADDED, PREFACE, TYPES, Frame, Pause, Raw, Shut, Step, Wait
 
 _DATA, _HEADERS, _RST, _SETTINGS = TYPES["DATA"], TYPES["HEADERS"], TYPES["RST_STREAM"], TYPES["SETTINGS"]
@@ -131,20 +132,14 @@ class Client:
         left = (deadline or self.deadline) - time.monotonic()
         if self.end != "open" or left <= 0:
             return False
-        self.sock.settimeout(left)
-        try:
-            data = self.sock.recv(1 << 18)
-        except TimeoutError:
+        data = receive(self.sock, left)
+        if isinstance(data, str):
+            self.end = data
             return False
-        except ConnectionError:
-            self.end = "reset"
-            return False
-        if not data:
-            self.end = "eof"
-            return False
-        self.buffer += data
-        self._frames()
-        return True
+        if data:
+            self.buffer += data
+            self._frames()
+        return bool(data)
 
     def _frames(self) -> None:
         if self.leftover or (not self.settings_seen and not self._is_http2()):

@@ -4,6 +4,7 @@ pub mod connection;
 pub mod driver;
 pub mod idle;
 pub mod requests;
+mod run;
 pub mod streams;
 
 use std::net::SocketAddr;

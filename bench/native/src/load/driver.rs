@@ -3,16 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use tidegate_rt::{ConnectOptions, Poller, Socket, Token};
+use tidegate_rt::Token;
 
 use super::connection::{Connection, Progress};
+use super::run::{Phase, Run, following};
 use super::{Outcome, Plan, Work};
 
 const BUFFER: usize = 256 * 1024;
 const MIB: u64 = 1 << 20;
-/// How often a connection that failed is opened anew before the run gives up.
-const MAX_ERRORS: u64 = 10_000;
 
 struct Slot {
     connection: Option<Connection>,
@@ -28,21 +26,17 @@ struct Driver<'p> {
     requests: Vec<Vec<u8>>,
     /// The request that comes next.
     next: usize,
-    poller: Poller,
     slots: Vec<Slot>,
     /// Connections with nothing to do, hottest last (fixed rate only).
     idle: Vec<usize>,
     /// Operations that are due and found no connection.
     backlog: VecDeque<Instant>,
     expected: Option<u64>,
-    outcome: Outcome,
-    measuring: bool,
+    run: Run,
 }
 
 /// Runs the plan to its end.
 pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let latency =
-        Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string())?;
     let requests = match &plan.work {
         Work::Http { requests } => requests.clone(),
         Work::PingPong { size } => vec![vec![b'p'; *size]],
@@ -53,16 +47,14 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         plan,
         requests,
         next: 0,
-        poller: Poller::new(1024).map_err(|error| error.to_string())?,
         slots: Vec::new(),
         idle: Vec::new(),
         backlog: VecDeque::new(),
         expected: None,
-        outcome: Outcome::new(latency),
-        measuring: plan.warmup.is_zero(),
+        run: Run::new(plan.warmup)?,
     };
     driver.run()?;
-    Ok(driver.outcome)
+    Ok(driver.run.outcome)
 }
 
 impl Driver<'_> {
@@ -76,26 +68,17 @@ impl Driver<'_> {
             });
             self.open(index);
         }
-        let begin = Instant::now();
-        let measure = begin + self.plan.warmup;
-        let end = measure + self.plan.duration;
-        let mut measured_from = begin;
-        let mut due = begin;
+        let mut due = self.run.start(self.plan.warmup, self.plan.duration);
         let mut buffer = vec![b'x'; BUFFER];
         loop {
             let now = Instant::now();
-            if now >= end {
-                self.outcome.seconds = (now - measured_from).as_secs_f64();
-                break;
-            }
-            if !self.measuring && now >= measure {
-                self.measuring = true;
-                measured_from = now;
-                self.drain_bytes();
-                self.outcome.bytes = 0;
-            }
-            if self.outcome.errors > MAX_ERRORS {
-                return Err(self.outcome.first_error.clone().unwrap_or_default());
+            match self.run.phase(now)? {
+                Phase::Over => break,
+                Phase::Begins => {
+                    self.drain_bytes();
+                    self.run.outcome.bytes = 0;
+                }
+                Phase::GoesOn => {}
             }
             let mut timeout = Duration::from_millis(20);
             if let Some(rate) = self.plan.rate {
@@ -106,12 +89,8 @@ impl Driver<'_> {
                 self.start_due();
                 timeout = timeout.min(due.saturating_duration_since(now));
             }
-            let count = self
-                .poller
-                .wait(Some(timeout))
-                .map_err(|error| error.to_string())?;
-            for i in 0..count {
-                let Some((token, readiness)) = self.poller.event(i) else {
+            for i in 0..self.run.wait(timeout)? {
+                let Some((token, readiness)) = self.run.event(i) else {
                     break;
                 };
                 self.event(
@@ -124,7 +103,7 @@ impl Driver<'_> {
         }
         self.drain_bytes();
         if matches!(self.plan.work, Work::Bulk { .. }) {
-            self.outcome.ops = self.outcome.bytes / MIB;
+            self.run.outcome.ops = self.run.outcome.bytes / MIB;
         }
         Ok(())
     }
@@ -135,7 +114,7 @@ impl Driver<'_> {
             .iter_mut()
             .filter_map(|slot| slot.connection.as_mut())
         {
-            self.outcome.bytes += std::mem::take(&mut connection.bytes);
+            self.run.outcome.bytes += std::mem::take(&mut connection.bytes);
         }
     }
 
@@ -150,11 +129,8 @@ impl Driver<'_> {
             generation: slot.generation,
             side: 0,
         };
-        let opened = Socket::connect(self.plan.address, &ConnectOptions::default())
-            .and_then(|(socket, _)| self.poller.add(&socket, token).map(|()| socket));
-        match opened {
+        match self.run.connect(self.plan.address, token) {
             Ok(socket) => {
-                let _ = socket.set_nodelay(true);
                 slot.connection = Some(Connection::new(socket));
                 match self.plan.work {
                     Work::Bulk { .. } => {}
@@ -163,18 +139,17 @@ impl Driver<'_> {
                     _ => slot.began = Some(Instant::now()),
                 }
             }
-            Err(error) => self.fail(index, format!("connect: {error}")),
+            Err(why) => self.fail(index, why),
         }
     }
 
     fn fail(&mut self, index: usize, why: String) {
-        self.outcome.errors += 1;
-        self.outcome.first_error.get_or_insert(why);
+        self.run.failed(why);
         self.idle.retain(|other| *other != index);
         if let Some(slot) = self.slots.get_mut(index) {
             slot.connection = None;
         }
-        if self.outcome.errors <= MAX_ERRORS {
+        if !self.run.gives_up() {
             self.open(index);
         }
     }
@@ -255,7 +230,7 @@ impl Driver<'_> {
             return;
         };
         if let Some(began) = slot.began.take() {
-            self.outcome.count(self.measuring, now - began);
+            self.run.count(now - began);
         }
         match (&self.plan.work, self.plan.rate) {
             (Work::Connect | Work::AcceptClose, _) => self.open(index),
@@ -270,11 +245,4 @@ impl Driver<'_> {
             (_, None) => self.begin(index, now),
         }
     }
-}
-
-/// Walks round the requests: returns the one at hand and moves on.
-fn following(next: &mut usize, count: usize) -> usize {
-    let at = *next;
-    *next = if at + 1 < count { at + 1 } else { 0 };
-    at
 }

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use tidegate_rt::{ConnectOptions, Poller, Received, Sent, Socket, Token};
+use tidegate_rt::{Received, Sent, Socket, Token};
 
 use super::Outcome;
+use super::run::{Phase, Run, following};
 use crate::h2::blocks::Block;
 use crate::h2::{
     END_HEADERS, END_STREAM, Frame, Heard, Kind, Link, MAX_FRAME, PREFACE, next_frame, put,
@@ -14,8 +14,6 @@ use crate::h2::{
 };
 
 const BUFFER: usize = 256 * 1024;
-/// How many failures end the run.
-const MAX_ERRORS: u64 = 10_000;
 
 /// What is done on each stream.
 #[derive(Debug, Clone)]
@@ -79,32 +77,26 @@ struct Connection {
 
 struct Driver<'p> {
     plan: &'p Plan,
-    poller: Poller,
     connections: Vec<Option<Connection>>,
     generation: u32,
     /// The request that comes next.
     next: usize,
     expected: Option<u64>,
-    outcome: Outcome,
-    measuring: bool,
+    run: Run,
 }
 
 /// Runs the plan to its end.
 pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    let latency =
-        Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| error.to_string())?;
     let mut driver = Driver {
         plan,
-        poller: Poller::new(1024).map_err(|error| error.to_string())?,
         connections: Vec::new(),
         generation: 0,
         next: 0,
         expected: None,
-        outcome: Outcome::new(latency),
-        measuring: plan.warmup.is_zero(),
+        run: Run::new(plan.warmup)?,
     };
     driver.run()?;
-    Ok(driver.outcome)
+    Ok(driver.run.outcome)
 }
 
 impl Driver<'_> {
@@ -113,31 +105,16 @@ impl Driver<'_> {
             self.connections.push(None);
             self.open(index);
         }
-        let begin = Instant::now();
-        let measure = begin + self.plan.warmup;
-        let end = measure + self.plan.duration;
-        let mut measured_from = begin;
+        self.run.start(self.plan.warmup, self.plan.duration);
         let mut buffer = vec![0; BUFFER];
         loop {
-            let now = Instant::now();
-            if now >= end {
-                self.outcome.seconds = (now - measured_from).as_secs_f64();
-                return Ok(());
+            match self.run.phase(Instant::now())? {
+                Phase::Over => return Ok(()),
+                Phase::Begins => self.run.outcome.bytes = 0,
+                Phase::GoesOn => {}
             }
-            if !self.measuring && now >= measure {
-                self.measuring = true;
-                measured_from = now;
-                self.outcome.bytes = 0;
-            }
-            if self.outcome.errors > MAX_ERRORS {
-                return Err(self.outcome.first_error.clone().unwrap_or_default());
-            }
-            let count = self
-                .poller
-                .wait(Some(Duration::from_millis(20)))
-                .map_err(|error| error.to_string())?;
-            for i in 0..count {
-                let Some((token, readiness)) = self.poller.event(i) else {
+            for i in 0..self.run.wait(Duration::from_millis(20))? {
+                let Some((token, readiness)) = self.run.event(i) else {
                     break;
                 };
                 self.event(
@@ -157,13 +134,10 @@ impl Driver<'_> {
             generation: self.generation,
             side: 0,
         };
-        let opened = Socket::connect(self.plan.address, &ConnectOptions::default())
-            .and_then(|(socket, _)| self.poller.add(&socket, token).map(|()| socket));
-        let socket = match opened {
+        let socket = match self.run.connect(self.plan.address, token) {
             Ok(socket) => socket,
-            Err(error) => return self.fail(index, format!("connect: {error}")),
+            Err(why) => return self.fail(index, why),
         };
-        let _ = socket.set_nodelay(true);
         let mut connection = Connection {
             socket,
             link: Link::default(),
@@ -182,12 +156,11 @@ impl Driver<'_> {
     }
 
     fn fail(&mut self, index: usize, why: String) {
-        self.outcome.errors += 1;
-        self.outcome.first_error.get_or_insert(why);
+        self.run.failed(why);
         if let Some(slot) = self.connections.get_mut(index) {
             *slot = None;
         }
-        if self.outcome.errors <= MAX_ERRORS {
+        if !self.run.gives_up() {
             self.open(index);
         }
     }
@@ -234,8 +207,7 @@ impl Driver<'_> {
             connection.next_id += 2;
             let (block, bare) = match &self.plan.work {
                 Work::Requests { blocks, body, .. } => {
-                    let at = self.next;
-                    self.next = if at + 1 < blocks.len() { at + 1 } else { 0 };
+                    let at = following(&mut self.next, blocks.len());
                     (blocks.get(at), body.is_empty())
                 }
                 Work::Messages { block, .. } => (Some(block), false),
@@ -281,7 +253,7 @@ impl Driver<'_> {
                 Received::Eof => return Err("closed by the peer".to_owned()),
                 Received::Error(error) => return Err(format!("receive: {error}")),
             };
-            self.outcome.bytes += count as u64;
+            self.run.outcome.bytes += count as u64;
             let full = count == buffer.len();
             let bytes = buffer.get(..count).unwrap_or_default();
             let joined = connection.link.join(bytes);
@@ -333,7 +305,7 @@ impl Driver<'_> {
             Progress::Waiting => {}
             Progress::Done => {
                 if let Some(op) = connection.ops.get_mut(at) {
-                    self.outcome.count(self.measuring, now - op.began);
+                    self.run.count(now - op.began);
                     if matches!(self.plan.work, Work::Messages { .. }) {
                         (op.began, op.sent, op.got) = (now, 0, 0);
                         connection.advance(at, &self.plan.work);
@@ -344,8 +316,7 @@ impl Driver<'_> {
             }
             Progress::Failed(why) => {
                 connection.ops.swap_remove(at);
-                self.outcome.errors += 1;
-                self.outcome.first_error.get_or_insert(why);
+                self.run.failed(why);
             }
         }
         Ok(())

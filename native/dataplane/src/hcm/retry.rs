@@ -11,263 +11,28 @@
 //! The conditions themselves are pure functions of `tidegate_snapshot::retry`; order and counters are those of Envoy's
 //! `RetryStateImpl`.
 
+mod tries;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tidegate_buf::{OutBuf, SegmentPool};
 use tidegate_codec::h1::{BodyTracker, KnownHeader};
-use tidegate_model::retry::{BackOff, BodyBufferLimit, RetryOn, RetryPolicy};
-use tidegate_model::route::RoutingPriority;
-use tidegate_rt::{Moment, Rng};
+use tidegate_model::retry::{BodyBufferLimit, RetryOn, RetryPolicy};
+use tidegate_rt::Moment;
 use tidegate_snapshot::ResponseFlags;
-use tidegate_snapshot::retry::{
-    CompiledRetryPolicy, RequestedRetries, ResponseView, asked_pause, retries_reset,
-    retries_response,
-};
+use tidegate_snapshot::retry::{asked_pause, retries_reset, retries_response};
 use tidegate_stats::defs::cluster as stat;
 
+pub(crate) use self::tries::Tries;
+pub(super) use self::tries::{Ended, per_try_timeout};
+use self::tries::{Head, Pauses, Retry, retry_of, take_requested};
 use super::ServerConnection;
-use super::headers::HeaderList;
 use super::local_reply::Reply;
-use super::stream::{Attached, Request, Stream, StreamRoute};
+use super::stream::{Attached, Stream, StreamRoute};
 use crate::cluster::{ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind};
 use crate::worker::{Core, Worker};
-
-/// The tries of one request.
-pub(crate) struct Tries {
-    /// From the end of the request, or of its sending, to the response's head.
-    per_try_timeout: Option<Duration>,
-    /// The longest silence of the upstream.
-    idle_timeout: Option<Duration>,
-    /// When the try at hand has had its time.
-    deadline: Option<Moment>,
-    /// When the upstream last said something; `None`: nobody listens.
-    active_at: Option<Moment>,
-    /// `None`: this try is the last, whatever comes of it.
-    retry: Option<Retry>,
-}
-
-/// The means for another try.
-struct Retry {
-    policy: Option<Arc<CompiledRetryPolicy>>,
-    requested: RequestedRetries,
-    on: RetryOn,
-    left: u32,
-    back_off: Pauses,
-    /// Held from the decision to try again to the next decision.
-    permit: Option<Permit>,
-    /// A try has failed; when the next one begins.
-    at: Option<Moment>,
-    /// It had no time left.
-    timed_out: bool,
-    /// The pause is as long as the response asked for.
-    limited: bool,
-    /// Hosts that have been tried, if the policy wants to know.
-    tried: Vec<u64>,
-    /// What has been received of the body, as it came.
-    body: OutBuf,
-    /// Payload that may be kept.
-    limit: u64,
-    /// As before the body.
-    unframe: BodyTracker,
-}
-
-/// The pauses between tries: random, below a bound that doubles.
-#[derive(Debug, Clone, Copy)]
-struct Pauses {
-    bound: u64,
-    max: u64,
-}
-
-impl Pauses {
-    const fn new(back_off: BackOff) -> Self {
-        Self {
-            bound: back_off.base,
-            max: back_off.max,
-        }
-    }
-
-    /// Milliseconds.
-    fn next(&mut self, rng: &mut Rng) -> u64 {
-        let bound = self.bound.max(1);
-        self.bound = bound.saturating_mul(2).min(self.max);
-        rng.below(bound)
-    }
-}
-
-/// Why a try ended without an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// A circuit breaker let it not begin.
-    Overflow,
-    /// No connection came about.
-    NotConnected,
-    /// The upstream says that it has not looked at the request.
-    Refused,
-    Reset,
-}
-
-/// The head of a response that has been received, but not yet taken for the answer.
-struct Head<'a> {
-    status: u16,
-    headers: &'a HeaderList,
-}
-
-impl ResponseView for Head<'_> {
-    fn status(&self) -> u16 {
-        self.status
-    }
-
-    fn header(&self, name: &[u8]) -> Option<&[u8]> {
-        self.headers.get(name)
-    }
-
-    fn each_header(&self, name: &[u8], each: &mut dyn FnMut(&[u8])) {
-        self.headers.pairs().for_each(|(known, value)| {
-            if known.eq_ignore_ascii_case(name) {
-                each(value);
-            }
-        });
-    }
-}
-
-impl Tries {
-    /// The earliest of what may happen.
-    pub(super) fn next_deadline(&self) -> Option<Moment> {
-        let at = self.retry.as_ref().and_then(|retry| retry.at);
-        [at, self.deadline, self.idle_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    fn idle_deadline(&self) -> Option<Moment> {
-        Some(self.active_at? + self.idle_timeout?)
-    }
-
-    /// The request has been sent: the try's time begins.
-    pub(super) fn start(&mut self, now: Moment) {
-        self.deadline = self.per_try_timeout.map(|timeout| now + timeout);
-        self.active_at = Some(now);
-    }
-
-    /// The upstream has said something.
-    pub(super) fn touch(&mut self, now: Moment) {
-        if self.active_at.is_some() {
-            self.active_at = Some(now);
-        }
-    }
-
-    fn stop(&mut self) {
-        self.deadline = None;
-        self.active_at = None;
-    }
-
-    /// No further try, whatever comes.
-    fn give_up(&mut self, segments: &mut SegmentPool) {
-        if let Some(mut retry) = self.retry.take() {
-            retry.body.clear(segments);
-        }
-    }
-}
-
-impl Stream {
-    /// A try has failed, and the next one has not begun.
-    pub(super) fn waits_to_retry(&self) -> bool {
-        self.tries
-            .as_ref()
-            .and_then(|tries| tries.retry.as_ref())
-            .is_some_and(|retry| retry.at.is_some())
-    }
-
-    /// It may be tried again.
-    pub(super) fn may_retry(&self) -> bool {
-        self.tries
-            .as_ref()
-            .is_some_and(|tries| tries.retry.is_some())
-    }
-
-    fn priority(&self) -> RoutingPriority {
-        let forward = self.route.as_ref().and_then(StreamRoute::forward);
-        forward.map_or(RoutingPriority::Default, |forward| forward.config.priority)
-    }
-
-    /// The text of an answer for an upstream that gave none.
-    pub(super) fn reset_text(&self, reason: &str) -> String {
-        let retried = if self.attempts > 1 && self.tries.is_some() {
-            "retried and the latest "
-        } else {
-            ""
-        };
-        format!(
-            "upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}"
-        )
-    }
-}
-
-/// The time that each try has: the policy's, or as the request says; nothing if the whole has no more.
-pub(super) fn per_try_timeout(stream: &Stream, global: Option<Duration>) -> Option<Duration> {
-    let policy = stream.route.as_ref().and_then(StreamRoute::retry_policy);
-    let asked = stream
-        .request
-        .headers
-        .known(KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs)
-        .and_then(number::<u64>);
-    let timeout = match asked {
-        Some(millis) => Some(Duration::from_millis(millis)),
-        None => policy.and_then(|policy| policy.config.per_try_timeout),
-    };
-    timeout.filter(|timeout| !timeout.is_zero() && global.is_none_or(|global| *timeout < global))
-}
-
-fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
-    std::str::from_utf8(text).ok()?.trim_ascii().parse().ok()
-}
-
-/// The names of a list in a header, or the list in a policy.
-fn words(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|word| !word.is_empty())
-}
-
-/// What the request's headers ask for; they go no further.
-fn take_requested(request: &mut Request) -> RequestedRetries {
-    let headers = &request.headers;
-    let text = |known| {
-        headers
-            .known(known)
-            .and_then(|value| std::str::from_utf8(value).ok())
-    };
-    let list = |known| headers.known(known).map(words).into_iter().flatten();
-    let on = text(KnownHeader::XEnvoyRetryOn).map_or(RetryOn::NONE, RetryOn::parse_http);
-    let grpc_on = text(KnownHeader::XEnvoyRetryGrpcOn).map_or(RetryOn::NONE, RetryOn::parse_grpc);
-    let requested = RequestedRetries {
-        retry_on: on | grpc_on,
-        max_retries: headers
-            .known(KnownHeader::XEnvoyMaxRetries)
-            .and_then(number),
-        status_codes: list(KnownHeader::XEnvoyRetriableStatusCodes)
-            .filter_map(number)
-            .collect(),
-        header_names: list(KnownHeader::XEnvoyRetriableHeaderNames)
-            .map(<[u8]>::to_ascii_lowercase)
-            .collect(),
-    };
-    for known in [
-        KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
-        KnownHeader::XEnvoyRetryOn,
-        KnownHeader::XEnvoyRetryGrpcOn,
-        KnownHeader::XEnvoyMaxRetries,
-        KnownHeader::XEnvoyRetriableStatusCodes,
-        KnownHeader::XEnvoyRetriableHeaderNames,
-        KnownHeader::XEnvoyHedgeOnPerTryTimeout,
-    ] {
-        request.headers.remove_known(known);
-    }
-    requested
-}
 
 impl ServerConnection {
     /// The request is about to be sent for the first time: prepares for more, if its route or its headers ask for it.
@@ -449,7 +214,7 @@ impl ServerConnection {
             return false;
         }
         let begun = stream.times.upstream_tx_begin.is_some();
-        let Some(retry) = stream.tries.as_mut().and_then(|tries| tries.retry.as_mut()) else {
+        let Some(retry) = retry_of(&mut stream.tries) else {
             return false;
         };
         retry.timed_out = false;
@@ -545,7 +310,7 @@ impl ServerConnection {
         }
         self.abandon_upstream(stream, worker);
         if self.retries_reset(stream, &mut worker.core, Ended::Reset) {
-            if let Some(retry) = stream.tries.as_mut().and_then(|tries| tries.retry.as_mut()) {
+            if let Some(retry) = retry_of(&mut stream.tries) {
                 retry.timed_out = true;
             }
             return;
@@ -579,7 +344,7 @@ impl ServerConnection {
         stream.cluster = Some(Rc::clone(&cluster));
         self.retell(stream, worker.core.now());
         let request = &mut stream.request;
-        if let Some(retry) = stream.tries.as_mut().and_then(|tries| tries.retry.as_mut()) {
+        if let Some(retry) = retry_of(&mut stream.tries) {
             if !request.is_payload() && matches!(retry.unframe, BodyTracker::Chunked(_)) {
                 // They are found once more.
                 request.trailers.clear();
@@ -626,7 +391,7 @@ impl ServerConnection {
 /// Envoy's `shouldRetry`: whether a try that is `wanted` may be made. If so its time is set.
 fn decide(stream: &mut Stream, core: &mut Core, wanted: bool, pause: Option<Duration>) -> bool {
     let priority = stream.priority();
-    let Some(retry) = stream.tries.as_mut().and_then(|tries| tries.retry.as_mut()) else {
+    let Some(retry) = retry_of(&mut stream.tries) else {
         return false;
     };
     let Some(cluster) = &stream.cluster else {
@@ -675,7 +440,7 @@ pub(super) fn choose_host(
     let now = core.now();
     let host = cluster.choose_host(&mut core.rng, now, context);
     let again = stream.attempts > 1;
-    let retry = stream.tries.as_mut().and_then(|tries| tries.retry.as_mut());
+    let retry = retry_of(&mut stream.tries);
     let Some((retry, policy)) = retry.and_then(|retry| {
         let policy = Arc::clone(&retry.policy.as_ref()?.config);
         policy.previous_hosts.then_some((retry, policy))
@@ -709,18 +474,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_their_bound() {
-        let mut rng = Rng::with_seed(7);
-        let mut pauses = Pauses::new(BackOff { base: 25, max: 90 });
-        let mut bounds = Vec::new();
-        for _ in 0..4 {
-            bounds.push(pauses.bound);
-            assert!(pauses.next(&mut rng) < *bounds.last().unwrap());
-        }
-        assert_eq!(bounds, [25, 50, 90, 90]);
-    }
-
-    #[test]
     fn copies_whole_buffers() {
         let mut segments = SegmentPool::new();
         let (mut from, mut to) = (OutBuf::new(), OutBuf::new());
@@ -735,28 +488,5 @@ mod tests {
         let filled = to.slices(&mut slices);
         let held: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
         assert_eq!(held, bytes[100..]);
-    }
-
-    #[test]
-    fn what_requests_ask_for() {
-        let mut request = Request::default();
-        for (known, value) in [
-            (KnownHeader::XEnvoyRetryOn, "5xx, reset"),
-            (KnownHeader::XEnvoyRetryGrpcOn, "unavailable"),
-            (KnownHeader::XEnvoyMaxRetries, "7"),
-            (KnownHeader::XEnvoyRetriableStatusCodes, "404,x, 418"),
-            (KnownHeader::XEnvoyRetriableHeaderNames, "X-A, x-b"),
-        ] {
-            request.headers.add_known(known, value.as_bytes());
-        }
-        let requested = take_requested(&mut request);
-        assert_eq!(
-            requested.retry_on,
-            RetryOn::FIVE_XX | RetryOn::RESET | RetryOn::GRPC_UNAVAILABLE
-        );
-        assert_eq!(requested.max_retries, Some(7));
-        assert_eq!(requested.status_codes, [404, 418]);
-        assert_eq!(requested.header_names, [b"x-a", b"x-b"]);
-        assert!(request.headers.is_empty());
     }
 }

@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 TIDEGATE_CACHE ?= $(HOME)/.cache/tidegate
 export CARGO_TARGET_DIR ?= $(TIDEGATE_CACHE)/target
+# `quick` compiles fast and runs slower: for working, not for measuring.
+PROFILE ?= release
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,9 +37,9 @@ $(VENV)/.ready: requirements/dev.txt
 build: $(NATIVE) $(VENV)/.installed  ## the native module and the command line, in .venv
 
 $(NATIVE): $(RUST) python/tidegate/data/xds.binpb | $(VENV)/.ready
-	cargo build --release --locked -p tidegate-py -p tidegate-bench
-	install -s -D -t python/tidegate/bench/bin $(CARGO_TARGET_DIR)/release/tg-load $(CARGO_TARGET_DIR)/release/tg-backend $(CARGO_TARGET_DIR)/release/tg-forward
-	install -m 755 $(CARGO_TARGET_DIR)/release/lib_native.so $@
+	cargo build --profile $(PROFILE) --locked -p tidegate-py -p tidegate-bench
+	install -s -D -t python/tidegate/bench/bin $(addprefix $(CARGO_TARGET_DIR)/$(PROFILE)/,tg-load tg-backend tg-forward)
+	install -m 755 $(CARGO_TARGET_DIR)/$(PROFILE)/lib_native.so $@
 
 # An editable install without a second compilation: a .pth and the two entry points.
 $(VENV)/.installed: tools/dev_install.py pyproject.toml | $(VENV)/.ready

@@ -16,7 +16,7 @@ NATIVE := python/tidegate/_native.abi3.so
 RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
 APT := iptables iproute2 procps haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help setup system peers go-peers build wheel h2spec demo check test test-rust test-python bench bench-micro lock descriptors fmt fuzz clean
+.PHONY: help setup system peers go-peers istio-peers build wheel h2spec demo check test test-rust test-python bench bench-micro lock descriptors fmt fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,25 @@ $(GO_PEERS): requirements/go/go.mod requirements/go/go.sum
 	mkdir -p $(@D)
 	cd requirements/go && go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w" -o $@ $(PACKAGE)
 
+# Three minutes from nothing; the source is kept for pilot-agent's bootstrap template.
+ISTIO := $(TIDEGATE_CACHE)/peers/istio
+ISTIO_PEERS := $(addprefix $(TIDEGATE_CACHE)/peers/bin/,pilot-discovery pilot-agent istioctl)
+
+istio-peers: $(ISTIO_PEERS)  ## the real istiod, pilot-agent and istioctl (needs Go)
+
+$(ISTIO)/.ready: tools/istio_source.py
+	@command -v go >/dev/null || { echo "no Go: install it for the tests under the real Istio" >&2; exit 1; }
+	$(PYTHON) tools/istio_source.py $(ISTIO)
+	touch $@
+
+$(TIDEGATE_CACHE)/peers/bin/pilot-discovery: ROOM := pilot
+$(TIDEGATE_CACHE)/peers/bin/pilot-agent: ROOM := pilot
+$(TIDEGATE_CACHE)/peers/bin/istioctl: ROOM := istioctl
+
+$(ISTIO_PEERS): $(ISTIO)/.ready
+	mkdir -p $(@D)
+	cd $(ISTIO) && go build -mod=readonly -buildvcs=false -ldflags "-s -w" -o $@ ./$(ROOM)/cmd/$(@F)
+
 h2spec: setup go-peers  ## HTTP/2 conformance: tidegate's figure, and Envoy's beside it
 	cd tests && PYTHONPATH=. ../$(BIN)/python -m conformance.h2spec tidegate envoy
 
@@ -91,7 +110,7 @@ test: setup check test-rust test-python  ## everything that must pass
 test-rust: $(VENV)/.ready
 	cargo test --workspace --locked
 
-test-python: setup go-peers
+test-python: setup go-peers istio-peers
 	$(BIN)/python -m pytest
 
 bench-micro: build  ## matching over 1, 1,000 and 10,000 entries, through the native module

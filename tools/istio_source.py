@@ -22,7 +22,8 @@ FILE = "pilot/pkg/serviceregistry/serviceentry/controller.go"
 IMPORT = 'v1 "k8s.io/api/core/v1"'
 FOUND = "s.inputs.Namespaces = multiclusterController.ConfigCluster().Namespaces()"
 INSTEAD = """if multiclusterController == nil {
-			s.inputs.Namespaces = krt.NewStaticCollection[*corev1.Namespace](nil, nil, s.opts.WithName("inputs/Namespaces")...)
+			named := s.opts.WithName("inputs/Namespaces")
+			s.inputs.Namespaces = krt.NewStaticCollection[*corev1.Namespace](nil, nil, named...)
 		} else {
 			s.inputs.Namespaces = multiclusterController.ConfigCluster().Namespaces()
 		}"""

@@ -1,4 +1,4 @@
-"""An application behind a sidecar: `python app.py NAME PORT`. Answers with what it saw, as JSON.
+"""An application behind a sidecar: `python app.py NAME PORT...`. Answers with what it saw, as JSON.
 
 `x-fail: NAME` makes it answer 503. A connection that does not begin like HTTP is echoed.
 """
@@ -25,7 +25,8 @@ async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> b
 
 
 async def serve(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    peer = "%s:%d" % writer.get_extra_info("peername")[:2]
+    address, port = writer.get_extra_info("peername")[:2]
+    peer = f"{address}:{port}"
     try:
         while first := await reader.read(4):
             if first not in _METHODS:
@@ -57,11 +58,11 @@ async def serve(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamW
         writer.close()
 
 
-async def main(name: str, port: int) -> None:
-    server = await asyncio.start_server(lambda reader, writer: serve(name, reader, writer), "0.0.0.0", port)
-    async with server:
-        await server.serve_forever()
+async def main(name: str, ports: list[int]) -> None:
+    for port in ports:
+        await asyncio.start_server(lambda reader, writer: serve(name, reader, writer), "0.0.0.0", port)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], [*map(int, sys.argv[2:])]))

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import string
 import subprocess
 import sys
@@ -39,6 +40,8 @@ _RESOURCES = Path(__file__).with_name("resources")
 _PROXY_UID = 1337
 _DOMAIN = "cluster.local"
 _PREFIX = "tgi-"
+# What the application listens on: HTTP, HTTP without its name, and anything.
+_PORTS = ("9080", "9100", "27017")
 _MESH = """\
 trustDomain: cluster.local
 rootNamespace: istio-system
@@ -145,7 +148,9 @@ class World:
     def address(self, pod: Pod) -> str:
         return f"{self.net}.{pod.number}"
 
-    def _run(self, name: str, netns: str, command: Sequence[str], environment: Mapping[str, str], uid: int = 0) -> Child:
+    def _run(
+        self, name: str, netns: str, command: Sequence[str], environment: Mapping[str, str], uid: int = 0
+    ) -> Child:
         prefixes = {sys.prefix, sys.base_prefix, str(Path(go_peer("pilot-agent")).parents[1]), str(self.directory)}
         prefixes.add(str(Path(__file__).parents[2] / "python"))
         walls = Walls(network.namespace_path(netns), "", uid, tuple(sorted(prefixes)))
@@ -193,7 +198,12 @@ class World:
                 "locality": pod.locality, "weight": 1,
             }  # fmt: skip
             metadata = {"name": pod.name, "namespace": "bookinfo", "labels": pod.labels}
-            entry = {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry", "metadata": metadata, "spec": spec}
+            entry = {
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "WorkloadEntry",
+                "metadata": metadata,
+                "spec": spec,
+            }
             entries.append(json.dumps(entry))
         return "\n---\n".join(entries) + "\n"
 
@@ -233,11 +243,21 @@ class World:
     def start_pod(self, pod: Pod) -> None:
         netns = self.netns(pod.name)
         if pod.kind == "sidecar":
-            self._run(f"{pod.name}-app", netns, [sys.executable, str(Path(__file__).with_name("app.py")), pod.name, "9080"], {})
+            self._run(
+                f"{pod.name}-app",
+                netns,
+                [sys.executable, str(Path(__file__).with_name("app.py")), pod.name, *_PORTS],
+                {},
+            )
             # The init container's command line, from the injection template.
             rules = ["istio-iptables", "-p", "15001", "-z", "15006", "-u", str(_PROXY_UID), "-m", "REDIRECT", "-i", "*",
                      "-x", "", "-b", "*", "-d", "15090,15021,15020"]  # fmt: skip
-            done = subprocess.run(["ip", "netns", "exec", netns, go_peer("pilot-agent"), *rules], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["ip", "netns", "exec", netns, go_peer("pilot-agent"), *rules],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert done.returncode == 0, done.stdout + done.stderr
         self.start_agent(pod)
 
@@ -305,12 +325,34 @@ class World:
         command = ["ip", "netns", "exec", self.netns(pod), "curl", "-sS", "-m", "10", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False).stdout
 
-    def call(self, pod: str, url: str, *words: str, method: str = "GET", headers: Mapping[str, str] = {}) -> dict[str, Any]:
-        """One call: `status` (0: none, with curl's `error`), `headers`, `body`, and what the application saw as `seen`."""
+    def call(
+        self, pod: str, url: str, *words: str, method: str = "GET", headers: Mapping[str, str] = {}
+    ) -> dict[str, Any]:
+        """One call: `status` (0: none, with curl's `error`), `headers`, `body`, and what the application saw: `seen`."""
+        return self._call(self.netns(pod), url, *words, method=method, headers=headers)
+
+    def outside(self, url: str, headers: Mapping[str, str] = {}, *words: str, method: str = "GET") -> dict[str, Any]:
+        """The same from where no sidecar is: the switch."""
+        return self._call(self._tag + "hub", url, *words, method=method, headers=headers)
+
+    def echo(self, pod: str, host: str, port: int, data: bytes) -> str:
+        """What came back over a TCP connection on which `data` was sent, then an end; `error: ...` when it failed."""
+        try:
+            with contextlib.closing(dial.connect_inside(self.netns(pod), host, port, 5.0)) as connection:
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                answer = b""
+                while received := connection.recv(65536):
+                    answer += received
+        except OSError as error:
+            return f"error: {type(error).__name__}"
+        return answer.decode("latin-1")
+
+    def _call(self, netns: str, url: str, *words: str, method: str, headers: Mapping[str, str]) -> dict[str, Any]:
         arguments = ["-i", "-X", method, *words]
         for name, value in headers.items():
             arguments += ["-H", f"{name}: {value}"]
-        command = ["ip", "netns", "exec", self.netns(pod), "curl", "-sS", "-m", "10", *arguments, url]
+        command = ["ip", "netns", "exec", netns, "curl", "-sS", "-m", "10", *arguments, url]
         done = subprocess.run(command, capture_output=True, timeout=30, check=False)
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         if not head.startswith(b"HTTP/"):

@@ -25,7 +25,7 @@ class Answer:
         return self.body.decode(errors="replace")
 
 
-def _connect_inside(netns: str, host: str, port: int, timeout: float) -> socket.socket:
+def connect_inside(netns: str, host: str, port: int, timeout: float) -> socket.socket:
     """A socket belongs to the namespace it was made in, and only the thread that makes it has to go there."""
     made: list[socket.socket | OSError] = []
 
@@ -51,7 +51,7 @@ def get(
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         if netns:
-            connection.sock = _connect_inside(netns, host, port, timeout)
+            connection.sock = connect_inside(netns, host, port, timeout)
         connection.request("GET", path, headers={"Connection": "close", **(headers or {})})
         response = connection.getresponse()
         body = response.read()
@@ -66,7 +66,7 @@ def accepts(host: str, port: int, *, netns: str = "") -> bool:
     """Whether somebody listens there."""
     try:
         if netns:
-            _connect_inside(netns, host, port, 1.0).close()
+            connect_inside(netns, host, port, 1.0).close()
         else:
             socket.create_connection((host, port), 1.0).close()
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +25,7 @@ def _observe(factory: pytest.TempPathFactory, client: str, server: str) -> Outco
         world.await_all()
         for name, call in CALLS.items():
             try:
-                outcomes[name] = call(world)
+                outcomes[name] = json.loads(json.dumps(call(world)).replace(world.net + ".", "NET."))
             except AssertionError as error:
                 outcomes[name] = f"failed: {error}"
     return outcomes

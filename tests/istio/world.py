@@ -140,6 +140,8 @@ class World:
         for child in self.children.values():
             if child.process is not None:
                 child.process.wait(5)
+        # Namespaces go in the background, and their links with them; this one is taken now, for the next world.
+        subprocess.run(["ip", "link", "del", self._host_link], capture_output=True, check=False)
         network.remove([*map(self.netns, self.pods), self._tag + "hub"])
 
     def netns(self, pod: str) -> str:
@@ -328,7 +330,7 @@ class World:
     def call(
         self, pod: str, url: str, *words: str, method: str = "GET", headers: Mapping[str, str] = {}
     ) -> dict[str, Any]:
-        """One call: `status` (0: none, with curl's `error`), `headers`, `body`, and what the application saw: `seen`."""
+        """One call: `status` (0: none, with curl's `error`), `headers`, `body`, and what the application `seen`."""
         return self._call(self.netns(pod), url, *words, method=method, headers=headers)
 
     def outside(self, url: str, headers: Mapping[str, str] = {}, *words: str, method: str = "GET") -> dict[str, Any]:

@@ -75,6 +75,7 @@ class Pod:
     data_plane: str = ""  # empty: ours
     kind: str = "sidecar"
     agent: Mapping[str, str] = field(default_factory=dict)  # environment of pilot-agent
+    app_command: tuple[str, ...] = ()  # empty: app.py
 
     @property
     def name(self) -> str:
@@ -190,14 +191,16 @@ class World:
         fresh.write_text(text)
         fresh.replace(self.config / f"{name}.yaml")
 
-    def workloads(self, without: Sequence[str] = ()) -> str:
+    def workloads(self, weights: Mapping[str, int] = {}) -> str:
+        """A WorkloadEntry for each pod. A weight changes endpoints and nothing else; a pod whose entry goes gets a new
+        inbound listener, too."""
         entries = []
         for pod in self.pods.values():
-            if pod.kind == "router" or pod.name in without:
+            if pod.kind == "router":
                 continue
             spec = {
                 "address": self.address(pod), "labels": pod.labels, "serviceAccount": pod.account,
-                "locality": pod.locality, "weight": 1,
+                "locality": pod.locality, "weight": weights.get(pod.name, 1),
             }  # fmt: skip
             metadata = {"name": pod.name, "namespace": "bookinfo", "labels": pod.labels}
             entry = {
@@ -245,12 +248,8 @@ class World:
     def start_pod(self, pod: Pod) -> None:
         netns = self.netns(pod.name)
         if pod.kind == "sidecar":
-            self._run(
-                f"{pod.name}-app",
-                netns,
-                [sys.executable, str(Path(__file__).with_name("app.py")), pod.name, *_PORTS],
-                {},
-            )
+            standard = (sys.executable, str(Path(__file__).with_name("app.py")), pod.name, *_PORTS)
+            self._run(f"{pod.name}-app", netns, pod.app_command or standard, {})
             # The init container's command line, from the injection template.
             rules = ["istio-iptables", "-p", "15001", "-z", "15006", "-u", str(_PROXY_UID), "-m", "REDIRECT", "-i", "*",
                      "-x", "", "-b", "*", "-d", "15090,15021,15020"]  # fmt: skip

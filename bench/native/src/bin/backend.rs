@@ -1,10 +1,10 @@
 //! `tg-backend`: the server behind every proxy under test, on one thread.
 //!
 //! HTTP/1.1 with fixed answers by the path's last segment (`/100`, `/64k`, `/chunked`, `/post`; `/echo` gives the body
-//! back; two ports, so that an endpoint can come and go), HTTP/2 by prior knowledge with one answer per port (`h2_100`,
+//! back; two ports, so that an endpoint can come and go; `--http IP:PORT` puts the first somewhere), HTTP/2 by prior knowledge with one answer per port (`h2_100`,
 //! `h2_64k`, a gRPC message, gRPC messages back as they come), and TCP ports that echo, swallow, pour and close at once. Prints its ports as one line of JSON; ends when standard input does, or after `--max-seconds`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ const LISTENER: u8 = 0;
 const CONNECTION: u8 = 1;
 const INPUT: u8 = 2;
 const READ_BUFFER: usize = 256 * 1024;
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Service {
@@ -283,7 +284,7 @@ impl Connection {
     }
 }
 
-fn serve(max: Duration) -> Result<(), String> {
+fn serve(max: Duration, http: SocketAddr) -> Result<(), String> {
     let mut poller = Poller::new(1024).map_err(|error| error.to_string())?;
     let mut listeners = Vec::new();
     let mut ports = serde_json::Map::new();
@@ -293,7 +294,8 @@ fn serve(max: Duration) -> Result<(), String> {
             generation: 0,
             side: LISTENER,
         };
-        let listening = server::listen(&poller, SocketAddr::from(([127, 0, 0, 1], 0)), token)?;
+        let address = if index == 0 { http } else { ANYWHERE };
+        let listening = server::listen(&poller, address, token)?;
         let address = listening.local_addr().map_err(|error| error.to_string())?;
         ports.insert((*name).to_owned(), address.port().into());
         listeners.push((listening, *service));
@@ -363,8 +365,9 @@ fn main() -> ExitCode {
     let run = || {
         let mut arguments = Arguments::read(std::env::args().skip(1))?;
         let seconds = arguments.take("max-seconds", 3600.0)?;
+        let http = arguments.take("http", ANYWHERE)?;
         arguments.finish()?;
-        serve(Duration::from_secs_f64(seconds))
+        serve(Duration::from_secs_f64(seconds), http)
     };
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -125,6 +125,7 @@ fn listener(address: SocketAddr, log: Option<&str>) -> Listener {
         filter_chains: vec![FilterChain {
             name: "".into(),
             matches: FilterChainMatch::default(),
+            read_filters: Vec::new(),
             filter: NetworkFilter::HttpConnectionManager(Arc::new(manager(log))),
             transport_socket_connect_timeout: None,
         }],

@@ -103,6 +103,7 @@ fn listener(address: SocketAddr) -> Listener {
         filter_chains: vec![FilterChain {
             name: "".into(),
             matches: FilterChainMatch::default(),
+            read_filters: Vec::new(),
             filter: NetworkFilter::TcpProxy(Arc::new(TcpProxy {
                 stat_prefix: "tcp".into(),
                 cluster: TcpCluster::Single("upstream".into()),

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_model::Name;
 use tidegate_rt::{Accepted, Errno, Listening, Moment, Socket};
 use tidegate_snapshot::{Chain, ListenerId};
 use tidegate_stats::defs::listener as stat;
@@ -18,6 +19,7 @@ use crate::conn::{After, Conn, Event, Key};
 use crate::filter_chain;
 use crate::listener::{BalanceShare, ListenerPermit, ListenerRuntime};
 use crate::network;
+use crate::network::read_filters::ReadFilters;
 use crate::original_dst;
 use crate::shared::Bound;
 use crate::worker::Worker;
@@ -28,8 +30,11 @@ const ACCEPTS_PER_EVENT: usize = 64;
 /// How long accepting rests when the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The addresses and birth of a downstream connection.
-#[derive(Debug, Clone, Copy)]
+/// The transport protocol of a connection that no inspector has seen another one in.
+pub(crate) const RAW_BUFFER: &str = "raw_buffer";
+
+/// The addresses and birth of a downstream connection, and what listener filters have found out about it.
+#[derive(Debug, Clone)]
 pub struct ConnectionInfo {
     /// Unique in the process (`%CONNECTION_ID%`).
     pub id: u64,
@@ -43,6 +48,34 @@ pub struct ConnectionInfo {
     /// `local` was restored from the kernel's NAT table.
     pub local_restored: bool,
     pub accepted_at: Moment,
+    /// `raw_buffer`, or `tls` where an inspector has seen a ClientHello.
+    pub transport_protocol: &'static str,
+    /// The server name of the ClientHello, in lower case (`%REQUESTED_SERVER_NAME%`).
+    pub requested_server_name: Option<Name>,
+    /// The client's ALPN list, or the version that its first line tells.
+    pub application_protocols: Vec<Name>,
+}
+
+impl ConnectionInfo {
+    /// Just accepted.
+    pub(crate) const fn new(
+        id: u64,
+        remote: SocketAddr,
+        direct_local: SocketAddr,
+        now: Moment,
+    ) -> Self {
+        Self {
+            id,
+            remote,
+            local: direct_local,
+            direct_local,
+            local_restored: false,
+            accepted_at: now,
+            transport_protocol: RAW_BUFFER,
+            requested_server_name: None,
+            application_protocols: Vec::new(),
+        }
+    }
 }
 
 /// An accepted connection as its network filter gets it.
@@ -56,6 +89,8 @@ pub struct Downstream {
     pub chain: Arc<Chain>,
     /// Its place among the listener's connections; dropping it gives the place back.
     pub permit: ListenerPermit,
+    /// The network filters before the terminal one; most chains have none.
+    pub(crate) filters: Option<Box<ReadFilters>>,
 }
 
 /// A listening socket.
@@ -205,14 +240,8 @@ impl Acceptor {
         } else {
             self.local
         };
-        let mut info = ConnectionInfo {
-            id: worker.core.next_connection_id(),
-            remote,
-            local: direct_local,
-            direct_local,
-            local_restored: false,
-            accepted_at: worker.core.now(),
-        };
+        let id = worker.core.next_connection_id();
+        let mut info = ConnectionInfo::new(id, remote, direct_local, worker.core.now());
         original_dst::restore(config, socket, &mut info);
         info
     }
@@ -235,6 +264,7 @@ fn admit(
         return;
     };
     let downstream = Downstream {
+        filters: ReadFilters::of(&chain),
         socket,
         info,
         listener,

@@ -9,6 +9,7 @@
 //! which ends it when it is over.
 
 mod downstream;
+mod filtered;
 mod filters;
 mod finish;
 mod forward;
@@ -57,6 +58,7 @@ pub(crate) use self::worker_state::HttpState;
 use crate::accept::Downstream;
 use crate::conn::{After, Conn, Event, Key};
 use crate::listener::ListenerRuntime;
+use crate::network::read_filters::NUDGE_FILTERS;
 use crate::worker::Worker;
 
 /// Go on reading: input was left over, or the upstream side can take more.
@@ -173,6 +175,10 @@ impl ServerConnection {
             head_since: None,
             linger_until: None,
         });
+        if connection.downstream.filters.is_some() {
+            connection.start_filters(worker);
+            return put_back(worker, connection);
+        }
         connection.arm(&mut worker.core);
         worker.conns.put(key, Conn::Http(connection));
     }
@@ -211,6 +217,9 @@ impl ServerConnection {
                     self.on_pool_failure(worker, stream, &host, failure);
                 }
             }
+            Event::Nudge {
+                why: NUDGE_FILTERS, ..
+            } => self.resume_filters(worker),
             Event::Nudge { stream, .. } => {
                 self.unhold_request(stream, &mut worker.core);
                 self.resume_input(worker);
@@ -250,6 +259,7 @@ impl ServerConnection {
             self.flushed(&worker.core, linger);
         }
         if self.phase == Phase::Closed {
+            self.end_filters(&mut worker.core);
             self.timer.cancel(&mut worker.core.timers);
             self.out.clear(&mut worker.core.segments);
             return After::Close;

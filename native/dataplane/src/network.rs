@@ -1,6 +1,12 @@
 //! Network filters: what a filter chain does with a connection.
 
 pub(crate) mod connection_log;
+#[allow(
+    dead_code,
+    reason = "what a filter may ask and say is a whole, used in parts"
+)]
+pub(crate) mod read_filters;
+mod sni_cluster;
 pub mod tcp_proxy;
 
 use tidegate_snapshot::ChainFilter;

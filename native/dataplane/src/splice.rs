@@ -150,6 +150,11 @@ impl Flow {
         Pumped::Yielded
     }
 
+    /// Writes what is queued and reads nothing.
+    pub(crate) fn pump_out(&mut self, core: &mut Core, sink: &mut End) -> Pumped {
+        self.flush(core, sink).unwrap_or(Pumped::Waiting)
+    }
+
     /// Reads once and writes through.
     #[inline]
     fn copy(
@@ -178,29 +183,15 @@ impl Flow {
         sink: &mut End,
         buf: &mut [u8],
     ) -> Option<Pumped> {
-        let count = match source.socket.recv(buf) {
-            Received::Data(count) => count,
-            Received::Eof => {
-                source.readable = false;
-                self.eof = true;
-                return None;
-            }
-            Received::WouldBlock => {
-                source.readable = false;
-                self.bulk_reads = 0;
-                return None;
-            }
-            Received::Error(error) => return Some(Pumped::SourceError(error)),
+        let count = match self.receive(source, buf) {
+            Ok(0) => return None,
+            Ok(count) => count,
+            Err(error) => return Some(Pumped::SourceError(error)),
         };
-        self.bytes_in += count as u64;
         if count >= BULK_READ {
             self.bulk_reads = self.bulk_reads.saturating_add(1);
         } else {
             self.bulk_reads = 0;
-        }
-        if count < buf.len() && !source.closing {
-            // A short read has emptied the socket; more will be a new event.
-            source.readable = false;
         }
         let read = buf.get(..count).unwrap_or_default();
         let mut written = 0;
@@ -220,6 +211,31 @@ impl Flow {
             self.pause();
         }
         None
+    }
+
+    /// Reads once. 0: there is nothing (now, or with `eof` ever).
+    #[inline]
+    pub(crate) fn receive(&mut self, source: &mut End, buf: &mut [u8]) -> Result<usize, Errno> {
+        match source.socket.recv(buf) {
+            Received::Data(count) => {
+                self.bytes_in += count as u64;
+                if count < buf.len() && !source.closing {
+                    // A short read has emptied the socket; more will be a new event.
+                    source.readable = false;
+                }
+                return Ok(count);
+            }
+            Received::Eof => self.eof = true,
+            Received::WouldBlock => self.bulk_reads = 0,
+            Received::Error(error) => return Err(error),
+        }
+        source.readable = false;
+        Ok(0)
+    }
+
+    /// Queues bytes that did not come from the source as they are: what network filters have let through or say themselves.
+    pub(crate) fn queue(&mut self, core: &mut Core, bytes: &[u8]) {
+        self.pending.push(&mut core.segments, bytes);
     }
 
     /// Moves one pipeful.

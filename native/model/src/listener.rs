@@ -59,7 +59,9 @@ pub enum TrafficDirection {
 pub struct FilterChain {
     pub name: Name,
     pub matches: FilterChainMatch,
-    /// The terminal network filter. Non-terminal ones come with later issues.
+    /// The network filters before the terminal one, in order.
+    pub read_filters: Vec<ReadFilter>,
+    /// The terminal network filter.
     pub filter: NetworkFilter,
     pub transport_socket_connect_timeout: Option<Duration>,
 }
@@ -85,6 +87,19 @@ pub enum SourceType {
     Any,
     SameIpOrLoopback,
     External,
+}
+
+/// A network filter that sees a connection before the terminal one does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadFilter {
+    pub name: Name,
+    pub kind: ReadFilterKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReadFilterKind {
+    /// `envoy.filters.network.sni_cluster`: the requested server name is the cluster of the TCP proxy.
+    SniCluster,
 }
 
 #[derive(Debug, Clone, PartialEq)]

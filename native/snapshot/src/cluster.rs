@@ -34,6 +34,11 @@ impl CompiledCluster {
         self.key.id()
     }
 
+    /// A reference that keeps the name in use.
+    pub fn key(&self) -> &ClusterRef {
+        &self.key
+    }
+
     #[inline]
     pub fn name(&self) -> &Name {
         &self.config.name

@@ -41,7 +41,8 @@ pub use self::header_name::{HeaderName, WellKnown};
 pub use self::headers::{HeaderEdit, HeaderLevels, HeaderMutator, HeaderScratch};
 pub use self::ids::{ClusterId, ClusterRef, ListenerId, RouteConfigId, RouteConfigRef};
 pub use self::listener::{
-    Chain, ChainFilter, CompiledHcm, CompiledListener, CompiledTcpProxy, HcmRoutes, ListenerTable,
+    Chain, ChainFilter, CompiledHcm, CompiledListener, CompiledReadFilter, CompiledTcpProxy,
+    HcmRoutes, ListenerTable,
 };
 pub use self::log_context::LogContext;
 pub use self::request::{PlainRequest, RequestView};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::hcm::{HttpConnectionManager, HttpFilter, HttpFilterKind, RouteSource};
-use tidegate_model::listener::{FilterChain, Listener, NetworkFilter, TcpCluster, TcpProxy};
+use tidegate_model::listener::{
+    FilterChain, Listener, NetworkFilter, ReadFilter, ReadFilterKind, TcpCluster, TcpProxy,
+};
 use tidegate_model::retry::RetryPolicy;
 use tidegate_model::route::ForwardPolicy;
 
@@ -59,7 +61,15 @@ impl CompiledListener {
 #[derive(Debug)]
 pub struct Chain {
     pub config: FilterChain,
+    /// The network filters before the terminal one, in order; most chains have none.
+    pub read_filters: Vec<CompiledReadFilter>,
     pub filter: ChainFilter,
+}
+
+/// A network filter before the terminal one.
+#[derive(Debug)]
+pub enum CompiledReadFilter {
+    SniCluster,
 }
 
 #[derive(Debug)]
@@ -298,8 +308,19 @@ fn compile_chain(
     };
     Ok(Arc::new(Chain {
         config: config.clone(),
+        read_filters: config
+            .read_filters
+            .iter()
+            .map(compile_read_filter)
+            .collect(),
         filter,
     }))
+}
+
+const fn compile_read_filter(config: &ReadFilter) -> CompiledReadFilter {
+    match &config.kind {
+        ReadFilterKind::SniCluster => CompiledReadFilter::SniCluster,
+    }
 }
 
 fn compile_hcm(

@@ -35,6 +35,7 @@ mod json;
 mod listener;
 mod matcher;
 mod message;
+mod network_filter;
 mod references;
 mod retry;
 mod route;

@@ -1,18 +1,16 @@
-//! `config.listener.v3.Listener`: listeners, filter chains and their network filters.
+//! `config.listener.v3.Listener`: listeners and filter chains.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_model::Name;
 use tidegate_model::listener::{
-    FilterChain, FilterChainMatch, Listener, NetworkFilter, SourceType, TcpCluster, TcpProxy,
-    TrafficDirection,
+    FilterChain, FilterChainMatch, Listener, SourceType, TrafficDirection,
 };
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, address, cluster, hcm};
+use crate::{access_log, address, cluster, network_filter};
 
 /// The longest queue of pending connections worth asking for; the system caps it at `net.core.somaxconn`.
 const BACKLOG: u32 = 65_535;
@@ -129,39 +127,11 @@ fn filter_chain(fields: &Fields<'_>) -> Result<FilterChain> {
     fields.ignore(&["metadata"], "filter chain metadata has no reader");
     fields.expect_bool("use_proxy_proto", false)?;
     cluster::raw_transport_socket(fields)?;
-    let mut filters = fields.each("filters", |filter| {
-        let name = filter.string("name");
-        let tcp_proxy = |config: &Fields<'_>| Ok(NetworkFilter::TcpProxy(Arc::new(tcp_proxy(config)?)));
-        let manager =
-            |config: &Fields<'_>| Ok(NetworkFilter::HttpConnectionManager(Arc::new(hcm::connection_manager(config)?)));
-        let kind = filter.need_any(
-            "typed_config",
-            &[
-                ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", &tcp_proxy),
-                ("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", &manager),
-            ],
-        )?;
-        Ok((name, kind))
-    })?;
-    let Some((_, filter)) = filters.pop() else {
-        return Err(fields.fault("filters", "a filter chain needs a terminal filter"));
-    };
-    // Both supported filters are terminal, so only the last one may stand.
-    if let Some((name, kind)) = filters.first() {
-        let kind = match kind {
-            NetworkFilter::TcpProxy(_) => "envoy.filters.network.tcp_proxy",
-            NetworkFilter::HttpConnectionManager(_) => {
-                "envoy.filters.network.http_connection_manager"
-            }
-        };
-        return Err(fields.fault(
-            "filters[0]",
-            format!("Error: terminal filter named {name} of type {kind} must be the last filter in a network filter chain."),
-        ));
-    }
+    let (read_filters, filter) = network_filter::filters(fields)?;
     Ok(FilterChain {
         name: fields.string("name"),
         matches: fields.or_default("filter_chain_match", chain_match)?,
+        read_filters,
         filter,
         transport_socket_connect_timeout: fields
             .timeout("transport_socket_connect_timeout", None)?,
@@ -212,42 +182,5 @@ fn chain_match(fields: &Fields<'_>) -> Result<FilterChainMatch> {
             .iter()
             .filter_map(|port| u16::try_from(port.as_u64()?).ok())
             .collect(),
-    })
-}
-
-fn tcp_proxy(fields: &Fields<'_>) -> Result<TcpProxy> {
-    fields.ignore(
-        &["downstream_idle_timeout", "upstream_idle_timeout"],
-        "Envoy does not implement it either",
-    );
-    let weighted = fields.opt("weighted_clusters", |weighted| {
-        let clusters = weighted.each("clusters", |cluster| {
-            Ok((cluster.string("name"), cluster.u32("weight")))
-        })?;
-        if clusters
-            .iter()
-            .map(|(_, weight)| u64::from(*weight))
-            .sum::<u64>()
-            > u64::from(u32::MAX)
-        {
-            return Err(weighted.fault(
-                "clusters",
-                "The sum of weights of all clusters exceeds 4294967295",
-            ));
-        }
-        Ok(clusters)
-    })?;
-    let cluster = match weighted {
-        Some(clusters) => TcpCluster::Weighted(clusters),
-        None => TcpCluster::Single(fields.string("cluster")),
-    };
-    Ok(TcpProxy {
-        stat_prefix: fields.string("stat_prefix"),
-        cluster,
-        idle_timeout: fields.timeout("idle_timeout", Some(Duration::from_hours(1)))?,
-        max_downstream_connection_duration: fields
-            .timeout("max_downstream_connection_duration", None)?,
-        access_log: fields.each("access_log", access_log::access_log)?,
-        max_connect_attempts: fields.opt_u32("max_connect_attempts").unwrap_or(1),
     })
 }

@@ -15,6 +15,11 @@ use crate::worker::{Core, Worker};
 impl ServerConnection {
     /// Whether anything that might be read could be used now.
     pub(super) fn wants_input(&self) -> bool {
+        if let Some(filters) = &self.downstream.filters
+            && filters.is_waiting()
+        {
+            return false;
+        }
         match (&self.phase, self.streams.first()) {
             // Windows say how much comes.
             (Phase::Open, _) if self.is_http2() => true,
@@ -67,6 +72,14 @@ impl ServerConnection {
     }
 
     fn on_input(&mut self, worker: &mut Worker, bytes: &[u8]) {
+        match &self.downstream.filters {
+            Some(filters) if filters.is_watching() => self.filter_input(worker, bytes),
+            _ => self.take_input(worker, bytes),
+        }
+    }
+
+    /// As [`Self::on_input`], behind the other network filters.
+    pub(super) fn take_input(&mut self, worker: &mut Worker, bytes: &[u8]) {
         if self.http2.is_some() {
             if self.phase == Phase::Open {
                 self.on_http2_input(worker, bytes);

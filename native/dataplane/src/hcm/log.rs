@@ -199,6 +199,10 @@ fn text_of<'a>(
         TextField::StreamId => {
             return stream.request.headers.known(KnownHeader::XRequestId);
         }
+        TextField::RequestedServerName => {
+            let info = &connection.downstream.info;
+            info.requested_server_name.as_deref()?
+        }
         TextField::AccessLogType => "DownstreamEnd",
         _ => return None,
     };

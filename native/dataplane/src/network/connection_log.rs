@@ -22,6 +22,7 @@ pub(crate) struct ConnectionLog<'a> {
     now: SystemTime,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: Option<&'static str>,
+    pub(crate) termination_details: Option<&'a Name>,
     /// `%ACCESS_LOG_TYPE%`.
     pub(crate) access_log_type: &'static str,
     pub(crate) filter_chain: Option<&'a Name>,
@@ -59,6 +60,7 @@ impl<'a> ConnectionLog<'a> {
             now: core.clock.wall(),
             flags: ResponseFlags::NONE,
             details: None,
+            termination_details: None,
             access_log_type: "NotSet",
             filter_chain: None,
             upstream: None,
@@ -81,6 +83,8 @@ impl LogContext for ConnectionLog<'_> {
         let text: &str = match field {
             TextField::ResponseCodeDetails => self.details?,
             TextField::UpstreamTransportFailureReason => upstream?.failure_reason?,
+            TextField::ConnectionTerminationDetails => self.termination_details?,
+            TextField::RequestedServerName => self.info.requested_server_name.as_ref()?,
             TextField::UpstreamHostName => upstream?.host?.0,
             TextField::UpstreamCluster => upstream?.cluster_alt_stat_name,
             TextField::UpstreamClusterRaw => upstream?.cluster,

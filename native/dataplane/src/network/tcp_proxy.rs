@@ -9,6 +9,7 @@
 //! Bytes, ends (half-closes) and resets are carried through as they are; `splice.rs` moves the bytes. Counters, response
 //! flags and the access-log line are Envoy's. The session owns both sockets, under one key, as sides 0 and 1.
 
+mod filtered;
 mod upstream;
 
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use tidegate_stats::{Local, defs::cluster as cluster_stat, defs::tcp as stat};
 
 use self::upstream::{Refusal, Upstream};
 use super::connection_log::{self, ConnectionLog, UpstreamLog};
+use super::read_filters::{NUDGE_FILTERS, ReadFilters};
 use crate::accept::{ConnectionInfo, Downstream};
 use crate::cluster::{ClusterRuntime, HostRuntime};
 use crate::conn::{After, Conn, Event, Key, TimerKey};
@@ -66,6 +68,10 @@ pub struct TcpProxySession {
     listener: Rc<ListenerRuntime>,
     chain: Arc<Chain>,
     _permit: ListenerPermit,
+    /// The network filters before this one.
+    filters: Option<Box<ReadFilters>>,
+    /// The downstream socket is polled.
+    watched: bool,
     stats: Local<stat::TcpProxy>,
     cluster: Option<ClusterRef>,
     upstream: Option<Upstream>,
@@ -97,6 +103,7 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
         listener,
         chain,
         permit,
+        filters,
     } = downstream;
     let Some(stats) = listener.tcp_stats(&chain) else {
         return;
@@ -109,6 +116,8 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
         listener,
         chain,
         _permit: permit,
+        filters,
+        watched: false,
         stats,
         cluster: None,
         upstream: None,
@@ -129,7 +138,12 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
         let when = worker.core.now() + limit;
         session.duration_timer = Some(worker.core.arm(when, key, timer::DURATION));
     }
-    match session.establish(worker, key) {
+    let after = if session.filters.is_some() {
+        session.start_filters(worker, key)
+    } else {
+        session.establish(worker, key)
+    };
+    match after {
         After::Keep => worker.conns.put(key, Conn::TcpProxy(session)),
         After::Close => {
             worker.conns.remove(key);
@@ -182,6 +196,9 @@ impl TcpProxySession {
                 }
                 self.pump(worker, key)
             }
+            Event::Nudge {
+                why: NUDGE_FILTERS, ..
+            } => self.resume_filters(worker, key),
             Event::Nudge { .. } => self.pump(worker, key),
             Event::Timer(kind) => self.on_timer(worker, key, kind),
             // Connections of the TCP proxy stay until the drain time is over.
@@ -203,7 +220,14 @@ impl TcpProxySession {
             return After::Close;
         };
         let max_attempts = proxy.config.max_connect_attempts;
-        let cluster = proxy.pick(worker.core.rng.next_u64()).cloned();
+        let of_filters = self.filters.as_ref().and_then(|f| f.state.cluster.as_ref());
+        let cluster = match of_filters {
+            None => proxy.pick(worker.core.rng.next_u64()).cloned(),
+            Some(name) => {
+                let cluster = worker.core.snapshot.cluster_by_name(name);
+                cluster.map(|cluster| cluster.key().clone())
+            }
+        };
         let runtime = cluster
             .as_ref()
             .and_then(|cluster| worker.core.cluster(cluster.id()));
@@ -262,14 +286,21 @@ impl TcpProxySession {
         if let Some(upstream) = &mut self.upstream {
             upstream.connected(now);
         }
-        worker
-            .core
-            .poller
-            .add(&self.downstream.socket, key.token(DOWNSTREAM))?;
+        self.watch_downstream(worker, key)?;
         // Most clients speak first, and have spoken by now.
         self.downstream.readable = true;
         self.touch_idle(worker, key);
         Ok(())
+    }
+
+    fn watch_downstream(&mut self, worker: &mut Worker, key: Key) -> Result<(), Errno> {
+        if std::mem::replace(&mut self.watched, true) {
+            return Ok(());
+        }
+        worker
+            .core
+            .poller
+            .add(&self.downstream.socket, key.token(DOWNSTREAM))
     }
 
     /// A connect attempt failed (refused, unreachable or, with no error, timed out): the next one, if any is left.
@@ -315,6 +346,11 @@ impl TcpProxySession {
     /// Moves bytes in both directions as far as the sockets allow.
     #[inline]
     fn pump(&mut self, worker: &mut Worker, key: Key) -> After {
+        if self.filters.is_some()
+            && let Some(after) = self.pump_filters(worker, key)
+        {
+            return after;
+        }
         let core = &mut worker.core;
         let Some(upstream) = &mut self.upstream else {
             return After::Keep;
@@ -328,13 +364,21 @@ impl TcpProxySession {
         let paused = (self.up.paused, self.down.paused);
         let up_was_done = self.up.is_done();
         let (up_limit, down_limit) = (upstream.buffer_limit(), self.listener.buffer_limit());
-        let up = self.up.pump(
-            core,
-            &mut self.downstream,
-            &mut upstream.end,
-            up_limit,
-            self.down.is_done(),
-        );
+        let held_back = self
+            .filters
+            .as_ref()
+            .is_some_and(|filters| filters.is_watching() && !(self.up.eof && filters.has_all()));
+        let up = if held_back {
+            self.up.pump_out(core, &mut upstream.end)
+        } else {
+            self.up.pump(
+                core,
+                &mut self.downstream,
+                &mut upstream.end,
+                up_limit,
+                self.down.is_done(),
+            )
+        };
         let down = self.down.pump(
             core,
             &mut upstream.end,
@@ -374,6 +418,9 @@ impl TcpProxySession {
                 return self.finish(worker, Ending::UpstreamReset);
             }
             (Pumped::Yielded, _) | (_, Pumped::Yielded) => core.nudge(key, nudge::CONTINUE),
+            (Pumped::Waiting, Pumped::Waiting) if held_back && self.is_worth_filtering() => {
+                core.nudge(key, nudge::CONTINUE);
+            }
             (Pumped::Waiting, Pumped::Waiting) => {}
         }
         if self.up.is_done() && self.down.is_done() {
@@ -482,9 +529,13 @@ impl TcpProxySession {
         After::Close
     }
 
-    fn log(&self, worker: &mut Worker) {
+    fn log(&mut self, worker: &mut Worker) {
+        let mut filters = self.filters.take();
         let Some(proxy) = self.proxy() else { return };
-        if proxy.access_log.is_empty() && self.listener.compiled.access_log.is_empty() {
+        if proxy.access_log.is_empty()
+            && self.listener.compiled.access_log.is_empty()
+            && self.filters.is_none()
+        {
             return;
         }
         let runtime: Option<Rc<ClusterRuntime>> = match &self.upstream {
@@ -494,8 +545,12 @@ impl TcpProxySession {
                 .as_ref()
                 .and_then(|cluster| worker.core.cluster(cluster.id())),
         };
+        let details = filters
+            .as_ref()
+            .and_then(|filters| filters.state.termination_details.clone());
         let mut log = ConnectionLog::new(&worker.core, &self.listener, &self.info);
         log.flags = self.flags;
+        log.termination_details = details.as_ref();
         log.filter_chain = Some(&self.chain.config.name);
         log.attempts = self.attempts;
         log.bytes_received = self.up.bytes_in;
@@ -526,5 +581,8 @@ impl TcpProxySession {
         connection_log::write(&mut worker.core, &self.listener.compiled.access_log, &log);
         log.access_log_type = "TcpConnectionEnd";
         connection_log::write(&mut worker.core, &proxy.access_log, &log);
+        if let Some(filters) = &mut filters {
+            filters.end(&mut worker.core, &log);
+        }
     }
 }

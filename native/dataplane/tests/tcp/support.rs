@@ -146,6 +146,7 @@ pub(crate) fn chain(proxy: TcpProxy) -> FilterChain {
     FilterChain {
         name: "".into(),
         matches: FilterChainMatch::default(),
+        read_filters: Vec::new(),
         filter: NetworkFilter::TcpProxy(Arc::new(proxy)),
         transport_socket_connect_timeout: None,
     }

@@ -18,7 +18,10 @@ pub(super) fn check_listener_clusters(
             RouteSource::Inline(routes) if routes.validate_clusters => {
                 check_route_clusters(routes, known).map_err(|(path, reason)| {
                     (
-                        format!("{at}.filters[0].typed_config.route_config.{path}"),
+                        format!(
+                            "{at}.filters[{}].typed_config.route_config.{path}",
+                            chain.read_filters.len()
+                        ),
                         reason,
                     )
                 })

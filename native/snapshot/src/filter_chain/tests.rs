@@ -16,6 +16,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
     let (mut clusters, mut routes) = (SlotTable::default(), SlotTable::default());
     let mut names = Names::new(&mut clusters, &mut routes);
     Arc::new(Chain {
+        read_filters: Vec::new(),
         filter: ChainFilter::TcpProxy(CompiledTcpProxy {
             clusters: TcpClusters::Single(names.cluster(&name.into())),
             access_log: crate::AccessLogs::default(),
@@ -24,6 +25,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
         config: FilterChain {
             name: name.into(),
             matches,
+            read_filters: Vec::new(),
             filter: NetworkFilter::TcpProxy(proxy),
             transport_socket_connect_timeout: None,
         },

@@ -76,6 +76,7 @@ fn tcp_chain(name: &str, to: &str) -> FilterChain {
             prefix_ranges: vec![format!("10.0.0.{}/32", name.len()).parse().unwrap()],
             ..FilterChainMatch::default()
         },
+        read_filters: Vec::new(),
         filter: NetworkFilter::TcpProxy(Arc::new(TcpProxy {
             stat_prefix: to.into(),
             cluster: TcpCluster::Single(to.into()),

@@ -94,6 +94,20 @@ fn filter_chains() {
         &format!("{CHAIN}.filters[0]"),
         "must be the last filter in a network filter chain",
     );
+    let sni_cluster = json!({
+        "name": "s",
+        "typed_config": { "@type": format!("{PREFIX}envoy.extensions.filters.network.sni_cluster.v3.SniCluster") }
+    });
+    listener_refused(
+        &[("/filter_chains/0/filters/1", sni_cluster.clone())],
+        &format!("{CHAIN}.filters[0]"),
+        "must be the last filter in a network filter chain",
+    );
+    listener_refused(
+        &[("/filter_chains/0/filters/0", sni_cluster)],
+        &format!("{CHAIN}.filters[0]"),
+        "Error: non-terminal filter named s of type envoy.filters.network.sni_cluster is the last filter in a network filter chain.",
+    );
     listener_refused(
         &[("/filter_chains/1", json!({ "filters": [tcp.clone()] }))],
         "filter_chains[1].filter_chain_match",

@@ -142,6 +142,7 @@ fn listener(address: SocketAddr, log: Option<&str>) -> Listener {
         access_log: Vec::new(),
         drain_type_modify_only: false,
         max_connections: None,
+        ignore_global_conn_limit: false,
     }
 }
 

@@ -127,5 +127,6 @@ fn listener(address: SocketAddr) -> Listener {
         access_log: Vec::new(),
         drain_type_modify_only: false,
         max_connections: None,
+        ignore_global_conn_limit: false,
     }
 }

@@ -260,7 +260,6 @@ fn admit(
         return;
     };
     let Some(permit) = listener.admit(worker.core.now(), share) else {
-        listener.count_overflow();
         return;
     };
     let downstream = Downstream {

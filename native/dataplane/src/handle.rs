@@ -274,6 +274,7 @@ impl DataplaneHandle {
                             .group(&format!("{prefix}worker_{worker}."))
                     })
                     .collect(),
+                self.shared.global_limit.clone(),
             )),
         };
         let chains = &compiled.filter_chains;

@@ -37,8 +37,45 @@ pub(crate) struct ListenerStats {
     pub(crate) group: Group<stat::Listener>,
     pub(crate) per_worker: Vec<Group<worker_stat::ListenerWorker>>,
     active: AtomicU64,
+    global: Option<Arc<GlobalLimit>>,
     /// Kept for listeners with `exact_balance` only.
     balance: Balance,
+}
+
+/// The limit on the downstream connections of the whole process (`global_downstream_max_connections`).
+pub(crate) struct GlobalLimit {
+    active: AtomicU64,
+    max: u64,
+}
+
+impl GlobalLimit {
+    pub(crate) const fn new(max: u64) -> Self {
+        Self {
+            active: AtomicU64::new(0),
+            max,
+        }
+    }
+
+    fn take(self: &Arc<Self>) -> Option<GlobalShare> {
+        let share = GlobalShare(Arc::clone(self));
+        // Above the limit, dropping the share takes it back.
+        (self.active.fetch_add(1, Ordering::Relaxed) < self.max).then_some(share)
+    }
+}
+
+/// A connection among those of the process.
+struct GlobalShare(Arc<GlobalLimit>);
+
+impl Drop for GlobalShare {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for GlobalShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GlobalShare")
+    }
 }
 
 /// A listener's connections by worker.
@@ -99,9 +136,11 @@ impl ListenerStats {
     pub(crate) fn new(
         group: Group<stat::Listener>,
         per_worker: Vec<Group<worker_stat::ListenerWorker>>,
+        global: Option<Arc<GlobalLimit>>,
     ) -> Self {
         Self {
             group,
+            global,
             active: AtomicU64::new(0),
             balance: Balance::new(per_worker.len()),
             per_worker,
@@ -170,10 +209,6 @@ impl ListenerRuntime {
         self.tcp_stats.get(&Arc::as_ptr(chain)).cloned()
     }
 
-    pub(crate) fn count_overflow(&self) {
-        self.stats.inc(stat::DOWNSTREAM_CX_OVERFLOW);
-    }
-
     pub(crate) fn start_drain(&self, now: Moment) {
         if self.drain_since.get().is_none() {
             self.drain_since.set(Some(now));
@@ -197,9 +232,21 @@ impl ListenerRuntime {
         now: Moment,
         share: Option<BalanceShare>,
     ) -> Option<ListenerPermit> {
+        let global = match &self.shared.global {
+            Some(limit) if !self.compiled.config.ignore_global_conn_limit => {
+                let taken = limit.take();
+                if taken.is_none() {
+                    self.stats.inc(stat::DOWNSTREAM_GLOBAL_CX_OVERFLOW);
+                    return None;
+                }
+                taken
+            }
+            _ => None,
+        };
         let limit = self.compiled.config.max_connections.unwrap_or(u64::MAX);
         if self.shared.active.fetch_add(1, Ordering::Relaxed) >= limit {
             self.shared.active.fetch_sub(1, Ordering::Relaxed);
+            self.stats.inc(stat::DOWNSTREAM_CX_OVERFLOW);
             return None;
         }
         self.stats.inc(stat::DOWNSTREAM_CX_TOTAL);
@@ -212,6 +259,7 @@ impl ListenerRuntime {
             listener: Rc::clone(self),
             since: now,
             _share: share,
+            _global: global,
         })
     }
 }
@@ -222,6 +270,7 @@ pub struct ListenerPermit {
     listener: Rc<ListenerRuntime>,
     since: Moment,
     _share: Option<BalanceShare>,
+    _global: Option<GlobalShare>,
 }
 
 impl Drop for ListenerPermit {

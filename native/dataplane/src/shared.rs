@@ -15,7 +15,7 @@ use tidegate_stats::Registry;
 
 use crate::accept::HandedOver;
 use crate::cluster::ClusterShared;
-use crate::listener::ListenerShared;
+use crate::listener::{GlobalLimit, ListenerShared};
 use crate::worker::LogSink;
 
 /// What the engine decides before the workers start.
@@ -31,6 +31,8 @@ pub struct DataplaneConfig {
     pub drain_gradually: bool,
     /// `--file-flush-interval-msec`.
     pub log_flush_interval: Duration,
+    /// Downstream connections of the whole process at most; `None`: no limit, and nothing is counted.
+    pub max_downstream_connections: Option<u64>,
     /// `--busy-poll-us`: a worker with nothing to do polls so long before it sleeps.
     pub busy_poll: Duration,
 }
@@ -46,6 +48,7 @@ impl Default for DataplaneConfig {
             drain_time: Duration::from_mins(10),
             drain_gradually: true,
             log_flush_interval: Duration::from_secs(1),
+            max_downstream_connections: None,
             busy_poll: Duration::ZERO,
         }
     }
@@ -95,6 +98,7 @@ pub struct Shared {
     inboxes: Vec<Mutex<Vec<HandedOver>>>,
     /// `/healthcheck/fail` was called: health checks fail and connections are asked to close.
     health_check_failed: AtomicBool,
+    pub(crate) global_limit: Option<Arc<GlobalLimit>>,
     /// Panics caught in handlers; each has cost one connection.
     pub panics_total: AtomicU64,
 }
@@ -106,7 +110,9 @@ impl Shared {
         log_sink: Arc<dyn LogSink>,
         wakers: Vec<Waker>,
     ) -> Self {
+        let global_limit = config.max_downstream_connections.map(GlobalLimit::new);
         Self {
+            global_limit: global_limit.map(Arc::new),
             config,
             registry,
             log_sink,

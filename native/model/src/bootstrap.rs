@@ -23,6 +23,8 @@ pub struct Bootstrap {
     pub runtime: Vec<(Name, Name)>,
     pub admin_layer: bool,
     pub header_prefix: Name,
+    /// `overload_manager`: the resource monitor `global_downstream_max_connections`.
+    pub max_active_downstream_connections: Option<u64>,
     /// Fields Envoy honours and we do not, which are safe to leave out: warned about once and counted.
     pub warnings: Vec<String>,
 }

@@ -44,6 +44,8 @@ pub struct Listener {
     pub drain_type_modify_only: bool,
     /// Per listener cap; `None`: unlimited.
     pub max_connections: Option<u64>,
+    /// Its connections neither count nor fail where the process has a limit of its own.
+    pub ignore_global_conn_limit: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

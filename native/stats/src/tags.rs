@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use regex::Regex;
+use fancy_regex::Regex;
 
 /// How names are split into a base name and labels.
 #[derive(Debug, Clone)]
@@ -34,11 +34,10 @@ impl TagRules {
         }
     }
 
-    /// The first group leaves the name, the second (or else the first) is the label's value. Look-ahead for a dot, which
-    /// Envoy's older rules use, has no effect on what they match and is dropped.
+    /// The first group leaves the name, the second (or else the first) is the label's value. Envoy takes ECMAScript's
+    /// expressions here, look-ahead included, and only here.
     pub fn add_regex(&mut self, name: &str, pattern: &str) -> Result<(), String> {
-        let regex =
-            Regex::new(&pattern.replace(r"(?=\.)", "")).map_err(|error| error.to_string())?;
+        let regex = Regex::new(pattern).map_err(|error| error.to_string())?;
         self.regexes.push((name.into(), regex));
         Ok(())
     }
@@ -59,7 +58,7 @@ impl TagRules {
             found.apply_defaults();
         }
         for (label, regex) in &self.regexes {
-            if let Some(captures) = regex.captures(name)
+            if let Ok(Some(captures)) = regex.captures(name)
                 && let Some(removed) = captures.get(1)
                 && found.labels.iter().all(|(known, _)| *known != &**label)
             {

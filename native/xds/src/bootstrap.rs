@@ -284,6 +284,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         "it is for xdstp resource names, which are not in use",
     );
     fields.expect_bool("use_tcp_for_dns_lookups", false)?;
+    fields.each("bootstrap_extensions", operations::bootstrap_extension)?;
     regex_engine(fields)?;
     let node = fields.opt("node", node)?;
     let statics = fields.opt("static_resources", static_resources)?;
@@ -340,6 +341,9 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         header_prefix: fields
             .opt_string("header_prefix")
             .unwrap_or_else(|| Name::from("x-envoy")),
+        max_active_downstream_connections: fields
+            .opt("overload_manager", operations::overload_manager)?
+            .flatten(),
         warnings: Vec::new(),
     })
 }

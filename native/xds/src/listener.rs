@@ -18,8 +18,8 @@ const BACKLOG: u32 = 65_535;
 pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
     fields.ignore(&["metadata"], "listener metadata has no reader");
     fields.ignore(
-        &["ignore_global_conn_limit", "bypass_overload_manager"],
-        "there is no global connection limit",
+        &["bypass_overload_manager"],
+        "there are no overload actions",
     );
     fields.ignore(
         &["max_connections_to_accept_per_socket_event"],
@@ -93,6 +93,7 @@ pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
         drain_type_modify_only: fields
             .choice("drain_type", &[("DEFAULT", false), ("MODIFY_ONLY", true)])?,
         max_connections: None,
+        ignore_global_conn_limit: fields.bool("ignore_global_conn_limit"),
     })
 }
 

@@ -175,6 +175,7 @@ pub(crate) fn listener(name: &str, address: &str, proxy: TcpProxy) -> Listener {
         access_log: Vec::new(),
         drain_type_modify_only: false,
         max_connections: None,
+        ignore_global_conn_limit: false,
     }
 }
 

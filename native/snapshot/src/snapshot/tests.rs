@@ -112,6 +112,7 @@ fn listener(name: &str, address: &str, chains: Vec<FilterChain>) -> Arc<Listener
         access_log: Vec::new(),
         drain_type_modify_only: false,
         max_connections: None,
+        ignore_global_conn_limit: false,
     })
 }
 

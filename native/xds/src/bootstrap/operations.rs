@@ -99,9 +99,8 @@ pub(super) fn stats_config(fields: &Fields<'_>) -> Result<StatsConfig> {
     );
     let tags = fields.each("stats_tags", |tag| {
         let value = if tag.has("regex") {
-            let regex = tag.str("regex");
-            matcher::check_regex(tag, regex)?;
-            StatsTagValue::Regex(Name::from(regex))
+            // Its own kind of expression, which the statistics compile.
+            StatsTagValue::Regex(Name::from(tag.str("regex")))
         } else {
             StatsTagValue::Fixed(tag.string("fixed_value"))
         };
@@ -146,5 +145,40 @@ pub(super) fn stats_sink(fields: &Fields<'_>) -> Result<StatsSink> {
                     .unwrap_or_else(|| Name::from("envoy")),
             })
         })],
+    )
+}
+
+/// The limit of `global_downstream_max_connections`, the one resource monitor there is. Actions are refused: they need
+/// monitors that report pressure.
+pub(super) fn overload_manager(fields: &Fields<'_>) -> Result<Option<u64>> {
+    fields.ignore(&["refresh_interval"], "the one monitor is always exact");
+    let limits = fields.each("resource_monitors", |monitor| {
+        monitor.str("name");
+        monitor.need_any(
+            "typed_config",
+            &[(
+                "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                &|config: &Fields<'_>| Ok(config.int("max_active_downstream_connections").max(0).cast_unsigned()),
+            )],
+        )
+    })?;
+    Ok(limits.last().copied())
+}
+
+/// Extensions that the process starts with.
+pub(super) fn bootstrap_extension(fields: &Fields<'_>) -> Result<()> {
+    fields.str("name");
+    fields.need_any(
+        "typed_config",
+        &[(
+            "envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+            &|config: &Fields<'_>| {
+                config.ignore(
+                    &["buffer_size_kb"],
+                    "no internal listener is accepted that could use it",
+                );
+                Ok(())
+            },
+        )],
     )
 }

@@ -89,6 +89,7 @@ impl Bench {
             stats: Arc::new(ListenerStats::new(
                 registry.group("listener.l."),
                 Vec::new(),
+                None,
             )),
             chain_stats: Vec::new(),
         };
@@ -187,6 +188,7 @@ fn listener() -> Listener {
         access_log: Vec::new(),
         drain_type_modify_only: false,
         max_connections: None,
+        ignore_global_conn_limit: false,
     }
 }
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from istio.chain import proxy
 from istio.world import Pod, World, envoy
-from tidegate.bench.processes import memory, tree
+from tidegate.bench.processes import memory
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.timeout(400)]
 SECONDS = float(os.environ.get("TIDEGATE_SOAK_SECONDS", "30"))
@@ -55,14 +56,6 @@ def _load(world: World, seconds: float, connections: int = 16) -> subprocess.Pop
     return subprocess.Popen(inside + load, stdout=subprocess.PIPE)
 
 
-def _proxy(world: World, pod: str) -> int:
-    """The process id of the data plane that pilot-agent started."""
-    child = world.children[pod]
-    found = [pid for pid in tree(child.pid) if "envoy-rev.json" in Path(f"/proc/{pid}/cmdline").read_text()]
-    assert found, world.log(pod)
-    return found[-1]
-
-
 def _issued(world: World) -> int:
     return world.log("productpage-v1").count("generated new workload certificate")
 
@@ -86,7 +79,7 @@ def _observe(tmp_path: Path, data_plane: str) -> dict[str, Any]:
         config = {"routes": "---\n".join(part for part in text if "name: reviews," not in part)}
         world.apply("routes", _ROUTE.format(turn=0) + config["routes"])
         world.await_all()
-        proxies = {pod.name: _proxy(world, pod.name) for pod in pods[:2]}
+        proxies = {pod.name: proxy(world, pod.name) for pod in pods[:2]}
         # What the first connections and updates allocate for good is not growth.
         changes = _changes(world, config)
         warm = _load(world, 6)

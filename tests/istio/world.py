@@ -13,6 +13,7 @@ Must not know what is asserted.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -39,6 +40,7 @@ __all__ = ["Pod", "World", "tidegate_proxy"]
 _RESOURCES = Path(__file__).with_name("resources")
 _PROXY_UID = 1337
 _DOMAIN = "cluster.local"
+_WORLDS = itertools.count()
 _PREFIX = "tgi-"
 # What the application listens on: HTTP, HTTP without its name, and anything.
 _PORTS = ("9080", "9100", "27017")
@@ -111,8 +113,8 @@ class World:
         self._istiod = dict(istiod)
         self._subnet = network.free_subnet(f"10.77.{number}.0/24" for number in range(32))
         self.net = str(self._subnet.network_address).removesuffix(".0")
-        self._tag = f"{_PREFIX}{os.getpid() % 10_000}-"
-        self._host_link = f"tgi{os.getpid() % 10_000}"
+        self._tag = f"{_PREFIX}{os.getpid() % 10_000}-{next(_WORLDS)}-"
+        self._host_link = self._tag.replace("-", "")
         self.children: dict[str, Child] = {}
         self.pki = Pki(directory / "pki")
 

@@ -27,6 +27,7 @@ use tidegate_rt::{Readiness, Token};
 pub use self::slab::Slab;
 use crate::accept::Acceptor;
 use crate::hcm::ServerConnection;
+use crate::hcm::async_client::Call;
 use crate::network::tcp_proxy::TcpProxySession;
 use crate::pool::ClientConnection;
 
@@ -108,6 +109,8 @@ pub enum Conn {
     Http(Box<ServerConnection>),
     /// An upstream HTTP connection that its pool owns (idle or connecting), or that serves a request.
     Upstream(Box<ClientConnection>),
+    /// A request of our own.
+    Call(Box<Call>),
 }
 
 /// All connections of a worker.

@@ -20,7 +20,7 @@ pub(crate) fn drains(conn: &Conn) -> Option<(&Rc<ListenerRuntime>, &Arc<Chain>)>
     match conn {
         Conn::Http(conn) => Some((conn.listener(), conn.chain())),
         Conn::TcpProxy(session) => Some((session.listener(), session.chain())),
-        Conn::Acceptor(_) | Conn::Upstream(_) => None,
+        Conn::Acceptor(_) | Conn::Upstream(_) | Conn::Call(_) => None,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::cluster::{
     ActiveConnection, ClusterRuntime, GoneHost, HostRuntime, Permit, ResourceKind,
 };
 use crate::conn::{Conn, Conns, Key};
-use crate::hcm::StreamKey;
+use crate::hcm::{Requester, StreamKey};
 use crate::worker::Worker;
 
 /// A pool of this worker. Valid as long as something is in the pool or waits for it.
@@ -379,27 +379,29 @@ fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> Offered {
             .breakers
             .resource(pool.priority(), ResourceKind::Requests)
             .can_create();
-        let host = Rc::clone(&pool.host);
-        let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) else {
+        let (cluster, host) = (Rc::clone(&pool.cluster), Rc::clone(&pool.host));
+        let Some(mut requester) = Requester::take(worker, stream.connection) else {
             if worker.conns.contains(stream.connection) {
                 // In somebody's hands: later in this pass.
-                pool.waiting.push_front(waiting);
+                if let Some(pool) = worker.core.pools.slots.get_mut(id.0) {
+                    pool.waiting.push_front(waiting);
+                }
                 worker.core.nudge(connection.key(), connection::NUDGE_OFFER);
                 return Offered::Nobody;
             }
             continue;
         };
         if !admitted {
-            pool.cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
+            cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
         }
         drop(waiting);
         let sent = if admitted {
-            down.on_connection_ready(worker, connection, stream)
+            requester.on_connection_ready(worker, connection, stream)
         } else {
-            down.on_pool_failure(worker, stream, &host, PoolFailure::RequestOverflow);
+            requester.on_pool_failure(worker, stream, &host, PoolFailure::RequestOverflow);
             false
         };
-        crate::hcm::put_back(worker, down);
+        requester.put_back(worker);
         if sent {
             return Offered::Taken;
         }
@@ -449,9 +451,9 @@ fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
             .stats
             .inc(stat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
         drop(entry);
-        if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
-            down.on_pool_failure(worker, stream, &host, failure);
-            crate::hcm::put_back(worker, down);
+        if let Some(mut requester) = Requester::take(worker, stream.connection) {
+            requester.on_pool_failure(worker, stream, &host, failure);
+            requester.put_back(worker);
         } else if worker.conns.contains(stream.connection) {
             worker.core.pools.failed.push(Failed {
                 stream,

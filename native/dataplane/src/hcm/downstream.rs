@@ -41,6 +41,7 @@ impl ServerConnection {
                 stream.request_held || (stream.upstream_http2 && !stream.request.pending.is_empty())
             }
             Upstream::None if stream.response.tunnel => false,
+            _ if stream.demands_body() => false,
             _ => limit > 0 && stream.request.pending.len() > limit,
         }
     }
@@ -180,7 +181,9 @@ impl ServerConnection {
 
     /// Hands body bytes to the upstream, or keeps them until there is one.
     pub(super) fn pass_body(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
-        if stream.request.filtered {
+        if stream.pause.is_some() {
+            self.hold_body(stream, worker, body);
+        } else if stream.request.filtered {
             self.filter_body(stream, worker, body);
         } else {
             self.pass_on(stream, worker, body);

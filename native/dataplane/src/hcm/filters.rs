@@ -9,8 +9,9 @@ use tidegate_stats::defs::{cors, fault as fault_stat};
 
 use super::ServerConnection;
 use super::local_reply::Reply;
+use super::paused::BodyDemand;
 use super::runtime::Filter;
-use super::stream::{Attached, Stream, StreamRoute};
+use super::stream::{Stream, StreamRoute};
 use crate::worker::Worker;
 
 /// What a filter decides about the request.
@@ -19,8 +20,11 @@ pub(super) enum Verdict {
     Continue,
     /// It has been answered.
     Answered,
-    /// Go on later, from the stream's next filter.
+    /// It will be asked again when its event has come, see `paused`.
     Wait,
+    /// As `Wait`, when the body has come.
+    #[expect(dead_code, reason = "as `paused`")]
+    WaitForBody(BodyDemand),
 }
 
 impl ServerConnection {
@@ -170,11 +174,14 @@ impl ServerConnection {
     }
 
     /// An injected delay is over.
-    pub(super) fn after_delay(&mut self, stream: &mut Stream, worker: &mut Worker) {
+    pub(super) fn after_delay(&mut self, stream: &mut Stream, worker: &mut Worker) -> Verdict {
         self.end_fault(stream);
         match stream.abort.take() {
-            Some(abort) => self.abort_request(stream, worker, abort),
-            None => self.run_filters(stream, worker, Attached::default()),
+            Some(abort) => {
+                self.abort_request(stream, worker, abort);
+                Verdict::Answered
+            }
+            None => Verdict::Continue,
         }
     }
 

@@ -16,6 +16,9 @@ use crate::worker::{Core, Worker};
 impl ServerConnection {
     /// Lets go of whatever upstream the stream has or waits for, for good.
     pub(super) fn detach_upstream(&self, stream: &mut Stream, worker: &mut Worker) {
+        if stream.pause.is_some() {
+            Self::end_pause(stream, worker);
+        }
         self.abandon_upstream(stream, worker);
         stream.request.pending.clear(&mut worker.core.segments);
         if stream.tries.is_some() {

@@ -155,30 +155,10 @@ impl ServerConnection {
             stream.request.pending.push(&mut core.segments, body);
             return true;
         }
-        let now = core.now();
-        if let Some(cluster) = &stream.cluster {
-            let priority = stream
-                .route
-                .as_ref()
-                .and_then(StreamRoute::forward)
-                .map_or(RoutingPriority::Default, |forward| forward.config.priority);
-            stream.active = Some(ActiveRequest::new(
-                Rc::clone(cluster),
-                Rc::clone(host),
-                priority,
-            ));
-        }
-        stream.upstream_connection_id = Some(up.id());
-        stream.upstream_http2 = up.is_http2();
-        stream.times.connect_begin = Some(up.connect_begin);
-        stream.times.connect_end = up.connect_end;
-        stream.upstream_local = up.local_address();
-        stream.times.upstream_tx_begin = Some(now);
-        if !up.is_http2() {
-            send_http1(stream, core, up, body);
-        } else if !send_http2(stream, core, up, body) {
+        if !send_on(stream, core, up, host, body) {
             return false;
         }
+        let now = core.now();
         if stream.request.complete {
             self.request_sent(stream, now);
             stream.times.upstream_tx_end = Some(now);
@@ -204,33 +184,6 @@ impl ServerConnection {
             && matches!(stream.upstream, Upstream::Active(..))
         {
             tries.start(now);
-        }
-    }
-
-    /// The upstream's window is open again: sends what waited for it.
-    pub(super) fn send_pending_request(
-        &self,
-        stream: &mut Stream,
-        core: &mut Core,
-        up: &mut ClientConnection,
-        token: Token,
-    ) {
-        let request = &mut stream.request;
-        let end = request.complete && request.trailers.is_empty();
-        while !request.pending.is_empty() {
-            let mut slices = [std::io::IoSlice::new(&[]); 1];
-            request.pending.slices(&mut slices);
-            let [first] = &slices;
-            let last = end && first.len() == request.pending.len();
-            let sent = up.send_data(core, token, first, last);
-            let whole = sent == first.len();
-            request.pending.consume(&mut core.segments, sent);
-            if !whole {
-                return;
-            }
-        }
-        if request.complete && !request.trailers.is_empty() {
-            up.send_trailers(core, token, request.trailers.fields());
         }
     }
 
@@ -268,6 +221,66 @@ impl ServerConnection {
         if !self.retries_reset(stream, &mut worker.core, ended) {
             self.reply_pool_failure(stream, worker, failure);
         }
+    }
+}
+
+/// Sends the head and what there is of the body on a connection that is the stream's now. `false`: it would not take it.
+pub(super) fn send_on(
+    stream: &mut Stream,
+    core: &mut Core,
+    up: &mut ClientConnection,
+    host: &Rc<HostRuntime>,
+    body: &[u8],
+) -> bool {
+    let now = core.now();
+    if let Some(cluster) = &stream.cluster {
+        let priority = stream
+            .route
+            .as_ref()
+            .and_then(StreamRoute::forward)
+            .map_or(RoutingPriority::Default, |forward| forward.config.priority);
+        stream.active = Some(ActiveRequest::new(
+            Rc::clone(cluster),
+            Rc::clone(host),
+            priority,
+        ));
+    }
+    stream.upstream_connection_id = Some(up.id());
+    stream.upstream_http2 = up.is_http2();
+    stream.times.connect_begin = Some(up.connect_begin);
+    stream.times.connect_end = up.connect_end;
+    stream.upstream_local = up.local_address();
+    stream.times.upstream_tx_begin = Some(now);
+    if up.is_http2() {
+        return send_http2(stream, core, up, body);
+    }
+    send_http1(stream, core, up, body);
+    true
+}
+
+/// The upstream's window is open again: sends what waited for it.
+pub(super) fn send_pending_request(
+    stream: &mut Stream,
+    core: &mut Core,
+    up: &mut ClientConnection,
+    token: Token,
+) {
+    let request = &mut stream.request;
+    let end = request.complete && request.trailers.is_empty();
+    while !request.pending.is_empty() {
+        let mut slices = [std::io::IoSlice::new(&[]); 1];
+        request.pending.slices(&mut slices);
+        let [first] = &slices;
+        let last = end && first.len() == request.pending.len();
+        let sent = up.send_data(core, token, first, last);
+        let whole = sent == first.len();
+        request.pending.consume(&mut core.segments, sent);
+        if !whole {
+            return;
+        }
+    }
+    if request.complete && !request.trailers.is_empty() {
+        up.send_trailers(core, token, request.trailers.fields());
     }
 }
 

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_codec::grpc::{BadBase64, ContentType, Frames, RequestBody, ResponseBody};
-use tidegate_codec::h1::{BodyTracker, KnownHeader, ResponseFraming};
+use tidegate_codec::h1::{KnownHeader, ResponseFraming};
 use tidegate_snapshot::grpc_stats::web_stat_name;
 use tidegate_snapshot::grpc_status::{is_grpc_content_type, of_http};
 
@@ -24,7 +24,6 @@ use self::counters::MethodCounters;
 use super::ServerConnection;
 use super::filters::Verdict;
 use super::headers::HeaderList;
-use super::http1::feed_payload;
 use super::local_reply::{Reply, percent_encode};
 use super::request;
 use super::stream::{Attached, Stream, StreamRoute};
@@ -352,7 +351,7 @@ impl ServerConnection {
         if stream.grpc.is_empty() || !stream.route.as_ref().is_some_and(forwards) {
             return Some(body);
         }
-        stream.request.filtered = true;
+        let is_payload = std::mem::replace(&mut stream.request.filtered, true);
         let mut bytes = Vec::new();
         let pending = &mut stream.request.pending;
         while !pending.is_empty() {
@@ -366,7 +365,12 @@ impl ServerConnection {
         bytes.extend_from_slice(body.bytes);
         let last = body.last || stream.request.complete;
         let (mut payload, mut changed) = (Vec::new(), Vec::new());
-        match through_filters(stream, &bytes, last, &mut payload, &mut changed) {
+        let data = if is_payload {
+            stream.grpc.request_data(&bytes, last, &mut changed)
+        } else {
+            through_filters(stream, &bytes, last, &mut payload, &mut changed)
+        };
+        match data {
             Ok(data) => {
                 let pending = &mut stream.request.pending;
                 pending.push(&mut worker.core.segments, data);
@@ -460,15 +464,7 @@ fn through_filters<'b>(
     payload: &'b mut Vec<u8>,
     changed: &'b mut Vec<u8>,
 ) -> Result<&'b [u8], BadBase64> {
-    let request = &mut stream.request;
-    let data = if matches!(request.unframe, BodyTracker::Chunked(_)) {
-        // They have been checked on their way in.
-        let trailers = request.takes_trailers.then_some(&mut request.trailers);
-        feed_payload(&mut request.unframe, bytes, payload, trailers)
-            .map_or(&[][..], |(payload, _)| payload)
-    } else {
-        bytes
-    };
+    let data = stream.unframe(bytes, payload);
     stream.grpc.request_data(data, last, changed)
 }
 

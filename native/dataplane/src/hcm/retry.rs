@@ -26,8 +26,8 @@ use tidegate_snapshot::retry::{asked_pause, retries_reset, retries_response};
 use tidegate_stats::defs::cluster as stat;
 
 pub(crate) use self::tries::Tries;
-pub(super) use self::tries::{Ended, per_try_timeout};
-use self::tries::{Head, Pauses, Retry, retry_of, take_requested};
+pub(super) use self::tries::{Ended, Head, Retry, per_try_timeout, retry_of};
+use self::tries::{Pauses, take_requested};
 use super::ServerConnection;
 use super::local_reply::Reply;
 use super::stream::{Attached, Stream, StreamRoute};
@@ -389,7 +389,12 @@ impl ServerConnection {
 }
 
 /// Envoy's `shouldRetry`: whether a try that is `wanted` may be made. If so its time is set.
-fn decide(stream: &mut Stream, core: &mut Core, wanted: bool, pause: Option<Duration>) -> bool {
+pub(super) fn decide(
+    stream: &mut Stream,
+    core: &mut Core,
+    wanted: bool,
+    pause: Option<Duration>,
+) -> bool {
     let priority = stream.priority();
     let Some(retry) = retry_of(&mut stream.tries) else {
         return false;
@@ -460,7 +465,7 @@ pub(super) fn choose_host(
     Some(host)
 }
 
-fn copy(from: &OutBuf, to: &mut OutBuf, segments: &mut SegmentPool) {
+pub(super) fn copy(from: &OutBuf, to: &mut OutBuf, segments: &mut SegmentPool) {
     let count = from.len().div_ceil(tidegate_buf::SEGMENT_SIZE) + 2;
     let mut slices = vec![std::io::IoSlice::new(&[]); count];
     let filled = from.slices(&mut slices);

@@ -81,7 +81,7 @@ impl ServerConnection {
         }
     }
 
-    fn find_route(&self, stream: &mut Stream, core: &Core) {
+    pub(super) fn find_route(&self, stream: &mut Stream, core: &Core) {
         let snapshot = &core.snapshot;
         let Some(routes) = self.hcm.routes(snapshot) else {
             return;
@@ -113,7 +113,7 @@ impl ServerConnection {
         &mut self,
         stream: &mut Stream,
         worker: &mut Worker,
-        body: Attached<'_>,
+        mut body: Attached<'_>,
     ) {
         let hcm = Rc::clone(&self.hcm);
         while let Some(filter) = hcm.filters.get(stream.next_filter) {
@@ -131,17 +131,15 @@ impl ServerConnection {
                 FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
                 FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
             };
-            match verdict {
-                Verdict::Continue => {}
+            let demand = match verdict {
+                Verdict::Continue => continue,
                 Verdict::Answered => return,
-                Verdict::Wait => {
-                    stream.attach(body, worker.core.now());
-                    stream
-                        .request
-                        .pending
-                        .push(&mut worker.core.segments, body.bytes);
-                    return;
-                }
+                Verdict::Wait => None,
+                Verdict::WaitForBody(demand) => Some(demand),
+            };
+            match self.pause(stream, worker, std::mem::take(&mut body), demand) {
+                Some(Verdict::Continue) => stream.pause = None,
+                Some(Verdict::Answered | Verdict::Wait | Verdict::WaitForBody(_)) | None => return,
             }
         }
     }

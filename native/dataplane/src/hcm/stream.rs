@@ -25,6 +25,7 @@ use tidegate_snapshot::{
 
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
+use super::paused::Pause;
 use super::retry::Tries;
 use super::streams::StreamKey;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
@@ -399,6 +400,8 @@ pub(crate) struct Stream {
     pub(crate) request_held: bool,
     /// The response cannot be completed.
     pub(crate) cut: bool,
+    /// The filter at hand waits.
+    pub(crate) pause: Option<Box<Pause>>,
     /// How the request is to be aborted when its delay is over.
     pub(crate) abort: Option<Abort>,
     /// Counts among the fault filter's active faults.

@@ -24,6 +24,15 @@ impl StreamKey {
         slot: 0,
         serial: 0,
     };
+
+    /// The only stream of an occupant that is a call of ours.
+    pub(crate) const fn of_call(connection: Key) -> Self {
+        Self {
+            connection,
+            slot: 0,
+            serial: 0,
+        }
+    }
 }
 
 impl Default for StreamKey {

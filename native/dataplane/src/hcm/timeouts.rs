@@ -10,6 +10,7 @@ use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
 
 use super::local_reply::Reply;
+use super::paused::Resume;
 use super::stream::{Protocol, Stream, StreamRoute};
 use super::{Phase, ServerConnection, grpc_timeout};
 use crate::conn::TimerKey;
@@ -294,7 +295,7 @@ impl ServerConnection {
         let status = timeout_status(&stream);
         if due(stream.deadlines.delay) {
             stream.deadlines.delay = None;
-            self.after_delay(&mut stream, worker);
+            self.resume(&mut stream, worker, Resume::Timer);
         } else if due(stream.deadlines.response) {
             stream.deadlines.response = None;
             stream.flags.insert(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);

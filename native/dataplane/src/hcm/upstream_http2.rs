@@ -8,7 +8,7 @@ use tidegate_snapshot::ResponseFlags;
 use super::local_reply::Reply;
 use super::retry::Ended;
 use super::stream::{Attached, Stream, Token, Upstream};
-use super::{ServerConnection, StreamKey, response};
+use super::{ServerConnection, StreamKey, forward, response};
 use crate::pool::ClientConnection;
 use crate::worker::Worker;
 
@@ -193,7 +193,7 @@ impl ServerConnection {
             return;
         };
         stream.deadlines.active_at = worker.core.now();
-        self.send_pending_request(&mut stream, &mut worker.core, up, token);
+        forward::send_pending_request(&mut stream, &mut worker.core, up, token);
         if self.is_http2() {
             self.release_request(&mut stream, &mut worker.core);
         } else if stream.request.pending.is_empty() {

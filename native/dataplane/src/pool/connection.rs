@@ -15,8 +15,8 @@ use super::http1::Reading;
 use super::http2::Http2;
 use super::{PoolFailure, PoolId, closed};
 use crate::cluster::ActiveConnection;
-use crate::conn::{After, Conn, Event, Key, TimerKey};
-use crate::hcm::{self, Lost, StreamKey};
+use crate::conn::{After, Event, Key, TimerKey};
+use crate::hcm::{self, Lost, Requester, StreamKey};
 use crate::worker::{Core, Worker};
 
 /// Bytes that are read of a response before it is known whether an HTTP/2 client takes any: what thirty clients with closed
@@ -464,7 +464,7 @@ impl ClientConnection {
             self.lose_all(worker, Lost::ConnectionTermination);
         }
         if let State::Busy(downstream) = self.state
-            && let Some(Conn::Http(mut down)) = worker.conns.take(downstream.connection)
+            && let Some(mut requester) = Requester::take(worker, downstream.connection)
         {
             self.guard
                 .cluster
@@ -474,8 +474,8 @@ impl ClientConnection {
                 .cluster
                 .stats
                 .inc(stat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
-            down.on_upstream_closed(worker, self, downstream);
-            hcm::put_back(worker, down);
+            requester.on_upstream_closed(worker, self, downstream);
+            requester.put_back(worker);
         }
         self.finish(worker, false)
     }

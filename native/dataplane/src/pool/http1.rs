@@ -5,8 +5,8 @@ use tidegate_stats::defs::cluster as stat;
 
 use super::connection::{ClientConnection, State};
 use super::{Offered, offer};
-use crate::conn::{After, Conn};
-use crate::hcm::{self, Delivered, StreamKey};
+use crate::conn::After;
+use crate::hcm::{Delivered, Requester, StreamKey};
 use crate::worker::Worker;
 
 /// Where the response stands that the connection is reading.
@@ -92,11 +92,11 @@ impl ClientConnection {
                 .inc(stat::UPSTREAM_CX_PROTOCOL_ERROR);
             return self.finish(worker, true);
         };
-        let Some(Conn::Http(mut down)) = worker.conns.take(downstream.connection) else {
+        let Some(mut requester) = Requester::take(worker, downstream.connection) else {
             return self.finish(worker, true);
         };
         let delivered = if self.input.is_empty() {
-            let delivered = down.on_upstream_data(worker, self, downstream, bytes);
+            let delivered = requester.on_upstream_data(worker, self, downstream, bytes);
             if let Delivered::More { consumed } = delivered
                 && consumed < bytes.len()
             {
@@ -107,7 +107,7 @@ impl ClientConnection {
         } else {
             let mut input = std::mem::take(&mut self.input);
             input.extend_from_slice(bytes);
-            let delivered = down.on_upstream_data(worker, self, downstream, &input);
+            let delivered = requester.on_upstream_data(worker, self, downstream, &input);
             let total = input.len();
             if let Delivered::More { consumed } = delivered {
                 input.drain(..consumed.min(total));
@@ -115,7 +115,7 @@ impl ClientConnection {
             }
             self.judge(delivered, total)
         };
-        hcm::put_back(worker, down);
+        requester.put_back(worker);
         match delivered {
             Verdict::More => After::Keep,
             Verdict::Free => self.become_free(worker),

@@ -15,8 +15,8 @@ use tidegate_stats::defs::{cluster as stat, http2};
 
 use super::connection::{ClientConnection, State};
 use super::{Offered, offer};
-use crate::conn::{After, Conn};
-use crate::hcm::{self, Lost, StreamKey};
+use crate::conn::After;
+use crate::hcm::{Lost, Requester, StreamKey};
 use crate::http2::{Keepalive, Wire, overflow_counter};
 use crate::worker::{Core, Worker};
 
@@ -226,8 +226,8 @@ impl ClientConnection {
             Event::Response {
                 token, status, end, ..
             } => {
-                self.deliver(worker, token, |down, worker, up, stream| {
-                    down.on_upstream_head(worker, up, stream, status, end);
+                self.deliver(worker, token, |requester, worker, up, stream| {
+                    requester.on_upstream_head(worker, up, stream, status, end);
                 });
                 if end {
                     self.response_ended(&mut worker.core, token);
@@ -239,8 +239,8 @@ impl ClientConnection {
                 bytes,
                 end,
             } => {
-                let delivered = self.deliver(worker, token, |down, worker, up, stream| {
-                    down.on_upstream_body(worker, up, stream, token, bytes, end);
+                let delivered = self.deliver(worker, token, |requester, worker, up, stream| {
+                    requester.on_upstream_body(worker, up, stream, token, bytes, end);
                 });
                 if let Some(http2) = &mut self.http2
                     && !delivered
@@ -252,14 +252,14 @@ impl ClientConnection {
                 }
             }
             Event::Trailers { token, .. } => {
-                self.deliver(worker, token, |down, worker, up, stream| {
-                    down.on_upstream_trailers(worker, up, stream);
+                self.deliver(worker, token, |requester, worker, up, stream| {
+                    requester.on_upstream_trailers(worker, up, stream);
                 });
                 self.response_ended(&mut worker.core, token);
             }
             Event::Writable { token, .. } => {
-                self.deliver(worker, token, |down, worker, up, stream| {
-                    down.on_upstream_writable(worker, up, stream, token);
+                self.deliver(worker, token, |requester, worker, up, stream| {
+                    requester.on_upstream_writable(worker, up, stream, token);
                 });
             }
             Event::Reset {
@@ -313,12 +313,12 @@ impl ClientConnection {
         }
     }
 
-    /// Calls the downstream connection that a request belongs to. `false`: nobody waits for it any more.
+    /// Calls the one that a request belongs to. `false`: nobody waits for it any more.
     fn deliver(
         &mut self,
         worker: &mut Worker,
         token: u32,
-        what: impl FnOnce(&mut hcm::ServerConnection, &mut Worker, &mut Self, StreamKey),
+        what: impl FnOnce(&mut Requester, &mut Worker, &mut Self, StreamKey),
     ) -> bool {
         let Some(stream) = self
             .http2
@@ -328,11 +328,11 @@ impl ClientConnection {
         else {
             return false;
         };
-        let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) else {
+        let Some(mut requester) = Requester::take(worker, stream.connection) else {
             return false;
         };
-        what(&mut down, worker, self, stream);
-        hcm::put_back(worker, down);
+        what(&mut requester, worker, self, stream);
+        requester.put_back(worker);
         true
     }
 
@@ -354,8 +354,8 @@ impl ClientConnection {
 
     /// A request will get no answer, or no more of it.
     fn lose(&mut self, worker: &mut Worker, token: u32, lost: Lost) {
-        self.deliver(worker, token, |down, worker, _, stream| {
-            down.on_upstream_lost(worker, stream, lost);
+        self.deliver(worker, token, |requester, worker, _, stream| {
+            requester.on_upstream_lost(worker, stream, lost);
         });
         if let Some(http2) = &mut self.http2 {
             if lost == Lost::ConnectionTermination && http2.request(token).is_some() {
@@ -377,9 +377,9 @@ impl ClientConnection {
             self.lose(worker, token, lost);
         }
         for stream in self.take_upgrades() {
-            if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
-                down.on_upstream_lost(worker, stream, lost);
-                hcm::put_back(worker, down);
+            if let Some(mut requester) = Requester::take(worker, stream.connection) {
+                requester.on_upstream_lost(worker, stream, lost);
+                requester.put_back(worker);
             }
         }
     }

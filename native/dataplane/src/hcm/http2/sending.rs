@@ -18,7 +18,11 @@ impl ServerConnection {
         if stream.request_held {
             return;
         }
-        let kept = stream.request.pending.len().min(stream.request.unreleased);
+        let kept = if stream.demands_body() {
+            0
+        } else {
+            stream.request.pending.len().min(stream.request.unreleased)
+        };
         let free = stream.request.unreleased - kept;
         if let Some(wire) = stream.wire
             && free > 0

@@ -19,51 +19,51 @@ use crate::hcm::stream::{Request, Stream, StreamRoute};
 /// The tries of one request.
 pub(crate) struct Tries {
     /// From the end of the request, or of its sending, to the response's head.
-    pub(super) per_try_timeout: Option<Duration>,
+    pub(in crate::hcm) per_try_timeout: Option<Duration>,
     /// The longest silence of the upstream.
-    pub(super) idle_timeout: Option<Duration>,
+    pub(in crate::hcm) idle_timeout: Option<Duration>,
     /// When the try at hand has had its time.
-    pub(super) deadline: Option<Moment>,
+    pub(in crate::hcm) deadline: Option<Moment>,
     /// When the upstream last said something; `None`: nobody listens.
-    pub(super) active_at: Option<Moment>,
+    pub(in crate::hcm) active_at: Option<Moment>,
     /// `None`: this try is the last, whatever comes of it.
-    pub(super) retry: Option<Retry>,
+    pub(in crate::hcm) retry: Option<Retry>,
 }
 
 /// The means for another try.
-pub(super) struct Retry {
-    pub(super) policy: Option<Arc<CompiledRetryPolicy>>,
-    pub(super) requested: RequestedRetries,
-    pub(super) on: RetryOn,
-    pub(super) left: u32,
-    pub(super) back_off: Pauses,
+pub(in crate::hcm) struct Retry {
+    pub(in crate::hcm) policy: Option<Arc<CompiledRetryPolicy>>,
+    pub(in crate::hcm) requested: RequestedRetries,
+    pub(in crate::hcm) on: RetryOn,
+    pub(in crate::hcm) left: u32,
+    pub(in crate::hcm) back_off: Pauses,
     /// Held from the decision to try again to the next decision.
-    pub(super) permit: Option<Permit>,
+    pub(in crate::hcm) permit: Option<Permit>,
     /// A try has failed; when the next one begins.
-    pub(super) at: Option<Moment>,
+    pub(in crate::hcm) at: Option<Moment>,
     /// It had no time left.
-    pub(super) timed_out: bool,
+    pub(in crate::hcm) timed_out: bool,
     /// The pause is as long as the response asked for.
-    pub(super) limited: bool,
+    pub(in crate::hcm) limited: bool,
     /// Hosts that have been tried, if the policy wants to know.
-    pub(super) tried: Vec<u64>,
+    pub(in crate::hcm) tried: Vec<u64>,
     /// What has been received of the body, as it came.
-    pub(super) body: OutBuf,
+    pub(in crate::hcm) body: OutBuf,
     /// Payload that may be kept.
-    pub(super) limit: u64,
+    pub(in crate::hcm) limit: u64,
     /// As before the body.
-    pub(super) unframe: BodyTracker,
+    pub(in crate::hcm) unframe: BodyTracker,
 }
 
 /// The pauses between tries: random, below a bound that doubles.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pauses {
-    pub(super) bound: u64,
-    pub(super) max: u64,
+pub(in crate::hcm) struct Pauses {
+    pub(in crate::hcm) bound: u64,
+    pub(in crate::hcm) max: u64,
 }
 
 impl Pauses {
-    pub(super) const fn new(back_off: BackOff) -> Self {
+    pub(in crate::hcm) const fn new(back_off: BackOff) -> Self {
         Self {
             bound: back_off.base,
             max: back_off.max,
@@ -71,7 +71,7 @@ impl Pauses {
     }
 
     /// Milliseconds.
-    pub(super) fn next(&mut self, rng: &mut Rng) -> u64 {
+    pub(in crate::hcm) fn next(&mut self, rng: &mut Rng) -> u64 {
         let bound = self.bound.max(1);
         self.bound = bound.saturating_mul(2).min(self.max);
         rng.below(bound)
@@ -91,9 +91,9 @@ pub(in crate::hcm) enum Ended {
 }
 
 /// The head of a response that has been received, but not yet taken for the answer.
-pub(super) struct Head<'a> {
-    pub(super) status: u16,
-    pub(super) headers: &'a HeaderList,
+pub(in crate::hcm) struct Head<'a> {
+    pub(in crate::hcm) status: u16,
+    pub(in crate::hcm) headers: &'a HeaderList,
 }
 
 impl ResponseView for Head<'_> {
@@ -115,6 +115,32 @@ impl ResponseView for Head<'_> {
 }
 
 impl Tries {
+    /// Those of a call of our own, as its owner's policy says; the whole body is kept for another one.
+    pub(in crate::hcm) fn of_call(policy: Arc<CompiledRetryPolicy>, body: OutBuf) -> Self {
+        let config = &policy.config;
+        Self {
+            per_try_timeout: None,
+            idle_timeout: None,
+            deadline: None,
+            active_at: None,
+            retry: Some(Retry {
+                on: config.retry_on,
+                left: config.num_retries,
+                back_off: Pauses::new(config.back_off),
+                policy: Some(policy),
+                requested: RequestedRetries::default(),
+                permit: None,
+                at: None,
+                timed_out: false,
+                limited: false,
+                tried: Vec::new(),
+                body,
+                limit: u64::MAX,
+                unframe: BodyTracker::None,
+            }),
+        }
+    }
+
     /// The earliest of what may happen.
     pub(in crate::hcm) fn next_deadline(&self) -> Option<Moment> {
         let at = self.retry.as_ref().and_then(|retry| retry.at);
@@ -124,7 +150,7 @@ impl Tries {
             .min()
     }
 
-    pub(super) fn idle_deadline(&self) -> Option<Moment> {
+    pub(in crate::hcm) fn idle_deadline(&self) -> Option<Moment> {
         Some(self.active_at? + self.idle_timeout?)
     }
 
@@ -141,13 +167,13 @@ impl Tries {
         }
     }
 
-    pub(super) fn stop(&mut self) {
+    pub(in crate::hcm) fn stop(&mut self) {
         self.deadline = None;
         self.active_at = None;
     }
 
     /// No further try, whatever comes.
-    pub(super) fn give_up(&mut self, segments: &mut SegmentPool) {
+    pub(in crate::hcm) fn give_up(&mut self, segments: &mut SegmentPool) {
         if let Some(mut retry) = self.retry.take() {
             retry.body.clear(segments);
         }
@@ -155,7 +181,7 @@ impl Tries {
 }
 
 /// The means for another try, if there are any.
-pub(super) fn retry_of(tries: &mut Option<Box<Tries>>) -> Option<&mut Retry> {
+pub(in crate::hcm) fn retry_of(tries: &mut Option<Box<Tries>>) -> Option<&mut Retry> {
     tries.as_mut()?.retry.as_mut()
 }
 
@@ -175,7 +201,7 @@ impl Stream {
             .is_some_and(|tries| tries.retry.is_some())
     }
 
-    pub(super) fn priority(&self) -> RoutingPriority {
+    pub(in crate::hcm) fn priority(&self) -> RoutingPriority {
         let forward = self.route.as_ref().and_then(StreamRoute::forward);
         forward.map_or(RoutingPriority::Default, |forward| forward.config.priority)
     }
@@ -211,19 +237,19 @@ pub(in crate::hcm) fn per_try_timeout(
     timeout.filter(|timeout| !timeout.is_zero() && global.is_none_or(|global| *timeout < global))
 }
 
-pub(super) fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+pub(in crate::hcm) fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.trim_ascii().parse().ok()
 }
 
 /// The names of a list in a header, or the list in a policy.
-pub(super) fn words(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::hcm) fn words(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)
         .filter(|word| !word.is_empty())
 }
 
 /// What the request's headers ask for; they go no further.
-pub(super) fn take_requested(request: &mut Request) -> RequestedRetries {
+pub(in crate::hcm) fn take_requested(request: &mut Request) -> RequestedRetries {
     let headers = &request.headers;
     let text = |known| {
         headers

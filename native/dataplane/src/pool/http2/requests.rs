@@ -5,8 +5,7 @@ use tidegate_stats::defs::cluster as stat;
 
 use super::super::connection::{ClientConnection, NUDGE_OFFER};
 use super::Request;
-use crate::conn::Conn;
-use crate::hcm::{self, StreamKey};
+use crate::hcm::{Requester, StreamKey};
 use crate::http2::Pulse;
 use crate::worker::{Core, Worker};
 
@@ -72,9 +71,9 @@ impl ClientConnection {
 
     pub(in crate::pool) fn send_upgrades(&mut self, worker: &mut Worker) {
         for stream in self.take_upgrades() {
-            if let Some(Conn::Http(mut down)) = worker.conns.take(stream.connection) {
-                let _sent = down.on_connection_ready(worker, self, stream);
-                hcm::put_back(worker, down);
+            if let Some(mut requester) = Requester::take(worker, stream.connection) {
+                let _sent = requester.on_connection_ready(worker, self, stream);
+                requester.put_back(worker);
             }
         }
     }

@@ -70,16 +70,20 @@ def _play(scene: Scene, backends: dict[str, Backend]) -> None:
     scene.listen("and a good one")
     server.set(xdsapi.LISTENER, listening, again=True)
     scene.listen("the same listeners again")
+    # Endpoints come last, so that who is first does not depend on the wire.
+    server.hold(xdsapi.CLUSTER_LOAD_ASSIGNMENT)
     server.set_all({
         xdsapi.CLUSTER: both | {"c": cluster("c")},
         xdsapi.CLUSTER_LOAD_ASSIGNMENT: places | {"c": endpoints("c", backends["a"].port)},
         xdsapi.LISTENER: listening | {"two": listener("two", ports["two"], "other")},
     })  # fmt: skip
     scene.listen("a service comes")
-    server.set_all({
-        xdsapi.CLUSTER: both, xdsapi.CLUSTER_LOAD_ASSIGNMENT: places, xdsapi.LISTENER: listening,
-    })  # fmt: skip
-    scene.listen("a service goes")
+    server.release(xdsapi.CLUSTER_LOAD_ASSIGNMENT)
+    scene.listen("and its endpoints")
+    server.set(xdsapi.LISTENER, listening)
+    scene.listen("a listener goes")
+    server.set(xdsapi.CLUSTER, both)
+    scene.listen("a cluster goes")
     server.set(xdsapi.CLUSTER_LOAD_ASSIGNMENT, {})
     scene.listen("endpoints go")
     server.drop_streams()

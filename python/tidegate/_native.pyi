@@ -21,14 +21,17 @@ __all__ = [
     "BootstrapInfo",
     "ConfigError",
     "DecodeError",
+    "DeltaDiscoveryResponse",
     "DiscoveryResponse",
     "Engine",
     "EngineError",
     "Matcher",
     "RouteMatch",
     "Subscription",
+    "decode_delta_discovery_response",
     "decode_discovery_file",
     "decode_discovery_response",
+    "encode_delta_discovery_request",
     "encode_discovery_request",
     "version",
 ]
@@ -68,6 +71,33 @@ class DiscoveryResponse:
         The name is the resource's own (``name``, for ClusterLoadAssignment ``cluster_name``). A resource whose type URL
         is not the response's, or whose name cannot be read, is kept with the name "" so that ``apply`` rejects it.
         """
+
+@final
+class DeltaDiscoveryResponse:
+    """What an incremental discovery response holds."""
+
+    @property
+    def type_url(self) -> str: ...
+    @property
+    def version(self) -> str:
+        """``system_version_info``."""
+
+    @property
+    def nonce(self) -> str: ...
+    @property
+    def control_plane(self) -> str:
+        """``control_plane.identifier``; "" when absent."""
+
+    @property
+    def resources(self) -> list[tuple[str, bytes]]:
+        """``(name, Any.value bytes)`` in wire order, named as in ``DiscoveryResponse``."""
+
+    @property
+    def versions(self) -> list[tuple[str, str]]:
+        """``(Resource.name, Resource.version)`` of each, those without a resource (still alive) included."""
+
+    @property
+    def removed(self) -> list[str]: ...
 
 @final
 class Subscription:
@@ -111,6 +141,10 @@ class BootstrapInfo:
         """The cluster of ``dynamic_resources.ads_config``; "" when there is no ADS."""
 
     @property
+    def ads_delta(self) -> bool:
+        """``api_type: DELTA_GRPC``: incremental, else state of the world."""
+
+    @property
     def ads_targets(self) -> list[str]:
         """gRPC targets in order: ``dns:host:port``, ``ipv4:1.2.3.4:5``, ``ipv6:[::1]:5`` or ``unix:/path``."""
 
@@ -144,7 +178,7 @@ class BootstrapInfo:
 
 @final
 class ApplyResult:
-    """What became of one state-of-the-world update."""
+    """What became of one update."""
 
     @property
     def accepted(self) -> list[str]:
@@ -156,7 +190,7 @@ class ApplyResult:
 
     @property
     def removed(self) -> list[str]:
-        """Names that served before and are gone (CDS and LDS only: absent means removed)."""
+        """Names that served before and are gone (CDS and LDS only)."""
 
     @property
     def rejected(self) -> list[tuple[str, str, str]]:
@@ -239,6 +273,21 @@ class Engine:
         ``update_attempt``, ``update_success``, ``update_rejected`` and ``version`` of the right scope itself.
         """
 
+    def apply_delta(
+        self, type_url: str, version: str, resources: Sequence[tuple[str, bytes]], removed: Sequence[str]
+    ) -> ApplyResult:
+        """``apply`` for an incremental response: what is not mentioned stays.
+
+        ``removed``: clusters and listeners go; of endpoints, routes and secrets the last ones serve on for as long as
+        something refers to them, but nothing waits for them any more (EDS). ``version`` is ``system_version_info``.
+        """
+
+    def paused(self) -> list[str]:
+        """The type URLs about which no request may be sent now: clusters, while any is warming.
+
+        After a change of the answer comes the event ``subscriptions``.
+        """
+
     def update_failed(
         self, type_url: str, names: Sequence[str], reason: Literal["connection", "fetch_timeout"]
     ) -> None:
@@ -266,7 +315,7 @@ class Engine:
     def take_events(self) -> list[str]:
         """What happened since the last call, each kind at most once, the descriptor reset:
 
-        ``subscriptions``: ``subscriptions()`` may differ now. ``initialized``: everything is warm and the workers
+        ``subscriptions``: ``subscriptions()`` or ``paused()`` may differ now. ``initialized``: everything is warm and the workers
         accept. ``shutdown``: POST /quitquitquit (or the end of a POST /drain_listeners that asked for exit).
         ``drained``: after ``drain()``, no downstream connection is left or its time is over. ``fatal``: a worker thread
         has died.
@@ -350,13 +399,27 @@ def encode_discovery_request(
     nonce: str,
     names: Sequence[str],
     node: bytes = b"",
-    error_code: int = 0,
     error_message: str = "",
 ) -> bytes:
     """An encoded ``envoy.service.discovery.v3.DiscoveryRequest``.
 
-    ``node`` (encoded Node) is left out when empty, ``error_detail`` when ``error_code`` is 0.
+    ``node`` (encoded Node) is left out when empty, ``error_detail`` (with Envoy's code, 13) when ``error_message`` is.
     """
+
+def encode_delta_discovery_request(
+    *,
+    type_url: str,
+    nonce: str,
+    subscribe: Sequence[str],
+    unsubscribe: Sequence[str],
+    initial_versions: Sequence[tuple[str, str]],
+    node: bytes = b"",
+    error_message: str = "",
+) -> bytes:
+    """An encoded ``envoy.service.discovery.v3.DeltaDiscoveryRequest``; what is left out, as above."""
+
+def decode_delta_discovery_response(data: bytes) -> DeltaDiscoveryResponse:
+    """Raises ``DecodeError``."""
 
 def decode_discovery_response(data: bytes) -> DiscoveryResponse:
     """Raises ``DecodeError``."""

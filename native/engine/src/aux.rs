@@ -12,7 +12,7 @@ use tidegate_stats::defs::dns as dns_stat;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::{self, AdminSocket};
-use crate::config::{DnsJob, DnsOutcome};
+use crate::config::{DnsJob, DnsOutcome, Manager};
 use crate::dns::Dns;
 use crate::engine::Core;
 use crate::events::Event;
@@ -92,6 +92,7 @@ async fn flush_statistics(core: Arc<Core>, mut flush: StatsFlush) {
     loop {
         ticks.tick().await;
         flush.flush();
+        core.with_manager(Manager::forget_drained);
     }
 }
 

@@ -41,7 +41,7 @@ use crate::error::ConfigError;
 use crate::events::{Event, Events};
 use crate::server_log::ServerLog;
 
-/// What became of one state-of-the-world update.
+/// What became of one update.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApplyResult {
     /// Now serving or warming with this update's content, unchanged ones included.
@@ -83,6 +83,52 @@ impl From<&ConfigSource> for ConfigSourceKey {
     }
 }
 
+/// One response, as it is applied.
+pub(crate) struct Update<'a> {
+    version: Name,
+    resources: &'a [(String, Vec<u8>)],
+    /// Of an incremental response: what is gone. `None`: the whole state, in which what is absent is gone.
+    removed: Option<BTreeSet<&'a str>>,
+    /// Names that are given more than once.
+    duplicates: BTreeSet<&'a str>,
+    present: BTreeSet<&'a str>,
+    started: SystemTime,
+}
+
+impl<'a> Update<'a> {
+    fn new(
+        version: &str,
+        resources: &'a [(String, Vec<u8>)],
+        removed: Option<&'a [String]>,
+    ) -> Self {
+        let mut present = BTreeSet::new();
+        let names = resources.iter().map(|(name, _)| name.as_str());
+        let mut duplicates: BTreeSet<&str> = names.filter(|name| !present.insert(*name)).collect();
+        let removed: Option<BTreeSet<&str>> =
+            removed.map(|removed| removed.iter().map(String::as_str).collect());
+        if let Some(removed) = &removed {
+            duplicates.extend(removed.intersection(&present));
+        }
+        Self {
+            version: Name::from(version),
+            resources,
+            removed,
+            duplicates,
+            present,
+            started: SystemTime::now(),
+        }
+    }
+
+    /// Whether a cluster or listener that was there before is not any more.
+    fn removes(&self, name: &str) -> bool {
+        match &self.removed {
+            Some(removed) => removed.contains(name) && !self.present.contains(name),
+            // Bytes without a readable name may have been any of ours: nothing counts as absent.
+            None => !self.present.contains(name) && !self.present.contains(""),
+        }
+    }
+}
+
 /// Why there is no answer to a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdateFailure {
@@ -106,6 +152,7 @@ pub(crate) struct Context {
     pub(crate) log: Arc<ServerLog>,
     pub(crate) events: Arc<Events>,
     pub(crate) state: Arc<ServerState>,
+    pub(crate) drain_time: Duration,
 }
 
 /// Configuration: accepted, warming, refused.
@@ -124,6 +171,8 @@ pub(crate) struct Manager {
     /// As last told.
     subscriptions: Vec<Subscription>,
     subscriptions_stale: bool,
+    /// Clusters were warming when it was last told.
+    clusters_wait: bool,
     dns_stale: bool,
 }
 
@@ -166,6 +215,7 @@ impl Manager {
             stats,
             subscriptions: Vec::new(),
             subscriptions_stale: true,
+            clusters_wait: false,
             dns_stale: true,
             context,
         };
@@ -210,6 +260,7 @@ impl Manager {
             }
         }
         self.dataplane = Some(dataplane);
+        self.count_asking(self.dynamic.cds.as_ref(), self.stats.cds.as_ref());
         let builder = self.begin();
         self.commit(builder);
         Ok(())
@@ -240,19 +291,20 @@ impl Manager {
         self.subscriptions.clone()
     }
 
-    /// Decodes, compiles and publishes one response.
+    /// Decodes, compiles and publishes one response; `removed`: it is an incremental one.
     pub(crate) fn apply(
         &mut self,
         type_url: &str,
         version: &str,
         resources: &[(String, Vec<u8>)],
+        removed: Option<&[String]>,
     ) -> ApplyResult {
-        let version = &Name::from(version);
+        let update = &Update::new(version, resources, removed);
         match type_url {
-            type_url::CLUSTER => self.apply_clusters(version, resources),
-            type_url::LISTENER => self.apply_listeners(version, resources),
-            type_url::CLUSTER_LOAD_ASSIGNMENT => self.apply_endpoints(version, resources),
-            type_url::ROUTE_CONFIGURATION => self.apply_routes(version, resources),
+            type_url::CLUSTER => self.apply_clusters(update),
+            type_url::LISTENER => self.apply_listeners(update),
+            type_url::CLUSTER_LOAD_ASSIGNMENT => self.apply_endpoints(update),
+            type_url::ROUTE_CONFIGURATION => self.apply_routes(update),
             other => {
                 let error = ConfigError::new("", "", format!("unknown type URL {other}"));
                 ApplyResult {
@@ -335,6 +387,17 @@ impl Manager {
         std::mem::take(&mut self.dns_stale).then(|| self.clusters.dns_jobs())
     }
 
+    /// Where updates come by a stream, the asking is an attempt.
+    fn count_asking(
+        &self,
+        source: Option<&ConfigSource>,
+        stats: Option<&Group<discovery::Discovery>>,
+    ) {
+        if let (Some(ConfigSource::Ads), Some(stats)) = (source, stats) {
+            stats.shared().inc(discovery::UPDATE_ATTEMPT);
+        }
+    }
+
     fn begin(&self) -> SnapshotBuilder {
         SnapshotBuilder::from(&self.snapshot)
     }
@@ -368,9 +431,26 @@ impl Manager {
         if self.init.is_done() && !initialized_before {
             self.context.events.raise(Event::Initialized);
         }
-        if self.refresh_subscriptions() {
+        let waits = self.clusters_are_warming();
+        let waited = std::mem::replace(&mut self.clusters_wait, waits);
+        let subscriptions_changed = self.refresh_subscriptions();
+        if subscriptions_changed || waited != waits {
             self.context.events.raise(Event::Subscriptions);
         }
+    }
+
+    /// The types about which nothing is to be said now. An update of clusters is acknowledged when they are warm, so that the
+    /// server can tell when to send what refers to them.
+    pub(crate) fn paused(&self) -> Vec<&'static str> {
+        if self.clusters_are_warming() {
+            vec![type_url::CLUSTER]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn clusters_are_warming(&self) -> bool {
+        self.init.listeners_may_be_asked_for() && !self.clusters.warming.is_empty()
     }
 
     /// True when the list differs from what was told last.
@@ -445,6 +525,7 @@ impl Manager {
 
 fn count_failure(group: &Group<discovery::Discovery>, given_up: bool) {
     let stats = group.shared();
+    stats.inc(discovery::UPDATE_ATTEMPT);
     stats.inc(if given_up {
         discovery::INIT_FETCH_TIMEOUT
     } else {
@@ -479,14 +560,4 @@ fn count_update(
         discovery::UPDATE_DURATION,
         started.elapsed().unwrap_or_default().as_millis() as u64,
     );
-}
-
-/// Names that occur more than once.
-fn duplicates(resources: &[(String, Vec<u8>)]) -> BTreeSet<&str> {
-    let mut seen = BTreeSet::new();
-    resources
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .filter(|name| !seen.insert(*name))
-        .collect()
 }

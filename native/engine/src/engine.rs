@@ -41,6 +41,8 @@ pub struct BootstrapInfo {
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdsInfo {
     pub cluster: String,
+    /// Incremental instead of state of the world.
+    pub delta: bool,
     /// gRPC targets: `dns:host:port`, `ipv4:1.2.3.4:5`, `ipv6:[::1]:5` or `unix:/path`.
     pub targets: Vec<String>,
     pub authority: String,
@@ -196,6 +198,7 @@ impl Engine {
             log: Arc::clone(&log),
             events: Arc::clone(&events),
             state: Arc::clone(&state),
+            drain_time: options.drain_time,
         };
         let manager = Manager::new(context, &loaded)?;
         let (orders, waiting) = unbounded_channel();
@@ -306,6 +309,7 @@ impl Engine {
         let bootstrap = &loaded.bootstrap;
         let ads = bootstrap.dynamic.ads.as_ref().map(|ads| AdsInfo {
             cluster: ads.cluster_name.to_string(),
+            delta: ads.delta,
             targets: ads.targets.localities.iter().flat_map(targets).collect(),
             authority: if loaded.ads_authority.is_empty() {
                 ads.cluster_name.to_string()
@@ -320,8 +324,7 @@ impl Engine {
             connect_timeout: ads.connect_timeout,
             tcp_keepalive: loaded.ads_tcp_keepalive,
             http2_keepalive: loaded.ads_http2_keepalive,
-            // Envoy's defaults for its own streams.
-            retry_back_off: (Duration::from_millis(500), Duration::from_secs(30)),
+            retry_back_off: loaded.ads_retry_back_off,
         });
         BootstrapInfo {
             node: loaded.node.clone(),
@@ -348,13 +351,39 @@ impl Engine {
         version: &str,
         resources: &[(String, Vec<u8>)],
     ) -> ApplyResult {
+        self.take(type_url, version, resources, None)
+    }
+
+    /// [`Self::apply`] for an incremental response: what is not mentioned stays, `removed` goes.
+    pub fn apply_delta(
+        &self,
+        type_url: &str,
+        version: &str,
+        resources: &[(String, Vec<u8>)],
+        removed: &[String],
+    ) -> ApplyResult {
+        self.take(type_url, version, resources, Some(removed))
+    }
+
+    fn take(
+        &self,
+        type_url: &str,
+        version: &str,
+        resources: &[(String, Vec<u8>)],
+        removed: Option<&[String]>,
+    ) -> ApplyResult {
         let result = self
             .core
-            .with_manager(|manager| manager.apply(type_url, version, resources));
+            .with_manager(|manager| manager.apply(type_url, version, resources, removed));
         if resources.len() >= LARGE {
             tidegate_rt::release_unused();
         }
         result
+    }
+
+    /// The type URLs about which no request is to be sent now; [`Event::Subscriptions`] says that it may have changed.
+    pub fn paused(&self) -> Vec<&'static str> {
+        self.core.lock().paused()
     }
 
     pub fn update_failed(&self, type_url: &str, names: &[String], why: UpdateFailure) {

@@ -63,6 +63,8 @@ pub struct DynamicResources {
 pub struct Ads {
     /// The static cluster that serves it.
     pub cluster_name: Name,
+    /// `DELTA_GRPC`: incremental; else state of the world.
+    pub delta: bool,
     pub targets: Arc<ClusterLoadAssignment>,
     pub connect_timeout: Duration,
     pub keepalive: Option<Duration>,

@@ -91,6 +91,11 @@ impl BootstrapInfo {
     }
 
     #[getter]
+    fn ads_delta(&self) -> bool {
+        self.ads().is_some_and(|ads| ads.delta)
+    }
+
+    #[getter]
     fn ads_targets(&self) -> Vec<String> {
         self.ads()
             .map(|ads| ads.targets.clone())
@@ -149,7 +154,7 @@ impl BootstrapInfo {
     }
 }
 
-/// What became of one state-of-the-world update.
+/// What became of one update.
 #[pyclass(frozen, get_all, module = "tidegate._native")]
 pub(crate) struct ApplyResult {
     accepted: Vec<String>,
@@ -308,6 +313,25 @@ impl Engine {
         resources: Vec<(String, Vec<u8>)>,
     ) -> PyResult<ApplyResult> {
         detached(py, || self.inner.apply(type_url, version, &resources)).map(ApplyResult::from)
+    }
+
+    fn apply_delta(
+        &self,
+        py: Python<'_>,
+        type_url: &str,
+        version: &str,
+        resources: Vec<(String, Vec<u8>)>,
+        removed: Vec<String>,
+    ) -> PyResult<ApplyResult> {
+        detached(py, || {
+            self.inner
+                .apply_delta(type_url, version, &resources, &removed)
+        })
+        .map(ApplyResult::from)
+    }
+
+    fn paused(&self, py: Python<'_>) -> PyResult<Vec<&'static str>> {
+        detached(py, || self.inner.paused())
     }
 
     fn update_failed(

@@ -16,7 +16,8 @@ mod native {
 
     #[pymodule_export]
     use super::discovery::{
-        DiscoveryResponse, decode_discovery_file, decode_discovery_response,
+        DeltaDiscoveryResponse, DiscoveryResponse, decode_delta_discovery_response,
+        decode_discovery_file, decode_discovery_response, encode_delta_discovery_request,
         encode_discovery_request,
     };
     #[pymodule_export]

@@ -105,7 +105,7 @@ pub(crate) struct WireNamed {
 }
 
 /// The code of Envoy's NACKs.
-const INTERNAL: i32 = 13;
+pub(crate) const INTERNAL: i32 = 13;
 
 const RESOURCE_WRAPPER: &str = "envoy.service.discovery.v3.Resource";
 
@@ -149,14 +149,18 @@ fn named(type_url: &str, mut resource: WireAny) -> (String, Vec<u8>) {
         name = Some(outer).filter(|outer| !outer.is_empty());
         resource = inner;
     }
-    if any::type_name(&resource.type_url) != any::type_name(type_url) {
-        return (String::new(), resource.value);
-    }
-    let name = resource_name(&resource.value)
-        .filter(|own| !own.is_empty())
-        .or(name)
-        .unwrap_or_default();
+    let name = own_name(type_url, &resource, &name.unwrap_or_default());
     (name, resource.value)
+}
+
+/// The name that a resource has by itself, else that of its wrapper; empty when it is of another type.
+pub(crate) fn own_name(type_url: &str, resource: &WireAny, wrapper: &str) -> String {
+    if any::type_name(&resource.type_url) != any::type_name(type_url) {
+        return String::new();
+    }
+    resource_name(&resource.value)
+        .filter(|own| !own.is_empty())
+        .unwrap_or_else(|| wrapper.to_owned())
 }
 
 /// Encodes an `envoy.service.discovery.v3.DiscoveryRequest`.

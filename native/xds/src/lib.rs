@@ -23,6 +23,7 @@ mod bootstrap;
 mod cluster;
 mod context;
 mod cors;
+mod delta;
 mod discovery;
 mod dump;
 mod endpoint;
@@ -55,6 +56,10 @@ use tidegate_model::route::RouteConfiguration;
 
 pub use bootstrap::{Format, Loaded, Overrides};
 pub use context::Warning;
+pub use delta::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, decode_delta_discovery_response,
+    encode_delta_discovery_request,
+};
 pub use discovery::{
     DiscoveryRequest, DiscoveryResponse, decode_discovery_file, decode_discovery_response,
     encode_discovery_request, resource_name,

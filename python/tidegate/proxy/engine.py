@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from tidegate import _native
 from tidegate.errors import ConfigError, DecodeError, EngineError
+from tidegate.proxy.ads.delta import DeltaRequest, DeltaResponse
 from tidegate.proxy.ads.protocol import Outcome, Response, Wanted
 from tidegate.proxy.filesystem import FileSubscription
 
@@ -127,8 +128,14 @@ class DataPlane:
         return streamed, files
 
     def apply(self, update: Update) -> Outcome:
-        result = self._engine.apply(update.type_url, update.version, update.resources)
+        if update.removed is None:
+            result = self._engine.apply(update.type_url, update.version, update.resources)
+        else:
+            result = self._engine.apply_delta(update.type_url, update.version, update.resources, update.removed)
         return Outcome(result.accepted, [name for name, _, _ in result.rejected], result.detail)
+
+    def paused(self) -> list[str]:
+        return self._engine.paused()
 
     def update_failed(self, type_url: str, names: Sequence[str], *, timed_out: bool) -> None:
         self._engine.update_failed(type_url, names, "fetch_timeout" if timed_out else "connection")
@@ -144,14 +151,23 @@ class DataPlane:
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def encode_request(self, request: Request, node: bytes) -> bytes:
+    def encode_request(self, request: Request | DeltaRequest, node: bytes) -> bytes:
+        if isinstance(request, DeltaRequest):
+            return _native.encode_delta_discovery_request(
+                type_url=request.type_url,
+                nonce=request.nonce,
+                subscribe=request.subscribe,
+                unsubscribe=request.unsubscribe,
+                initial_versions=request.initial_versions,
+                node=node,
+                error_message=request.error_message,
+            )
         return _native.encode_discovery_request(
             type_url=request.type_url,
             version=request.version,
             nonce=request.nonce,
             names=request.names,
             node=node,
-            error_code=request.error_code,
             error_message=request.error_message,
         )
 
@@ -160,6 +176,21 @@ class DataPlane:
             return _response(_native.decode_discovery_response(data))
         except _native.DecodeError as error:
             raise DecodeError(str(error)) from error
+
+    def decode_delta_response(self, data: bytes) -> DeltaResponse:
+        try:
+            found = _native.decode_delta_discovery_response(data)
+        except _native.DecodeError as error:
+            raise DecodeError(str(error)) from error
+        return DeltaResponse(
+            found.type_url,
+            found.version,
+            found.nonce,
+            found.resources,
+            found.versions,
+            found.removed,
+            found.control_plane,
+        )
 
     def decode_file(self, data: bytes, path: str, type_url: str) -> Response:
         try:

@@ -107,14 +107,15 @@ class ProxyProcess:
             ping_interval=interval,
             ping_timeout=timeout,
         )
-        return AdsClient(target, self._plane, JitteredBackOff(*info.ads_retry_back_off))
+        back_off = JitteredBackOff(*info.ads_retry_back_off)
+        return AdsClient(target, self._plane, back_off, self._events, delta=info.ads_delta)
 
     # --- configuration -----------------------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
         streamed, files = self._plane.subscriptions()
         if self._ads is not None:
-            self._ads.subscribe(streamed)
+            self._ads.subscribe(streamed, self._plane.paused())
         self._files.subscribe(files)
         if self._files.watcher is not None and not self._watching_files:
             self._watching_files = True

@@ -60,6 +60,7 @@ class Engine:
             node=b"node",
             ads_cluster="xds-grpc" if targets else "",
             ads_targets=targets,
+            ads_delta=False,
             ads_authority="",
             ads_initial_metadata=[],
             ads_connect_timeout=1.0,
@@ -92,6 +93,9 @@ class Engine:
         self.fail("apply")
         self.write("apply", type_url, version, *(name for name, _ in resources))
         return Bag(accepted=[name for name, _ in resources], rejected=[], detail="")
+
+    def paused(self) -> list[str]:
+        return []
 
     def update_failed(self, type_url: str, names: list[str], reason: str) -> None:
         self.write("update_failed", type_url, reason)

@@ -13,6 +13,7 @@ import grpc.aio
 from tidegate.errors import DecodeError
 from tidegate.proxy.ads.backoff import JitteredBackOff
 from tidegate.proxy.ads.client import AdsClient, Target
+from tidegate.proxy.ads.delta import DeltaRequest, DeltaResponse
 from tidegate.proxy.ads.protocol import Outcome, Request, Response, Update, Wanted
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ class Plane:
         self.identifier = ""
         self.fail = False
 
-    def encode_request(self, request: Request, node: bytes) -> bytes:
+    def encode_request(self, request: Request | DeltaRequest, node: bytes) -> bytes:
         return json.dumps([*request, node.decode()]).encode()
+
+    def decode_delta_response(self, data: bytes) -> DeltaResponse:
+        type_url, version, nonce, names, removed = json.loads(data)
+        return DeltaResponse(type_url, version, nonce, [(n, b"") for n in names], [(n, "") for n in names], removed)
 
     def decode_response(self, data: bytes) -> Response:
         if data == b"garbage":
@@ -97,7 +102,10 @@ class Server:
 async def serving(server: Server, port: int = 0) -> AsyncIterator[int]:
     grpc_server = grpc.aio.server()
     handler = grpc.stream_stream_rpc_method_handler(server.stream)
-    generic = grpc.method_handlers_generic_handler(SERVICE, {"StreamAggregatedResources": handler})
+    generic = grpc.method_handlers_generic_handler(
+        SERVICE,
+        dict.fromkeys(("StreamAggregatedResources", "DeltaAggregatedResources"), handler),
+    )
     grpc_server.add_generic_rpc_handlers((generic,))
     bound = grpc_server.add_insecure_port(f"127.0.0.1:{port}")
     await grpc_server.start()
@@ -155,13 +163,13 @@ def test_a_conversation() -> None:
             client.subscribe([Wanted(CDS, (), 0)])
             async with running(client):
                 incoming, outgoing = await server.next()
-                assert await read(incoming) == [CDS, "", "", [], 0, "", "node"]
+                assert await read(incoming) == [CDS, "", "", [], "", "node"]
                 await outgoing.put([CDS, "1", "a", ["c1", "c2"]])
-                assert await read(incoming) == [CDS, "1", "a", [], 0, "", ""]
+                assert await read(incoming) == [CDS, "1", "a", [], "", ""]
                 client.subscribe([Wanted(CDS, (), 0), Wanted(EDS, ("c1", "c2"), 0)])
-                assert await read(incoming) == [EDS, "", "", ["c1", "c2"], 0, "", ""]
+                assert await read(incoming) == [EDS, "", "", ["c1", "c2"], "", ""]
                 await outgoing.put([CDS, "2", "b", ["c1", "bad"]])
-                assert await read(incoming) == [CDS, "1", "b", [], 3, "bad: wrong", ""]
+                assert await read(incoming) == [CDS, "1", "b", [], "bad: wrong", ""]
         assert [update.version for update in plane.updates] == ["1", "2"]
         assert plane.states[0] is True
         assert plane.identifier == "pilot-1"
@@ -187,7 +195,7 @@ def test_the_server_goes_and_comes_back() -> None:
         await asyncio.sleep(0.5)  # several attempts are refused meanwhile
         async with serving(second, port):
             incoming, _ = await second.next()
-            assert await read(incoming) == [CDS, "41", "", [], 0, "", "node"]
+            assert await read(incoming) == [CDS, "41", "", [], "", "node"]
             await task.__aexit__(None, None, None)
 
     play(scene)
@@ -254,7 +262,7 @@ def test_a_bug_in_a_callback_is_the_caller_s_to_count_and_the_next_run_goes_on()
                 assert isinstance(task.exception(), RuntimeError)
             async with running(client):
                 incoming, outgoing = await server.next()
-                assert await read(incoming) == [CDS, "", "", [], 0, "", "node"]
+                assert await read(incoming) == [CDS, "", "", [], "", "node"]
 
     play(scene)
 

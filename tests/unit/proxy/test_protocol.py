@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tidegate.proxy.ads.protocol import AdsProtocol, Outcome, Overdue, Request, Response, Update, Wanted
+from tidegate.proxy.ads.patience import Overdue
+from tidegate.proxy.ads.protocol import AdsProtocol, Outcome, Request, Response, Update, Wanted
 
 CDS, EDS, LDS, RDS = "type/Cluster", "type/ClusterLoadAssignment", "type/Listener", "type/RouteConfiguration"
 ALL_GOOD = Outcome((), ())
@@ -53,7 +54,7 @@ def test_a_rejected_update_is_answered_with_the_last_good_version_and_the_reason
     ads.applied(Outcome(("x",), ()))
     ads.received(response(LDS, "2", "n2", "x", "y"))
     assert ads.applied(Outcome(("x",), ("y",), "y: address: required")) == [
-        Request(LDS, "1", "n2", (), 3, "y: address: required")
+        Request(LDS, "1", "n2", (), "y: address: required")
     ]
     ads.received(response(LDS, "3", "n3", "x"))
     assert ads.applied(Outcome(("x",), ())) == [Request(LDS, "3", "n3", ())]
@@ -106,16 +107,16 @@ def test_a_type_that_was_never_asked_for_is_ignored() -> None:
 def test_patience_ends_per_name_and_once() -> None:
     ads = AdsProtocol()
     ads.subscribe([everything(CDS, 15), Wanted(EDS, ("a", "b"), 5)], 100)
-    assert ads.next_deadline() == 105
+    assert ads.patience.next() == 105
     ads.connected()
     ads.received(response(EDS, "1", "n1", "a"))
     ads.applied(Outcome(("a",), ()))
-    assert ads.overdue(104.9) == []
-    assert ads.overdue(105) == [Overdue(EDS, ("b",))]
-    assert ads.overdue(105) == []
-    assert ads.next_deadline() == 115
-    assert ads.overdue(115) == [Overdue(CDS, ())]
-    assert ads.next_deadline() is None
+    assert ads.patience.overdue(104.9) == []
+    assert ads.patience.overdue(105) == [Overdue(EDS, ("b",))]
+    assert ads.patience.overdue(105) == []
+    assert ads.patience.next() == 115
+    assert ads.patience.overdue(115) == [Overdue(CDS, ())]
+    assert ads.patience.next() is None
 
 
 def test_an_answer_ends_the_wait_even_when_it_was_rejected() -> None:
@@ -126,17 +127,29 @@ def test_an_answer_ends_the_wait_even_when_it_was_rejected() -> None:
     ads.applied(Outcome((), ("x",), "no"))
     ads.received(response(EDS, "1", "n2", "a"))
     ads.applied(Outcome((), ("a",), "no"))
-    assert ads.next_deadline() is None
+    assert ads.patience.next() is None
 
 
 def test_zero_waits_for_ever_and_a_name_that_goes_is_waited_for_no_more() -> None:
     ads = AdsProtocol()
     ads.subscribe([Wanted(EDS, ("a",), 0)], 0)
-    assert ads.next_deadline() is None
+    assert ads.patience.next() is None
     ads.subscribe([Wanted(EDS, ("a", "b"), 9)], 1)
-    assert ads.next_deadline() == 10
+    assert ads.patience.next() == 10
     ads.subscribe([Wanted(EDS, ("a",), 9)], 2)
-    assert ads.next_deadline() is None
+    assert ads.patience.next() is None
     ads.subscribe([Wanted(EDS, ("a", "b"), 9)], 3)
     ads.subscribe([], 4)
-    assert ads.next_deadline() is None
+    assert ads.patience.next() is None
+
+
+def test_a_paused_type_says_all_that_it_had_to_say_in_one_request() -> None:
+    ads = AdsProtocol()
+    ads.subscribe([everything(CDS), Wanted(EDS, ("a",), 0)], 0)
+    ads.connected()
+    ads.received(response(CDS, "1", "n1", "a", "b"))
+    assert ads.pause([CDS]) == []
+    assert ads.applied(Outcome(("a", "b"), ())) == []
+    assert ads.subscribe([everything(CDS), Wanted(EDS, ("a", "b"), 0)], 1) == [Request(EDS, "", "", ("a", "b"))]
+    assert ads.pause([]) == [Request(CDS, "1", "n1", ())]
+    assert ads.pause([]) == []

@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_model::Name;
-use tidegate_model::cluster::{Address, Cluster, Discovery, DnsCluster, DnsLookupFamily};
+use tidegate_model::cluster::{
+    Address, Cluster, ConfigSource, Discovery, DnsCluster, DnsLookupFamily,
+};
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Group;
 use tidegate_stats::defs::{cluster as stat, cluster_manager};
 use tidegate_xds::{Decoder, type_url};
 
-use super::{ApplyResult, Failure, Manager, Resource, Subscription, count_update, duplicates};
+use super::{ApplyResult, Failure, Manager, Resource, Subscription, Update, count_update};
 use crate::error::ConfigError;
 use crate::server_log::server_log;
 
@@ -238,11 +240,18 @@ impl Manager {
         resource: Resource,
         is_static: bool,
     ) -> ClusterEntry {
+        let prefix = format!("cluster.{}.", config.alt_stat_name);
+        let membership: Group<stat::Membership> = self.context.registry.group(&prefix);
+        if let Discovery::Eds {
+            source: ConfigSource::Ads,
+            ..
+        } = &config.discovery
+        {
+            // The asking is an attempt.
+            membership.shared().inc(stat::UPDATE_ATTEMPT);
+        }
         ClusterEntry {
-            membership: self
-                .context
-                .registry
-                .group(&format!("cluster.{}.", config.alt_stat_name)),
+            membership,
             resource,
             config,
             is_static,
@@ -250,20 +259,13 @@ impl Manager {
         }
     }
 
-    pub(super) fn apply_clusters(
-        &mut self,
-        version: &Name,
-        resources: &[(String, Vec<u8>)],
-    ) -> ApplyResult {
-        let started = SystemTime::now();
+    pub(super) fn apply_clusters(&mut self, update: &Update<'_>) -> ApplyResult {
+        let version = &update.version;
         let mut result = ApplyResult::default();
         let mut builder = self.begin();
         let decoder = Decoder::new();
-        let duplicates = duplicates(resources);
-        let mut present = BTreeSet::new();
-        for (name, raw) in resources {
-            present.insert(name.as_str());
-            let outcome = if duplicates.contains(name.as_str()) {
+        for (name, raw) in update.resources {
+            let outcome = if update.duplicates.contains(name.as_str()) {
                 Err(ConfigError::new(
                     name,
                     "",
@@ -289,7 +291,7 @@ impl Manager {
                 }
             }
         }
-        self.remove_clusters(&mut builder, &present, &mut result);
+        self.remove_clusters(&mut builder, update, &mut result);
         for warning in decoder.take_warnings() {
             server_log!(self.context.log, Warning, "config", "{warning}");
         }
@@ -311,7 +313,7 @@ impl Manager {
             self.stats.cds.as_ref(),
             version,
             !result.rejected.is_empty(),
-            started,
+            update.started,
         );
         self.init.cds_answered();
         self.commit(builder);
@@ -385,17 +387,13 @@ impl Manager {
     fn remove_clusters(
         &mut self,
         builder: &mut SnapshotBuilder,
-        present: &BTreeSet<&str>,
+        update: &Update<'_>,
         result: &mut ApplyResult,
     ) {
-        // Bytes without a readable name may have been any of ours: nothing counts as absent.
-        if present.contains("") {
-            return;
-        }
         let gone = |clusters: &BTreeMap<Name, ClusterEntry>| -> Vec<Name> {
             clusters
                 .iter()
-                .filter(|(name, entry)| !entry.is_static && !present.contains(&***name))
+                .filter(|(name, entry)| !entry.is_static && update.removes(name))
                 .map(|(name, _)| Name::clone(name))
                 .collect()
         };
@@ -422,7 +420,7 @@ impl Manager {
         }
         self.clusters
             .failures
-            .retain(|name, _| present.contains(&**name));
+            .retain(|name, _| !update.removes(name));
     }
 
     /// True when a cluster became active.

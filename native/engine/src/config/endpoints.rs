@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tidegate_model::Name;
 use tidegate_model::cluster::ClusterLoadAssignment;
+use tidegate_stats::Shared;
 use tidegate_stats::defs::cluster as stat;
 use tidegate_xds::Decoder;
 
 use super::clusters::service_name;
 use super::resource::version_hash;
-use super::{ApplyResult, Failure, Manager, Resource, duplicates};
+use super::{ApplyResult, Failure, Manager, Resource, Update};
 use crate::error::ConfigError;
 use crate::server_log::server_log;
 
@@ -52,20 +53,15 @@ impl Endpoints {
 }
 
 impl Manager {
-    pub(super) fn apply_endpoints(
-        &mut self,
-        version: &Name,
-        resources: &[(String, Vec<u8>)],
-    ) -> ApplyResult {
-        let started = SystemTime::now();
+    pub(super) fn apply_endpoints(&mut self, update: &Update<'_>) -> ApplyResult {
+        let version = &update.version;
         let mut result = ApplyResult::default();
         let mut builder = self.begin();
         let decoder = Decoder::new();
-        let duplicates = duplicates(resources);
         let clusters_of = self.clusters.by_service();
-        for (name, raw) in resources {
+        for (name, raw) in update.resources {
             let clusters = clusters_of.get(name.as_str());
-            let outcome = if duplicates.contains(name.as_str()) {
+            let outcome = if update.duplicates.contains(name.as_str()) {
                 Err(ConfigError::new(
                     name,
                     "",
@@ -96,9 +92,11 @@ impl Manager {
             let clusters = clusters.map(Vec::as_slice).unwrap_or_default();
             match outcome {
                 Ok(assignment) => {
+                    let mut changed = false;
                     self.endpoints.failures.remove(name.as_str());
                     result.accepted.push(name.clone());
                     if let Some(assignment) = assignment {
+                        changed = true;
                         for cluster in clusters {
                             builder.set_endpoints(cluster, Arc::clone(&assignment));
                         }
@@ -113,16 +111,13 @@ impl Manager {
                         self.endpoints.given_up.remove(name.as_str());
                         result.changed.push(name.clone());
                     }
-                    self.count_endpoints(clusters, Some(version), started);
+                    self.count_endpoints(clusters, Some(update), |stats| {
+                        if !changed {
+                            stats.inc(stat::UPDATE_NO_REBUILD);
+                        }
+                    });
                 }
                 Err(error) => {
-                    if name.is_empty() {
-                        // Whose it was cannot be known: as in Envoy it counts for all.
-                        let all: Vec<Name> = clusters_of.values().flatten().cloned().collect();
-                        self.count_endpoints(&all, None, started);
-                    } else {
-                        self.count_endpoints(clusters, None, started);
-                    }
                     self.endpoints.fail(
                         Name::from(name.as_str()),
                         Failure::new(&error.to_string(), Some(raw), version),
@@ -131,7 +126,22 @@ impl Manager {
                 }
             }
         }
+        for name in update.removed.iter().flatten() {
+            // The endpoints stay; only nobody waits for them any more.
+            if let Some((name, clusters)) = clusters_of.get_key_value(*name) {
+                self.endpoints.given_up.insert(Name::clone(name));
+                self.count_endpoints(clusters, Some(update), |stats| {
+                    stats.inc(stat::UPDATE_EMPTY);
+                });
+            }
+        }
         if !result.rejected.is_empty() {
+            // As in Envoy it counts for all who listen.
+            let all: Vec<Name> = clusters_of.values().flatten().cloned().collect();
+            self.count_endpoints(&all, None, |_| {});
+            // Nor does anybody wait any longer: a bad update must not keep the process from serving.
+            let all = clusters_of.keys().map(Name::clone);
+            self.endpoints.given_up.extend(all);
             let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
             result.detail = reasons.join(", ");
             server_log!(
@@ -146,35 +156,36 @@ impl Manager {
         result
     }
 
-    /// `version`: accepted.
-    fn count_endpoints(&self, clusters: &[Name], version: Option<&str>, started: SystemTime) {
+    /// `accepted`: by what; `None`: refused.
+    fn count_endpoints(
+        &self,
+        clusters: &[Name],
+        accepted: Option<&Update<'_>>,
+        more: impl Fn(&Shared<stat::Membership>),
+    ) {
         for name in clusters {
-            for entry in [
-                self.clusters.active.get(name),
-                self.clusters.warming.get(name),
-            ]
-            .into_iter()
-            .flatten()
-            {
-                let stats = entry.membership.shared();
-                stats.inc(stat::UPDATE_ATTEMPT);
-                let Some(version) = version else {
-                    stats.inc(stat::UPDATE_REJECTED);
-                    continue;
-                };
-                stats.inc(stat::UPDATE_SUCCESS);
-                stats.gauge_set(stat::VERSION, version_hash(version));
-                stats.text_set(stat::VERSION_TEXT, version);
-                stats.gauge_set(
-                    stat::UPDATE_TIME,
-                    crate::time::unix_millis(SystemTime::now()),
-                );
-                stats.record(
-                    stat::UPDATE_DURATION,
-                    started.elapsed().unwrap_or_default().as_millis() as u64,
-                );
-                break;
-            }
+            let (active, warming) = (&self.clusters.active, &self.clusters.warming);
+            let Some(entry) = active.get(name).or_else(|| warming.get(name)) else {
+                continue;
+            };
+            let stats = entry.membership.shared();
+            stats.inc(stat::UPDATE_ATTEMPT);
+            let Some(update) = accepted else {
+                stats.inc(stat::UPDATE_REJECTED);
+                continue;
+            };
+            stats.inc(stat::UPDATE_SUCCESS);
+            stats.gauge_set(stat::VERSION, version_hash(&update.version));
+            stats.text_set(stat::VERSION_TEXT, &update.version);
+            stats.gauge_set(
+                stat::UPDATE_TIME,
+                crate::time::unix_millis(SystemTime::now()),
+            );
+            stats.record(
+                stat::UPDATE_DURATION,
+                update.started.elapsed().unwrap_or_default().as_millis() as u64,
+            );
+            more(&stats);
         }
     }
 
@@ -183,10 +194,11 @@ impl Manager {
             let Some(service) = service_name(&entry.config) else {
                 continue;
             };
-            if !names.iter().any(|name| **name == **service) {
+            if !names.is_empty() && !names.iter().any(|name| **name == **service) {
                 continue;
             }
             let stats = entry.membership.shared();
+            stats.inc(stat::UPDATE_ATTEMPT);
             if given_up {
                 stats.inc(stat::INIT_FETCH_TIMEOUT);
                 self.endpoints.given_up.insert(Name::clone(service));

@@ -138,6 +138,7 @@ impl super::Manager {
             init.clusters_ready = true;
             self.subscriptions_stale = true;
             self.context.state.set(State::Initializing);
+            self.count_asking(self.dynamic.lds.as_ref(), self.stats.lds.as_ref());
             return true;
         }
         if init.lds == Wildcard::Waiting || !self.listeners.are_warm(&self.routes) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidegate_model::Name;
@@ -15,8 +15,8 @@ use tidegate_xds::{Decoder, type_url};
 
 use super::validate::check_listener_clusters;
 use super::{
-    ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Routes, Subscription, count_update,
-    duplicates,
+    ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Routes, Subscription, Update,
+    count_update,
 };
 use crate::error::ConfigError;
 use crate::server_log::server_log;
@@ -73,6 +73,8 @@ pub(crate) struct Listeners {
     pub(crate) active: BTreeMap<Name, ListenerEntry>,
     /// New ones, and new versions of active ones.
     pub(crate) warming: BTreeMap<Name, ListenerEntry>,
+    /// Route configurations that only connections of former versions still use, and until when they may.
+    draining: BTreeMap<Name, Instant>,
     pub(crate) failures: BTreeMap<Name, Failure>,
     /// Of the last accepted update.
     pub(crate) version: String,
@@ -89,8 +91,14 @@ impl Listeners {
 
     pub(super) fn route_names(&self) -> BTreeSet<Name> {
         self.all()
-            .flat_map(|entry| entry.routes.iter().map(Name::clone))
+            .flat_map(|entry| &entry.routes)
+            .chain(self.draining.keys())
+            .map(Name::clone)
             .collect()
+    }
+
+    pub(super) fn drains(&self, routes: &str) -> bool {
+        self.draining.contains_key(routes)
     }
 
     pub(super) fn are_warm(&self, routes: &Routes) -> bool {
@@ -167,21 +175,15 @@ impl Manager {
         Ok(())
     }
 
-    pub(super) fn apply_listeners(
-        &mut self,
-        version: &Name,
-        resources: &[(String, Vec<u8>)],
-    ) -> ApplyResult {
-        let started = SystemTime::now();
+    pub(super) fn apply_listeners(&mut self, update: &Update<'_>) -> ApplyResult {
+        let version = &update.version;
         let mut result = ApplyResult::default();
         let mut builder = self.begin();
         let decoder = Decoder::new();
-        let duplicates = duplicates(resources);
-        let present: BTreeSet<&str> = resources.iter().map(|(name, _)| name.as_str()).collect();
         // First, so that an address is free for its new owner.
-        self.remove_listeners(&mut builder, &present, &mut result);
-        for (name, raw) in resources {
-            let outcome = if duplicates.contains(name.as_str()) {
+        self.remove_listeners(&mut builder, update, &mut result);
+        for (name, raw) in update.resources {
+            let outcome = if update.duplicates.contains(name.as_str()) {
                 Err(ConfigError::new(
                     name,
                     "",
@@ -234,7 +236,7 @@ impl Manager {
             self.stats.lds.as_ref(),
             version,
             !result.rejected.is_empty(),
-            started,
+            update.started,
         );
         self.init.lds_answered();
         self.commit(builder);
@@ -311,17 +313,13 @@ impl Manager {
     fn remove_listeners(
         &mut self,
         builder: &mut SnapshotBuilder,
-        present: &BTreeSet<&str>,
+        update: &Update<'_>,
         result: &mut ApplyResult,
     ) {
-        // Bytes without a readable name may have been any of ours: nothing counts as absent.
-        if present.contains("") {
-            return;
-        }
         let gone = |listeners: &BTreeMap<Name, ListenerEntry>| -> Vec<Name> {
             listeners
                 .iter()
-                .filter(|(name, entry)| !entry.is_static && !present.contains(&***name))
+                .filter(|(name, entry)| !entry.is_static && update.removes(name))
                 .map(|(name, _)| Name::clone(name))
                 .collect()
         };
@@ -331,7 +329,9 @@ impl Manager {
             removed.insert(name);
         }
         for name in gone(&self.listeners.active) {
-            self.listeners.active.remove(&name);
+            if let Some(entry) = self.listeners.active.remove(&name) {
+                self.drain_routes(entry);
+            }
             builder.remove_listener(&name);
             removed.insert(name);
         }
@@ -348,7 +348,7 @@ impl Manager {
         }
         self.listeners
             .failures
-            .retain(|name, _| present.contains(&**name));
+            .retain(|name, _| !update.removes(name));
     }
 
     /// True when a listener became active. Before the process is initialised none does.
@@ -389,8 +389,30 @@ impl Manager {
                 stat::LISTENER_CREATE_SUCCESS,
                 self.context.registry.workers() as u64,
             );
-            self.listeners.active.insert(Name::clone(name), entry);
+            if let Some(former) = self.listeners.active.insert(Name::clone(name), entry) {
+                self.drain_routes(former);
+            }
         }
         !ready.is_empty()
+    }
+
+    /// Connections of a former version go on until they are drained, and so do its routes.
+    fn drain_routes(&mut self, former: ListenerEntry) {
+        let until = Instant::now() + self.context.drain_time;
+        let routes = former.routes.into_iter().map(|routes| (routes, until));
+        self.listeners.draining.extend(routes);
+    }
+
+    /// Lets go of what was only there for connections whose time is over.
+    pub(crate) fn forget_drained(&mut self) {
+        let now = Instant::now();
+        let before = self.listeners.draining.len();
+        self.listeners.draining.retain(|_, until| *until > now);
+        if self.listeners.draining.len() != before {
+            self.listeners_changed();
+            self.subscriptions_stale = true;
+            let builder = self.begin();
+            self.commit(builder);
+        }
     }
 }

@@ -16,7 +16,7 @@ use tidegate_xds::Decoder;
 use super::listeners::connection_managers;
 use super::resource::version_hash;
 use super::validate::check_route_clusters;
-use super::{ApplyResult, Failure, Manager, Resource, duplicates};
+use super::{ApplyResult, Failure, Manager, Resource, Update};
 use crate::error::ConfigError;
 use crate::server_log::server_log;
 
@@ -67,19 +67,14 @@ impl Routes {
 }
 
 impl Manager {
-    pub(super) fn apply_routes(
-        &mut self,
-        version: &Name,
-        resources: &[(String, Vec<u8>)],
-    ) -> ApplyResult {
-        let started = SystemTime::now();
+    pub(super) fn apply_routes(&mut self, update: &Update<'_>) -> ApplyResult {
+        let version = &update.version;
         let mut result = ApplyResult::default();
         let mut builder = self.begin();
         let decoder = Decoder::new();
-        let duplicates = duplicates(resources);
         let wanted = self.route_stats();
-        for (name, raw) in resources {
-            let outcome = if duplicates.contains(name.as_str()) {
+        for (name, raw) in update.resources {
+            let outcome = if update.duplicates.contains(name.as_str()) {
                 Err(ConfigError::new(
                     name,
                     "",
@@ -110,10 +105,9 @@ impl Manager {
                     if changed {
                         result.changed.push(name.clone());
                     }
-                    self.count_routes(name, Some(version), changed, started);
+                    self.count_routes(name, update, changed);
                 }
                 Err(error) => {
-                    self.count_routes(name, None, false, started);
                     let failure = Failure::new(&error.to_string(), Some(raw), version);
                     self.routes.fail(Name::from(name.as_str()), failure);
                     result.rejected.push(error);
@@ -123,7 +117,25 @@ impl Manager {
         for warning in decoder.take_warnings() {
             server_log!(self.context.log, Warning, "config", "{warning}");
         }
+        for name in update.removed.iter().flatten() {
+            // A route configuration lives as long as a listener names it.
+            server_log!(
+                self.context.log,
+                Error,
+                "router",
+                "Server sent a delta RDS update attempting to remove a resource (name: {name}). Ignoring."
+            );
+            self.count_routes(name, update, false);
+        }
         if !result.rejected.is_empty() {
+            // As in Envoy it counts for all who listen.
+            // Nor does anybody wait any longer: a bad update must not keep the process from serving.
+            self.routes.given_up.extend(wanted.keys().map(Name::clone));
+            for group in wanted.values().flatten() {
+                let stats = group.shared();
+                stats.inc(stat::UPDATE_ATTEMPT);
+                stats.inc(stat::UPDATE_REJECTED);
+            }
             let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
             result.detail = reasons.join(", ");
             server_log!(
@@ -188,41 +200,45 @@ impl Manager {
                 }
             }
         }
+        let known = Arc::clone(&self.routes.stats);
         let stats = groups.into_iter().map(|(name, prefixes)| {
+            let new = !known.contains_key(&name);
             let groups = prefixes
                 .iter()
-                .map(|prefix| self.context.registry.group(prefix))
+                .map(|prefix| self.context.registry.group::<stat::Rds>(prefix))
+                .inspect(|group| {
+                    if new {
+                        // The asking is an attempt.
+                        group.shared().inc(stat::UPDATE_ATTEMPT);
+                    }
+                })
                 .collect();
             (name, groups)
         });
-        self.routes.stats = Arc::new(stats.collect());
+        let mut stats: BTreeMap<_, _> = stats.collect();
+        for (name, groups) in &*known {
+            if self.listeners.drains(name) {
+                let kept = || groups.clone();
+                stats.entry(Name::clone(name)).or_insert_with(kept);
+            }
+        }
+        self.routes.stats = Arc::new(stats);
         self.routes.stats_current = true;
         Arc::clone(&self.routes.stats)
     }
 
-    /// `version`: accepted. A resource without a readable name counts for all, as in Envoy: whose it was cannot be known.
-    fn count_routes(&self, name: &str, version: Option<&str>, changed: bool, started: SystemTime) {
-        let stats = &self.routes.stats;
-        let concerned: Vec<_> = if name.is_empty() {
-            stats.values().flatten().collect()
-        } else {
-            stats.get(name).into_iter().flatten().collect()
-        };
-        for group in concerned {
+    fn count_routes(&self, name: &str, update: &Update<'_>, changed: bool) {
+        for group in self.routes.stats.get(name).into_iter().flatten() {
             let stats = group.shared();
-            stats.inc(stat::UPDATE_ATTEMPT);
-            let Some(version) = version else {
-                stats.inc(stat::UPDATE_REJECTED);
-                continue;
-            };
             let now = crate::time::unix_millis(SystemTime::now());
+            stats.inc(stat::UPDATE_ATTEMPT);
             stats.inc(stat::UPDATE_SUCCESS);
-            stats.gauge_set(stat::VERSION, version_hash(version));
-            stats.text_set(stat::VERSION_TEXT, version);
+            stats.gauge_set(stat::VERSION, version_hash(&update.version));
+            stats.text_set(stat::VERSION_TEXT, &update.version);
             stats.gauge_set(stat::UPDATE_TIME, now);
             stats.record(
                 stat::UPDATE_DURATION,
-                started.elapsed().unwrap_or_default().as_millis() as u64,
+                update.started.elapsed().unwrap_or_default().as_millis() as u64,
             );
             if changed {
                 stats.inc(stat::CONFIG_RELOAD);
@@ -232,20 +248,21 @@ impl Manager {
     }
 
     pub(super) fn routes_failed(&mut self, names: &[String], given_up: bool) {
-        let wanted = self.route_stats();
-        for name in names {
-            let Some(groups) = wanted.get(name.as_str()) else {
+        for (name, groups) in &*self.route_stats() {
+            if !names.is_empty() && !names.iter().any(|failed| **failed == **name) {
                 continue;
-            };
+            }
             for group in groups {
-                group.shared().inc(if given_up {
+                let stats = group.shared();
+                stats.inc(stat::UPDATE_ATTEMPT);
+                stats.inc(if given_up {
                     stat::INIT_FETCH_TIMEOUT
                 } else {
                     stat::UPDATE_FAILURE
                 });
             }
             if given_up {
-                self.routes.given_up.insert(Name::from(name.as_str()));
+                self.routes.given_up.insert(Name::clone(name));
             }
         }
     }

@@ -43,7 +43,14 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
         &["set_node_on_first_message_only"],
         "the node is in the first message of a stream",
     );
-    fields.choice("api_type", &[("GRPC", ()), ("AGGREGATED_GRPC", ())])?;
+    let delta = fields.choice(
+        "api_type",
+        &[
+            ("GRPC", false),
+            ("AGGREGATED_GRPC", false),
+            ("DELTA_GRPC", true),
+        ],
+    )?;
     fields.choice("transport_api_version", &[("AUTO", ()), ("V3", ())])?;
     let mut services = fields.each("grpc_services", |service| {
         service.ignore(&["timeout"], "a stream has no end");
@@ -104,6 +111,7 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
         keepalive: cluster.tcp_keepalive.and_then(|keepalive| keepalive.time),
         initial_metadata,
         cluster_name,
+        delta,
     })
 }
 

@@ -6,9 +6,81 @@ use serde_json::json;
 use super::{CLUSTER, PREFIX, cluster, encode};
 use crate::discovery::{WireAny, WireResource, WireResponse};
 use crate::{
-    Decoder, DiscoveryRequest, Format, decode_discovery_file, decode_discovery_response,
+    Decoder, DeltaDiscoveryRequest, DiscoveryRequest, Format, decode_delta_discovery_response,
+    decode_discovery_file, decode_discovery_response, encode_delta_discovery_request,
     encode_discovery_request, resource_name, type_url,
 };
+
+#[test]
+fn an_incremental_response_by_the_descriptors_is_read() {
+    let bytes = encode(
+        "envoy.service.discovery.v3.DeltaDiscoveryResponse",
+        &json!({
+            "system_version_info": "7",
+            "nonce": "n",
+            "type_url": type_url::CLUSTER,
+            "control_plane": { "identifier": "istiod" },
+            "resources": [
+                { "name": "a", "version": "1", "resource": { "@type": type_url::CLUSTER, "name": "a" } },
+                { "name": "b", "resource": { "@type": type_url::CLUSTER } },
+                { "name": "alive", "version": "2" },
+                { "name": "stray", "resource": { "@type": type_url::LISTENER, "name": "stray" } }
+            ],
+            "removed_resources": ["gone"]
+        }),
+    );
+    let response = decode_delta_discovery_response(&bytes).unwrap();
+    assert_eq!(
+        [
+            &*response.version,
+            &*response.nonce,
+            &*response.control_plane,
+            &*response.type_url
+        ],
+        ["7", "n", "istiod", type_url::CLUSTER]
+    );
+    let names: Vec<&str> = response
+        .resources
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b", ""]);
+    let versions = [("a", "1"), ("b", ""), ("alive", "2"), ("stray", "")];
+    assert_eq!(
+        response.versions,
+        versions.map(|(name, version)| (name.to_owned(), version.to_owned()))
+    );
+    assert_eq!(response.removed, ["gone"]);
+    assert!(decode_delta_discovery_response(b"\xff").is_err());
+}
+
+#[test]
+fn an_incremental_request_is_read_back_by_the_descriptors() {
+    let request = DeltaDiscoveryRequest {
+        node: None,
+        type_url: type_url::CLUSTER,
+        nonce: "n",
+        subscribe: vec!["a".to_owned()],
+        unsubscribe: vec!["b".to_owned()],
+        initial_versions: vec![("c".to_owned(), "1".to_owned())],
+        error_detail: Some("no"),
+    };
+    let bytes = encode_delta_discovery_request(request);
+    let json = Decoder::new()
+        .to_json("envoy.service.discovery.v3.DeltaDiscoveryRequest", &bytes)
+        .unwrap();
+    assert_eq!(
+        json,
+        json!({
+            "type_url": type_url::CLUSTER,
+            "response_nonce": "n",
+            "resource_names_subscribe": ["a"],
+            "resource_names_unsubscribe": ["b"],
+            "initial_resource_versions": { "c": "1" },
+            "error_detail": { "code": 13, "message": "no" }
+        })
+    );
+}
 
 const RESPONSE: &str = "envoy.service.discovery.v3.DiscoveryResponse";
 

@@ -1,1 +1,2 @@
-"""Aggregated discovery, state of the world: `protocol` is the conversation (sans-IO), `client` the stream."""
+"""Aggregated discovery: `protocol` (state of the world) and `delta` (incremental) are the conversation, sans-IO, with
+`patience` for silence; `client` is the stream."""

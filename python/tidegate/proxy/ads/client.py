@@ -1,7 +1,7 @@
-"""The ADS stream: opens it, keeps it open, moves bytes between it and the protocol.
+"""A discovery stream: opens it, keeps it open, moves bytes between it and the protocol.
 
 grpc.aio without (de)serialisers: what goes through here is bytes, made and read by the data plane. Holds no rule of the
-conversation (`protocol` does) and never looks into a resource. Whatever goes wrong ends the stream, not the loop: after
+conversation (`protocol` and `delta` do) and never looks into a resource. Whatever goes wrong ends the stream, not the loop: after
 a back-off there is a new one, and what was accepted before serves on.
 """
 
@@ -16,17 +16,19 @@ import grpc
 import grpc.aio
 
 from tidegate.errors import DecodeError
-from tidegate.proxy.ads.protocol import AdsProtocol, Request, Update, Wanted
+from tidegate.proxy.ads.delta import DeltaProtocol
+from tidegate.proxy.ads.protocol import AdsProtocol, Update, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tidegate.proxy.ads.backoff import JitteredBackOff
-    from tidegate.proxy.ads.protocol import Outcome, Response
+    from tidegate.proxy.ads.delta import DeltaRequest, DeltaResponse
+    from tidegate.proxy.ads.protocol import Outcome, Request, Response
 
 __all__ = ["AdsClient", "Sink", "Target"]
 
-_METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+_SERVICE: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 # A server may refuse to be asked "are you there" more often than this (gRPC's own default).
 _LEAST_PING_S: Final = 300.0
 
@@ -34,8 +36,9 @@ _LEAST_PING_S: Final = 300.0
 class Sink(Protocol):
     """What the stream needs of the data plane."""
 
-    def encode_request(self, request: Request, node: bytes) -> bytes: ...
+    def encode_request(self, request: Request | DeltaRequest, node: bytes) -> bytes: ...
     def decode_response(self, data: bytes) -> Response: ...
+    def decode_delta_response(self, data: bytes) -> DeltaResponse: ...
     def apply(self, update: Update) -> Outcome: ...
     def update_failed(self, type_url: str, names: Sequence[str], *, timed_out: bool) -> None: ...
     def ads_connected(self, connected: bool) -> None: ...
@@ -83,18 +86,33 @@ class Target:
 
 
 class AdsClient:
-    """One proxy's ADS subscription for the life of the process."""
+    """One proxy's ADS subscription for the life of the process.
 
-    def __init__(self, target: Target, sink: Sink, back_off: JitteredBackOff) -> None:
+    `applied` is called when the data plane has taken an update, before that is acknowledged: it may `subscribe` to what
+    the update refers to.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        sink: Sink,
+        back_off: JitteredBackOff,
+        applied: Callable[[], None] = lambda: None,
+        *,
+        delta: bool = False,
+    ) -> None:
         self._target = target
         self._sink = sink
         self._back_off = back_off
-        self._protocol = AdsProtocol()
-        self._outgoing: asyncio.Queue[Request] = asyncio.Queue()
+        self._applied = applied
+        self._protocol: AdsProtocol | DeltaProtocol = DeltaProtocol() if delta else AdsProtocol()
+        self._method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
+        self._outgoing: asyncio.Queue[Request | DeltaRequest] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
 
-    def subscribe(self, wanted: Iterable[Wanted]) -> None:
-        """The engine's present subscriptions; what changed is asked for."""
+    def subscribe(self, wanted: Iterable[Wanted], paused: Iterable[str] = ()) -> None:
+        """The engine's present subscriptions, and the types about which nothing is to be said now."""
+        self._send(self._protocol.pause(paused))
         self._send(self._protocol.subscribe(wanted, self._now()))
         self._arm()
 
@@ -120,14 +138,14 @@ class AdsClient:
             self._sink.log(
                 "warning",
                 "config",
-                f"StreamAggregatedResources gRPC config stream to {self._target.cluster} closed: {reason}; "
+                f"{self._method} gRPC config stream to {self._target.cluster} closed: {reason}; "
                 f"next attempt in {wait:.1f}s",
             )
             await asyncio.sleep(wait)
 
     async def _stream(self, address: str) -> None:
         async with grpc.aio.insecure_channel(address, options=self._target.channel_options()) as channel:
-            call = channel.stream_stream(_METHOD)(metadata=self._target.metadata or None)
+            call = channel.stream_stream(_SERVICE + self._method)(metadata=self._target.metadata or None)
             self._outgoing = asyncio.Queue()
             self._send(self._protocol.connected())
             writer = asyncio.create_task(self._write(call))
@@ -160,14 +178,11 @@ class AdsClient:
             if data is grpc.aio.EOF:
                 await self._raise_status(call)
                 return
-            response = self._sink.decode_response(data)
             if not heard:
                 heard = True
                 self._back_off.reset()
                 self._sink.ads_connected(True)
-            if response.control_plane:
-                self._sink.control_plane_identifier(response.control_plane)
-            self._receive(response)
+            self._receive(data)
 
     @staticmethod
     async def _raise_status(call: Any) -> None:
@@ -177,11 +192,19 @@ class AdsClient:
                 code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
             )
 
-    def _receive(self, response: Response) -> None:
-        answer = self._protocol.received(response)
-        if isinstance(answer, Request):
-            self._send([answer])
-        elif isinstance(answer, Update):
+    def _receive(self, data: bytes) -> None:
+        protocol = self._protocol
+        response: Response | DeltaResponse
+        answer: Update | Request | DeltaRequest | None
+        if isinstance(protocol, DeltaProtocol):
+            response = self._sink.decode_delta_response(data)
+            answer = protocol.received(response)
+        else:
+            response = self._sink.decode_response(data)
+            answer = protocol.received(response)
+        if response.control_plane:
+            self._sink.control_plane_identifier(response.control_plane)
+        if isinstance(answer, Update):
             outcome = self._sink.apply(answer)
             if outcome.detail:
                 self._sink.log(
@@ -189,10 +212,13 @@ class AdsClient:
                     "config",
                     f"gRPC config for {response.type_url} rejected: {outcome.detail}",
                 )
-            self._send(self._protocol.applied(outcome))
+            self._applied()
+            self._send(protocol.applied(outcome))
             self._arm()
+        elif answer is not None:
+            self._send([answer])
 
-    def _send(self, requests: Iterable[Request]) -> None:
+    def _send(self, requests: Iterable[Request | DeltaRequest]) -> None:
         for request in requests:
             self._outgoing.put_nowait(request)
 
@@ -202,13 +228,13 @@ class AdsClient:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self._protocol.next_deadline()
+        due = self._protocol.patience.next()
         if due is not None:
             self._timer = asyncio.get_running_loop().call_at(due, self._overdue)
 
     def _overdue(self) -> None:
         self._timer = None
-        for late in self._protocol.overdue(self._now()):
+        for late in self._protocol.patience.overdue(self._now()):
             what = ", ".join(late.names) or "everything"
             self._sink.log("warning", "config", f"gRPC config: initial fetch timed out for {late.type_url} ({what})")
             self._sink.update_failed(late.type_url, late.names, timed_out=True)

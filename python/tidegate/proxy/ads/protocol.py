@@ -1,11 +1,12 @@
-"""The state-of-the-world ADS conversation: what to ask, what to answer, what to do about silence. No I/O, no clock.
+"""The state-of-the-world conversation: what to ask, what to answer, what to do about silence. No I/O, no clock.
 
     engine wants            subscribe() ----> requests (new names, first asks, unsubscriptions)
     stream opens            connected() ----> one request per type: last accepted version, no nonce
     response arrives        received() -----> an Update to apply, or the answer at once when nobody wants it
     engine has applied      applied() ------> ACK (this version) or NACK (the last good version, error detail)
     stream ends             disconnected()    versions stay, nonces go
-    time passes             overdue() ------> names whose initial_fetch_timeout went by
+    types are busy          pause() --------> what was held back, once they are not
+    time passes             patience -------> names whose initial_fetch_timeout went by
 
 A request says in `version` what is in force and in `nonce` which response it answers; a changed list of names with the
 last nonce is a change of subscription. What Envoy does is done here too: the node goes with the first request of a
@@ -13,23 +14,21 @@ stream only (the client adds it), a type that nobody watches any more is asked f
 for a type that was never asked for is ignored.
 
 Warming is not decided here. The engine says which subscriptions it wants and in which order (LDS appears once the
-clusters are warm); this module follows.
+clusters are warm), and which types have to wait (an update of clusters is answered when they are warm); this module
+follows. `delta` is the same conversation in its incremental form, with the same methods.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from tidegate.proxy.ads.patience import EVERYTHING, Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Sequence, Set
 
-__all__ = ["AdsProtocol", "Outcome", "Overdue", "Request", "Response", "Update", "Wanted"]
-
-# google.rpc.Code.INVALID_ARGUMENT: what Envoy puts into error_detail when it cannot accept a resource.
-INVALID_ARGUMENT: Final = 3
-# The wildcard subscription itself, where a set of names is kept.
-_EVERYTHING: Final = ""
+__all__ = ["AdsProtocol", "Outcome", "Request", "Response", "Update", "Wanted"]
 
 
 class Wanted(NamedTuple):
@@ -47,8 +46,7 @@ class Request(NamedTuple):
     version: str
     nonce: str
     names: tuple[str, ...]
-    error_code: int = 0
-    error_message: str = ""
+    error_message: str = ""  # not empty = NACK
 
 
 class Response(NamedTuple):
@@ -67,6 +65,7 @@ class Update(NamedTuple):
     type_url: str
     version: str
     resources: Sequence[tuple[str, bytes]]
+    removed: Sequence[str] | None = None  # of an incremental response; None = what is absent is gone
 
 
 class Outcome(NamedTuple):
@@ -75,13 +74,6 @@ class Outcome(NamedTuple):
     accepted: Sequence[str]
     rejected: Sequence[str]
     detail: str = ""
-
-
-class Overdue(NamedTuple):
-    """Names whose `initial_fetch_timeout` went by; none = the wildcard subscription itself."""
-
-    type_url: str
-    names: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -93,7 +85,7 @@ class _Type:
     version: str = ""  # the last one that was accepted
     nonce: str = ""  # of the last response on this stream
     asked: bool = False  # on this stream
-    deadlines: dict[str, float] = field(default_factory=dict)  # name (or _EVERYTHING) -> when its patience ends
+    held: Request | None = None  # while the type is paused
 
 
 class AdsProtocol:
@@ -103,6 +95,8 @@ class AdsProtocol:
         self._types: dict[str, _Type] = {}  # in the order of first asking
         self._connected = False
         self._current: Response | None = None
+        self._paused: Set[str] = frozenset()
+        self.patience = Patience()
 
     # --- what the engine wants ---------------------------------------------------------------------------------------
 
@@ -121,18 +115,16 @@ class AdsProtocol:
             if not changed:
                 continue
             before = set(state.names) if state.watched else set[str]()
-            new = [_EVERYTHING] if not names else [name for name in names if name not in before]
-            for gone in before - set(names):
-                state.deadlines.pop(gone, None)
+            new = [EVERYTHING] if not names else [name for name in names if name not in before]
+            self.patience.stop(type_url, before - set(names))
             if each.initial_fetch_timeout > 0:
-                for name in new:
-                    state.deadlines.setdefault(name, now + each.initial_fetch_timeout)
+                self.patience.wait(type_url, new, now + each.initial_fetch_timeout)
             state.names, state.watched = names, True
             requests += self._ask(type_url, state)
         for type_url, state in self._types.items():
             if state.watched and type_url not in present:
+                self.patience.stop(type_url, (EVERYTHING, *state.names))
                 state.watched, state.names = False, ()
-                state.deadlines.clear()
                 requests += self._ask(type_url, state)
         return requests
 
@@ -142,7 +134,24 @@ class AdsProtocol:
         if not state.watched and not state.asked:
             return []
         state.asked = True
-        return [Request(type_url, state.version, state.nonce, state.names)]
+        return self._say(state, Request(type_url, state.version, state.nonce, state.names))
+
+    def _say(self, state: _Type, request: Request) -> list[Request]:
+        if request.type_url not in self._paused:
+            return [request]
+        # One request later says it all: what is said of a type says what is in force and what is wanted.
+        state.held = request
+        return []
+
+    def pause(self, type_urls: Iterable[str]) -> list[Request]:
+        """The types about which nothing may be said now; returns what others have been waiting to say."""
+        self._paused = frozenset(type_urls)
+        requests = []
+        for type_url, state in self._types.items():
+            if state.held is not None and type_url not in self._paused:
+                requests.append(state.held._replace(names=state.names))
+                state.held = None
+        return requests
 
     # --- the stream --------------------------------------------------------------------------------------------------
 
@@ -152,7 +161,7 @@ class AdsProtocol:
         self._current = None
         requests: list[Request] = []
         for type_url, state in self._types.items():
-            state.nonce, state.asked = "", False
+            state.nonce, state.asked, state.held = "", False, None
             if state.watched:
                 requests += self._ask(type_url, state)
         return requests
@@ -182,30 +191,11 @@ class AdsProtocol:
         if response is None:
             return []
         state = self._types[response.type_url]
-        for name in (_EVERYTHING, *outcome.accepted, *outcome.rejected):
-            state.deadlines.pop(name, None)
+        self.patience.stop(response.type_url, (EVERYTHING, *outcome.accepted, *outcome.rejected))
         if not outcome.detail:
             state.version = response.version
-        error = (INVALID_ARGUMENT, outcome.detail) if outcome.detail else (0, "")
-        return [Request(response.type_url, state.version, response.nonce, state.names, *error)]
-
-    # --- time --------------------------------------------------------------------------------------------------------
+        return self._say(state, Request(response.type_url, state.version, response.nonce, state.names, outcome.detail))
 
     def watched(self) -> list[str]:
         """The type URLs that somebody is waiting for, in the order of first asking."""
         return [type_url for type_url, state in self._types.items() if state.watched]
-
-    def next_deadline(self) -> float | None:
-        """When `overdue` should be asked next."""
-        return min((moment for state in self._types.values() for moment in state.deadlines.values()), default=None)
-
-    def overdue(self, now: float) -> list[Overdue]:
-        """Whose initial fetch has taken too long; each name is reported once."""
-        found = []
-        for type_url, state in self._types.items():
-            late = sorted(name for name, moment in state.deadlines.items() if moment <= now)
-            for name in late:
-                del state.deadlines[name]
-            if late:
-                found.append(Overdue(type_url, () if _EVERYTHING in late else tuple(late)))
-        return found

@@ -14,6 +14,7 @@ pub mod listener;
 pub mod matcher;
 pub mod retry;
 pub mod route;
+pub mod tls;
 
 use std::sync::Arc;
 

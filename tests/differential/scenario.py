@@ -3,7 +3,8 @@
 A file holds `hcm` (fields of the connection manager, merged over the defaults), `routes` (virtual hosts),
 `route_config` (further fields of the route configuration), `clusters` (further clusters) or a whole `listener`,
 and `cases`. A case is a line `METHOD PATH; name: value; …; body=TEXT` or a mapping with `request` (such a line),
-`raw` (bytes with `\\r\\n` escapes, a list with pauses), `count`, `end` (whether the end of the connection matters).
+`raw` (bytes with `\\r\\n` escapes, a list with pauses and ClientHellos, see `_hello`), `count`,
+`end` (whether the end of the connection matters).
 
 With `client: h2` (of a file or a case) the cases are HTTP/2: a line, a list of them in `request` (one after the other,
 each on a stream of its own; `together` sends all in one write) or `frames` (see `frames`); further options are those of
@@ -15,7 +16,9 @@ compared. `lines`: how many log lines to wait for, if not one a stream. `goaway`
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -192,6 +195,26 @@ def _line(text: str) -> tuple[str, bytes]:
     return method, (f"{method} {path} HTTP/1.1\r\n" + "".join(h + "\r\n" for h in headers) + "\r\n" + body).encode()
 
 
+def _hello(options: dict[str, Any]) -> list[bytes | float]:
+    """The first flight of a TLS client: `hello` is its server name, `alpn` what it offers; in `pieces`, if so many are
+    asked for, with a moment between them; `drop` leaves out so many bytes of the end."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if "alpn" in options:
+        context.set_alpn_protocols(options["alpn"])
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(received, sent, server_hostname=options["hello"] or None)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    data = sent.read()
+    data = data[: len(data) - int(options.get("drop", 0))]
+    size = -(-len(data) // int(options.get("pieces", 1)))
+    parts: list[bytes | float] = []
+    for at in range(0, len(data), size):
+        parts += [0.02, data[at : at + size]] if at else [data[:size]]
+    return parts
+
+
 def _case(scenario: str, index: int, entry: str | dict[str, Any], document: dict[str, Any]) -> Case:
     options = {"request": entry} if isinstance(entry, str) else dict(entry)
     parts: list[bytes | float] = []
@@ -208,15 +231,19 @@ def _case(scenario: str, index: int, entry: str | dict[str, Any], document: dict
     if "raw" in options:
         raw = options["raw"] if isinstance(options["raw"], list) else [options["raw"]]
         for part in raw:
-            if isinstance(part, str):
+            if isinstance(part, dict):
+                parts += _hello(part)
+            elif isinstance(part, str):
                 data = part.encode("latin-1").decode("unicode_escape").encode("latin-1")
                 parts.append(data)
             else:
                 parts.append(float(part))
         if not methods:
-            methods = list(options.get("methods", [])) or [
-                bytes(p).split(b" ")[0].decode("latin-1") for p in parts[:1] if isinstance(p, bytes)
-            ]
+            methods = (
+                list(options["methods"])
+                if "methods" in options
+                else [bytes(p).split(b" ")[0].decode("latin-1") for p in parts[:1] if isinstance(p, bytes)]
+            )
     label = options.get("name") or (entry if isinstance(entry, str) else options.get("request") or f"raw {index}")
     return Case(
         scenario=scenario,
@@ -230,6 +257,7 @@ def _case(scenario: str, index: int, entry: str | dict[str, Any], document: dict
         repeat=int(options.get("repeat", 1)),
         compare_log=bool(options.get("log", True)),
         intended=cast("dict[str, Any] | None", options.get("intended")),
+        lines=int(options.get("lines", 0)),
         stats=tuple(options.get("stats", document.get("stats", ()))),
     )
 

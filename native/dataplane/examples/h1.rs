@@ -121,7 +121,7 @@ fn listener(address: SocketAddr, log: Option<&str>) -> Listener {
         stat_prefix: address.to_string().replace(':', "_").into(),
         bind_to_port: true,
         use_original_dst: false,
-        original_dst_filter: false,
+        listener_filters: Vec::new(),
         filter_chains: vec![FilterChain {
             name: "".into(),
             matches: FilterChainMatch::default(),
@@ -137,6 +137,7 @@ fn listener(address: SocketAddr, log: Option<&str>) -> Listener {
         reuse_port: true,
         exact_balance: false,
         tcp_backlog_size: 1024,
+        max_accepts_per_event: None,
         freebind: false,
         transparent: false,
         access_log: Vec::new(),

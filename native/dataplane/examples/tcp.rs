@@ -99,7 +99,7 @@ fn listener(address: SocketAddr) -> Listener {
         stat_prefix: "tcp".into(),
         bind_to_port: true,
         use_original_dst: false,
-        original_dst_filter: false,
+        listener_filters: Vec::new(),
         filter_chains: vec![FilterChain {
             name: "".into(),
             matches: FilterChainMatch::default(),
@@ -122,6 +122,7 @@ fn listener(address: SocketAddr) -> Listener {
         reuse_port: true,
         exact_balance: false,
         tcp_backlog_size: 1024,
+        max_accepts_per_event: None,
         freebind: false,
         transparent: false,
         access_log: Vec::new(),

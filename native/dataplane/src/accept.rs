@@ -1,9 +1,8 @@
 //! From a listening socket to a connection whose filter chain is known.
 //!
-//! [`Acceptor`] is a listening socket in a worker's slot. What it accepts goes, still within the same event, through
-//! `original_dst`, the hand-off by `use_original_dst` and the filter chain match, and to the chain's network filter as
-//! a [`Downstream`]. Between the hand-off and the match, `exact_balance` may send it to another worker. No listener filter waits for bytes yet, so `listener_filters_timeout` never starts. Nothing here
-//! knows what the network filter does.
+//! [`Acceptor`] is a listening socket in a worker's slot. What it accepts goes through the listener filters (see
+//! `listener_filters`: still within the same event unless one waits for bytes), and then by the filter chain match to the
+//! chain's network filters as a [`Downstream`]. Nothing here knows what those do.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,15 +11,15 @@ use std::time::Duration;
 
 use tidegate_model::Name;
 use tidegate_rt::{Accepted, Errno, Listening, Moment, Socket};
-use tidegate_snapshot::{Chain, ListenerId};
+use tidegate_snapshot::{ApplicationProtocols, Chain, ListenerId};
 use tidegate_stats::defs::listener as stat;
 
 use crate::conn::{After, Conn, Event, Key};
 use crate::filter_chain;
 use crate::listener::{BalanceShare, ListenerPermit, ListenerRuntime};
+use crate::listener_filters::{self, Arrival};
 use crate::network;
 use crate::network::read_filters::ReadFilters;
-use crate::original_dst;
 use crate::shared::Bound;
 use crate::worker::Worker;
 
@@ -53,7 +52,7 @@ pub struct ConnectionInfo {
     /// The server name of the ClientHello, in lower case (`%REQUESTED_SERVER_NAME%`).
     pub requested_server_name: Option<Name>,
     /// The client's ALPN list, or the version that its first line tells.
-    pub application_protocols: Vec<Name>,
+    pub application_protocols: ApplicationProtocols,
 }
 
 impl ConnectionInfo {
@@ -73,7 +72,7 @@ impl ConnectionInfo {
             accepted_at: now,
             transport_protocol: RAW_BUFFER,
             requested_server_name: None,
-            application_protocols: Vec::new(),
+            application_protocols: ApplicationProtocols::Unknown,
         }
     }
 }
@@ -110,21 +109,69 @@ pub(crate) struct HandedOver {
     /// The one that serves it (after the hand-off).
     listener: ListenerId,
     socket: Socket,
-    info: ConnectionInfo,
+    id: u64,
+    remote: SocketAddr,
+    local: SocketAddr,
+    direct_local: SocketAddr,
+    local_restored: bool,
+    accepted_at: Moment,
+    transport_protocol: &'static str,
+    requested_server_name: Option<Name>,
+    application_protocols: ApplicationProtocols,
     share: BalanceShare,
+    /// The listener filter whose turn it is.
+    next_filter: usize,
 }
 
 impl HandedOver {
+    pub(crate) fn new(
+        listener: ListenerId,
+        socket: Socket,
+        info: &ConnectionInfo,
+        share: BalanceShare,
+        next_filter: usize,
+    ) -> Self {
+        Self {
+            listener,
+            socket,
+            id: info.id,
+            remote: info.remote,
+            local: info.local,
+            direct_local: info.direct_local,
+            local_restored: info.local_restored,
+            accepted_at: info.accepted_at,
+            transport_protocol: info.transport_protocol,
+            requested_server_name: info.requested_server_name.clone(),
+            application_protocols: info.application_protocols.clone(),
+            share,
+            next_filter,
+        }
+    }
+
     pub(crate) const fn worker(&self) -> usize {
         self.share.worker
     }
 
     /// In the worker it was handed to. If the listener has just gone, the connection is closed.
     pub(crate) fn take_over(self, worker: &mut Worker) {
-        if let Some(listener) = worker.core.listeners.get(self.listener) {
-            let listener = Rc::clone(listener);
-            admit(worker, listener, self.socket, self.info, Some(self.share));
-        }
+        let Some(listener) = worker.core.listeners.get(self.listener) else {
+            return;
+        };
+        let info = ConnectionInfo {
+            id: self.id,
+            remote: self.remote,
+            local: self.local,
+            direct_local: self.direct_local,
+            local_restored: self.local_restored,
+            accepted_at: self.accepted_at,
+            transport_protocol: self.transport_protocol,
+            requested_server_name: self.requested_server_name,
+            application_protocols: self.application_protocols,
+        };
+        let listener = Rc::clone(listener);
+        let arrival =
+            Arrival::handed_over(listener, self.socket, info, self.share, self.next_filter);
+        listener_filters::proceed(worker, arrival);
     }
 }
 
@@ -172,7 +219,7 @@ impl Acceptor {
                         .stats
                         .record(stat::CONNECTIONS_ACCEPTED_PER_SOCKET_EVENT, accepted as u64);
                     self.burst = if accepted == self.burst {
-                        (self.burst * 2).min(ACCEPTS_PER_EVENT)
+                        (self.burst * 2).min(self.most())
                     } else {
                         1
                     };
@@ -197,6 +244,16 @@ impl Acceptor {
         After::Keep
     }
 
+    /// Connections per event.
+    fn most(&self) -> usize {
+        let config = &self.listener.compiled.config;
+        config
+            .max_accepts_per_event
+            .map_or(ACCEPTS_PER_EVENT, |most| {
+                (most as usize).clamp(1, ACCEPTS_PER_EVENT)
+            })
+    }
+
     /// Accepts what is queued and stops listening.
     pub(crate) fn close(&mut self, worker: &mut Worker) {
         let _all = self.accept(worker, usize::MAX);
@@ -211,22 +268,9 @@ impl Acceptor {
                 Err(Errno::AGAIN) => return Ok(count),
                 Err(error) => return Err(error),
             };
-            let mut info = self.info(worker, &socket, remote);
-            // Nothing waits in listener filters; the gauge is marked as used, as Envoy's is.
-            self.listener
-                .stats
-                .gauge_add(stat::DOWNSTREAM_PRE_CX_ACTIVE, 0);
-            let listener = original_dst::hand_off(&worker.core, &self.listener, &socket, &mut info);
-            match listener.balance().or_else(|| self.listener.balance()) {
-                Some(share) if share.worker != worker.core.id => {
-                    worker.core.shared.hand_over(HandedOver {
-                        listener: listener.compiled.id(),
-                        socket,
-                        info,
-                        share,
-                    });
-                }
-                share => admit(worker, listener, socket, info, share),
+            let info = self.info(worker, &socket, remote);
+            if let Some(arrival) = Arrival::accepted(worker, &self.listener, socket, info) {
+                listener_filters::proceed(worker, arrival);
             }
         }
         Ok(at_most)
@@ -241,20 +285,23 @@ impl Acceptor {
             self.local
         };
         let id = worker.core.next_connection_id();
-        let mut info = ConnectionInfo::new(id, remote, direct_local, worker.core.now());
-        original_dst::restore(config, socket, &mut info);
-        info
+        ConnectionInfo::new(id, remote, direct_local, worker.core.now())
     }
 }
 
-/// Filter chain match and the network filter for a connection whose listener and worker are known.
-fn admit(
-    worker: &mut Worker,
-    listener: Rc<ListenerRuntime>,
-    socket: Socket,
-    info: ConnectionInfo,
-    share: Option<BalanceShare>,
-) {
+/// Filter chain match and the network filter for a connection that is through the listener filters.
+pub(crate) fn admit(worker: &mut Worker, arrival: Arrival) {
+    let Arrival {
+        socket,
+        info,
+        mut listener,
+        share,
+        ..
+    } = arrival;
+    // It may have waited while the listener was updated.
+    if let Some(current) = worker.core.listeners.get(listener.compiled.id()) {
+        listener = Rc::clone(current);
+    }
     let Some(chain) = filter_chain::find(&listener, &info) else {
         filter_chain::not_found(worker, &listener, &info);
         return;

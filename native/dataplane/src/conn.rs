@@ -28,6 +28,7 @@ pub use self::slab::Slab;
 use crate::accept::Acceptor;
 use crate::hcm::ServerConnection;
 use crate::hcm::async_client::Call;
+use crate::listener_filters::Waiting;
 use crate::network::tcp_proxy::TcpProxySession;
 use crate::pool::ClientConnection;
 
@@ -103,6 +104,8 @@ pub struct TimerKey {
 pub enum Conn {
     /// A listening socket.
     Acceptor(Box<Acceptor>),
+    /// An accepted connection that waits for a listener filter.
+    Waiting(Box<Waiting>),
     /// A downstream and an upstream socket joined by the TCP proxy.
     TcpProxy(Box<TcpProxySession>),
     /// A downstream connection of the HTTP connection manager.

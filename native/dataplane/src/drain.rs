@@ -15,11 +15,12 @@ use crate::conn::Conn;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
-/// The listener and chain of a downstream connection; nothing for other occupants.
-pub(crate) fn drains(conn: &Conn) -> Option<(&Rc<ListenerRuntime>, &Arc<Chain>)> {
+/// The listener of a downstream connection, and its chain if it has one already; nothing for other occupants.
+pub(crate) fn drains(conn: &Conn) -> Option<(&Rc<ListenerRuntime>, Option<&Arc<Chain>>)> {
     match conn {
-        Conn::Http(conn) => Some((conn.listener(), conn.chain())),
-        Conn::TcpProxy(session) => Some((session.listener(), session.chain())),
+        Conn::Http(conn) => Some((conn.listener(), Some(conn.chain()))),
+        Conn::TcpProxy(session) => Some((session.listener(), Some(session.chain()))),
+        Conn::Waiting(waiting) => Some((waiting.listener(), None)),
         Conn::Acceptor(_) | Conn::Upstream(_) | Conn::Call(_) => None,
     }
 }

@@ -15,7 +15,12 @@ pub(crate) fn find(listener: &ListenerRuntime, info: &ConnectionInfo) -> Option<
     listener
         .compiled
         .filter_chains
-        .find(&ConnMeta::plain(info.local, info.remote))
+        .find(&ConnMeta {
+            server_name: info.requested_server_name.as_deref().unwrap_or_default(),
+            transport_protocol: info.transport_protocol,
+            application_protocols: &info.application_protocols,
+            ..ConnMeta::plain(info.local, info.remote)
+        })
         .map(Arc::clone)
 }
 

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use tidegate_model::Name;
 use tidegate_model::cluster::HealthStatus;
-use tidegate_model::listener::{Listener, TrafficDirection};
+use tidegate_model::listener::{Listener, ListenerFilterKind, TrafficDirection};
 use tidegate_rt::{Errno, ListenOptions, Listening, Waker};
 use tidegate_snapshot::{ChainFilter, CompiledCluster, CompiledListener, HostId, Snapshot};
 use tidegate_stats::{Group, Registry, defs::cluster as cluster_stat};
@@ -297,11 +297,21 @@ impl DataplaneHandle {
                 (Arc::clone(chain), stats)
             })
             .collect();
+        let has_filter = |is_it: fn(&ListenerFilterKind) -> bool| {
+            let mut filters = compiled.config.listener_filters.iter();
+            filters.any(|filter| is_it(&filter.kind))
+        };
         Arc::new(ListenerShared {
             compiled: Arc::clone(compiled),
             bound,
             stats,
             chain_stats,
+            tls_inspector: has_filter(|kind| {
+                matches!(kind, ListenerFilterKind::TlsInspector { .. })
+            })
+            .then(|| self.shared.registry.group("tls_inspector.")),
+            http_inspector: has_filter(|kind| *kind == ListenerFilterKind::HttpInspector)
+                .then(|| self.shared.registry.group("http_inspector.")),
         })
     }
 

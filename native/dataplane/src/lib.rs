@@ -1,10 +1,11 @@
-//! The way of a connection, in file order: accept, original_dst, listener, filter_chain, network (or hcm), route, cluster,
+//! The way of a connection, in file order: accept, listener_filters, original_dst, listener, filter_chain, network (or hcm), route, cluster,
 //! balance, pool, splice, drain; and the worker that drives it.
 //!
 //! No protobuf, no Python, no configuration decoding: the tables come from `tidegate_snapshot`, published through
 //! [`DataplaneHandle`].
 
 pub mod accept;
+mod listener_filters;
 mod original_dst;
 pub mod listener;
 mod filter_chain;

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use tidegate_model::listener::TrafficDirection;
 use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::{Chain, CompiledListener, ListenerId};
+use tidegate_stats::defs::{http_inspector::HttpInspector, tls_inspector::TlsInspector};
 use tidegate_stats::defs::{listener as stat, listener_worker as worker_stat, tcp as tcp_stat};
 use tidegate_stats::{Group, Local};
 
@@ -24,6 +25,9 @@ pub(crate) struct ListenerShared {
     pub(crate) bound: Vec<Arc<Bound>>,
     pub(crate) stats: Arc<ListenerStats>,
     pub(crate) chain_stats: Vec<(Arc<Chain>, ChainStats)>,
+    /// Where it has such filters.
+    pub(crate) tls_inspector: Option<Group<TlsInspector>>,
+    pub(crate) http_inspector: Option<Group<HttpInspector>>,
 }
 
 /// Keeps the statistics of a filter chain's network filter in the registry while the chain is configured.
@@ -155,6 +159,8 @@ pub struct ListenerRuntime {
     worker_stats: Option<Local<worker_stat::ListenerWorker>>,
     /// Of the filter chains with a TCP proxy.
     tcp_stats: FxHashMap<*const Chain, Local<tcp_stat::TcpProxy>>,
+    tls_inspector: Option<Local<TlsInspector>>,
+    http_inspector: Option<Local<HttpInspector>>,
     shared: Arc<ListenerStats>,
     drain_since: Cell<Option<Moment>>,
 }
@@ -185,6 +191,14 @@ impl ListenerRuntime {
                     ChainStats::Http(_) => None,
                 })
                 .collect(),
+            tls_inspector: shared
+                .tls_inspector
+                .as_ref()
+                .map(|group| group.local(worker)),
+            http_inspector: shared
+                .http_inspector
+                .as_ref()
+                .map(|group| group.local(worker)),
             shared: Arc::clone(&shared.stats),
             drain_since: Cell::new(None),
         }
@@ -207,6 +221,14 @@ impl ListenerRuntime {
     /// The statistics of one of its chains with a TCP proxy.
     pub(crate) fn tcp_stats(&self, chain: &Arc<Chain>) -> Option<Local<tcp_stat::TcpProxy>> {
         self.tcp_stats.get(&Arc::as_ptr(chain)).cloned()
+    }
+
+    pub(crate) const fn tls_inspector(&self) -> Option<&Local<TlsInspector>> {
+        self.tls_inspector.as_ref()
+    }
+
+    pub(crate) const fn http_inspector(&self) -> Option<&Local<HttpInspector>> {
+        self.http_inspector.as_ref()
     }
 
     pub(crate) fn start_drain(&self, now: Moment) {

@@ -12,11 +12,8 @@ use crate::accept::ConnectionInfo;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
-/// Makes the original destination the local address, where the listener wants that and the kernel knows one.
+/// Makes the original destination the local address, where the kernel knows one.
 pub(crate) fn restore(config: &Listener, socket: &Socket, info: &mut ConnectionInfo) {
-    if !(config.original_dst_filter || config.use_original_dst) {
-        return;
-    }
     match socket.original_dst(info.direct_local) {
         // A connection that was not redirected has its own address as original destination. Restoring that, as Envoy does,
         // would let an ORIGINAL_DST cluster connect to its own listener, for ever.
@@ -31,23 +28,17 @@ pub(crate) fn restore(config: &Listener, socket: &Socket, info: &mut ConnectionI
     }
 }
 
-/// The listener that serves the connection: with `use_original_dst`, the one of the restored address (exact IP and port,
-/// else the wildcard IP with that port), else the one that accepted it. A connection is handed on once.
-pub(crate) fn hand_off(
+/// With `use_original_dst`, the other listener that serves the connection: the one of the restored address (exact IP and
+/// port, else the wildcard IP with that port). `None`: the one that accepted it.
+pub(crate) fn target(
     core: &Core,
     accepted_by: &Rc<ListenerRuntime>,
-    socket: &Socket,
-    info: &mut ConnectionInfo,
-) -> Rc<ListenerRuntime> {
-    if accepted_by.compiled.config.use_original_dst
-        && info.local_restored
-        && let Some(target) = core.snapshot.listener_table().find(info.local)
-        && let Some(target) = core.listeners.get(target.id())
-    {
-        if !Rc::ptr_eq(target, accepted_by) {
-            restore(&target.compiled.config, socket, info);
-        }
-        return Rc::clone(target);
+    info: &ConnectionInfo,
+) -> Option<Rc<ListenerRuntime>> {
+    if !info.local_restored {
+        return None;
     }
-    Rc::clone(accepted_by)
+    let target = core.snapshot.listener_table().find(info.local)?;
+    let target = core.listeners.get(target.id())?;
+    (!Rc::ptr_eq(target, accepted_by)).then(|| Rc::clone(target))
 }

@@ -19,11 +19,10 @@ pub struct Listener {
     /// The address in stat names; the textual address where the config is silent (`0.0.0.0_15001`).
     pub stat_prefix: Name,
     pub bind_to_port: bool,
-    /// Hand an accepted connection to the listener of its original destination. Set too by the
-    /// `envoy.filters.listener.original_dst` filter, see [`Listener::original_dst_filter`].
+    /// Hand an accepted connection to the listener of its original destination.
     pub use_original_dst: bool,
-    /// The original destination is looked up (and becomes the connection's local address).
-    pub original_dst_filter: bool,
+    /// In order, with those that `use_original_dst` implies.
+    pub listener_filters: Vec<ListenerFilter>,
     pub filter_chains: Vec<FilterChain>,
     pub default_filter_chain: Option<FilterChain>,
     /// Default 1 MiB.
@@ -37,6 +36,8 @@ pub struct Listener {
     /// `connection_balance_config.exact_balance`.
     pub exact_balance: bool,
     pub tcp_backlog_size: u32,
+    /// At most so many connections are accepted when the socket is ready.
+    pub max_accepts_per_event: Option<u32>,
     pub freebind: bool,
     pub transparent: bool,
     /// Written for connections that no filter chain took.
@@ -46,6 +47,56 @@ pub struct Listener {
     pub max_connections: Option<u64>,
     /// Its connections neither count nor fail where the process has a limit of its own.
     pub ignore_global_conn_limit: bool,
+}
+
+/// What looks at a connection before its filter chain is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerFilter {
+    pub kind: ListenerFilterKind,
+    /// `filter_disabled`: it is passed over where this holds.
+    pub disabled: Option<ConnectionPredicate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerFilterKind {
+    /// The original destination becomes the connection's local address.
+    OriginalDst,
+    TlsInspector {
+        /// `max_client_hello_size` in bytes, at most 16 KiB.
+        max_client_hello_size: usize,
+        /// Bytes that are not a ClientHello end the connection.
+        close_on_parse_errors: bool,
+    },
+    HttpInspector,
+}
+
+/// `ListenerFilterChainMatchPredicate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionPredicate {
+    Any,
+    /// From `start` up to but without `end`.
+    DestinationPort {
+        start: u32,
+        end: u32,
+    },
+    Not(Box<Self>),
+    And(Vec<Self>),
+    Or(Vec<Self>),
+}
+
+impl ConnectionPredicate {
+    /// Whether it holds for a connection to this port.
+    pub fn holds(&self, destination_port: u16) -> bool {
+        match self {
+            Self::Any => true,
+            Self::DestinationPort { start, end } => {
+                (*start..*end).contains(&u32::from(destination_port))
+            }
+            Self::Not(rule) => !rule.holds(destination_port),
+            Self::And(rules) => rules.iter().all(|rule| rule.holds(destination_port)),
+            Self::Or(rules) => rules.iter().any(|rule| rule.holds(destination_port)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

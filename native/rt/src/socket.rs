@@ -115,11 +115,21 @@ impl Socket {
 
     #[inline]
     pub fn recv(&self, into: &mut [u8]) -> Received {
+        self.receive(into, RecvFlags::empty())
+    }
+
+    /// Looks at what can be received and leaves it there.
+    pub fn peek(&self, into: &mut [u8]) -> Received {
+        self.receive(into, RecvFlags::PEEK)
+    }
+
+    #[inline]
+    fn receive(&self, into: &mut [u8], flags: RecvFlags) -> Received {
         if into.is_empty() {
             return Received::WouldBlock;
         }
         loop {
-            match net::recv(&self.0, &mut *into, RecvFlags::empty()) {
+            match net::recv(&self.0, &mut *into, flags) {
                 Ok((0, _)) => return Received::Eof,
                 Ok((count, _)) => return Received::Data(count),
                 Err(Errno::INTR) => {}

@@ -13,6 +13,7 @@ use tidegate_model::cluster::HealthStatus;
 use tidegate_model::listener::{FilterChainMatch, SourceType};
 
 use crate::cluster::CompiledCluster;
+use crate::filter_chain::ApplicationProtocols;
 use crate::filter_chain::{ConnMeta, canonical};
 use crate::listener::{Chain, ChainFilter, CompiledHcm, CompiledListener, HcmRoutes};
 use crate::request::PlainRequest;
@@ -237,7 +238,7 @@ fn why_not_chain(matches: &FilterChainMatch, meta: &ConnMeta<'_>) -> String {
     if outside(&matches.prefix_ranges, destination.ip()) {
         return format!("{} is not in its prefix_ranges", destination.ip());
     }
-    if !matches.server_names.is_empty() {
+    if !matches.server_names.is_empty() && meta.server_name.is_empty() {
         return "it wants a server name".to_owned();
     }
     if let Some(transport) = &matches.transport_protocol
@@ -245,7 +246,9 @@ fn why_not_chain(matches: &FilterChainMatch, meta: &ConnMeta<'_>) -> String {
     {
         return format!("transport_protocol is {transport}");
     }
-    if !matches.application_protocols.is_empty() {
+    if !matches.application_protocols.is_empty()
+        && *meta.application_protocols == ApplicationProtocols::Unknown
+    {
         return "it wants an application protocol".to_owned();
     }
     if outside(

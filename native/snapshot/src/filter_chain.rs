@@ -27,7 +27,37 @@ pub struct ConnMeta<'a> {
     pub server_name: &'a str,
     /// `raw_buffer` unless a listener filter saw something else.
     pub transport_protocol: &'a str,
-    pub application_protocols: &'a [&'a str],
+    pub application_protocols: &'a ApplicationProtocols,
+}
+
+/// What a client says that it speaks, best first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ApplicationProtocols {
+    #[default]
+    Unknown,
+    /// As its first line tells.
+    Seen(&'static str),
+    /// The names of its ALPN list, each with its length in a byte before it.
+    Offered(Box<[u8]>),
+}
+
+impl ApplicationProtocols {
+    /// Names that are no text are left out: no configuration could name them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let (seen, mut offered) = match self {
+            Self::Unknown => (None, &[][..]),
+            Self::Seen(name) => (Some(*name), &[][..]),
+            Self::Offered(list) => (None, &**list),
+        };
+        let offered = std::iter::from_fn(move || {
+            let (length, rest) = offered.split_first()?;
+            let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+            offered = rest;
+            Some(name)
+        });
+        seen.into_iter()
+            .chain(offered.filter_map(|name| std::str::from_utf8(name).ok()))
+    }
 }
 
 impl ConnMeta<'_> {
@@ -39,7 +69,7 @@ impl ConnMeta<'_> {
             direct_source: canonical(source),
             server_name: "",
             transport_protocol: "raw_buffer",
-            application_protocols: &[],
+            application_protocols: &ApplicationProtocols::Unknown,
         }
     }
 
@@ -69,8 +99,8 @@ type ChainIndex = u32;
 type SourcePorts = FxHashMap<u16, ChainIndex>;
 type SourceIps = PrefixTable<SourcePorts>;
 type DirectSourceIps = PrefixTable<SourceTypes>;
-type ApplicationProtocols = NameTable<DirectSourceIps>;
-type TransportProtocols = NameTable<ApplicationProtocols>;
+type ProtocolNames = NameTable<DirectSourceIps>;
+type TransportProtocols = NameTable<ProtocolNames>;
 type ServerNames = NameTable<TransportProtocols>;
 type DestinationIps = PrefixTable<ServerNames>;
 /// Port 0 stands for any.
@@ -223,7 +253,7 @@ impl FilterChains {
         let direct_sources = meta
             .application_protocols
             .iter()
-            .find_map(|protocol| protocols.named.get(*protocol))
+            .find_map(|protocol| protocols.named.get(protocol))
             .or(protocols.any.as_deref())?;
         let types = direct_sources.get(meta.direct_source.ip())?;
         let specific = if types.same_ip_or_loopback.is_none() && types.external.is_none() {
@@ -282,7 +312,7 @@ fn insert(
         let server_names = destination_ips.entry(destination);
         for server_name in names(&matches.server_names) {
             let stored = server_name.map(|name| match name.strip_prefix('*') {
-                Some(suffix) => Name::from(suffix),
+                Some(suffix) => Name::from(suffix.to_ascii_lowercase()),
                 None => Name::from(name.to_ascii_lowercase()),
             });
             let transports = server_names.entry(stored.as_ref());
@@ -324,9 +354,13 @@ fn nets(nets: &[IpNet]) -> impl Iterator<Item = Option<IpNet>> {
     nets.iter().copied().map(Some).chain(any)
 }
 
+/// An empty name is no requirement either.
 fn names(names: &[Name]) -> impl Iterator<Item = Option<&Name>> {
     let any = names.is_empty().then_some(None);
-    names.iter().map(Some).chain(any)
+    names
+        .iter()
+        .map(|name| Some(name).filter(|name| !name.is_empty()))
+        .chain(any)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub use self::access_log::{AccessLogs, CompiledAccessLog};
 pub use self::cluster::{CompiledCluster, Endpoints, Host, HostAddress, HostId};
 pub use self::error::CompileError;
 pub use self::explain::{Explanation, explain};
-pub use self::filter_chain::{ConnMeta, FilterChains};
+pub use self::filter_chain::{ApplicationProtocols, ConnMeta, FilterChains};
 pub use self::format::{FormatError, Formatter};
 pub use self::header_name::{HeaderName, WellKnown};
 pub use self::headers::{HeaderEdit, HeaderLevels, HeaderMutator, HeaderScratch};

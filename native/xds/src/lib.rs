@@ -34,6 +34,7 @@ mod http2;
 mod http_filter;
 mod json;
 mod listener;
+mod listener_filter;
 mod matcher;
 mod message;
 mod network_filter;

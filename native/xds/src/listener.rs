@@ -10,7 +10,7 @@ use tidegate_model::listener::{
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, address, cluster, network_filter};
+use crate::{access_log, address, cluster, listener_filter, network_filter};
 
 /// The longest queue of pending connections worth asking for; the system caps it at `net.core.somaxconn`.
 const BACKLOG: u32 = 65_535;
@@ -20,10 +20,6 @@ pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
     fields.ignore(
         &["bypass_overload_manager"],
         "there are no overload actions",
-    );
-    fields.ignore(
-        &["max_connections_to_accept_per_socket_event"],
-        "accepting is bounded by the event loop",
     );
     fields.expect_bool("enable_mptcp", false)?;
     if !fields.has("address") {
@@ -64,7 +60,7 @@ pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
         bind_to_port: fields.opt_bool("bind_to_port").unwrap_or(true)
             && deprecated_bind.unwrap_or(true),
         use_original_dst: fields.bool("use_original_dst"),
-        original_dst_filter: listener_filters(fields)?,
+        listener_filters: listener_filter::listener_filters(fields)?,
         filter_chains,
         default_filter_chain,
         per_connection_buffer_limit_bytes: fields
@@ -87,6 +83,7 @@ pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
             .unwrap_or(true),
         exact_balance: exact_balance(fields)?,
         tcp_backlog_size: fields.opt_u32("tcp_backlog_size").unwrap_or(BACKLOG),
+        max_accepts_per_event: fields.opt_u32("max_connections_to_accept_per_socket_event"),
         freebind: fields.bool("freebind"),
         transparent: fields.bool("transparent"),
         access_log: fields.each("access_log", access_log::access_log)?,
@@ -109,21 +106,6 @@ fn exact_balance(fields: &Fields<'_>) -> Result<bool> {
     Ok(exact.flatten().is_some())
 }
 
-/// Whether the original destination is looked up; no other listener filter is supported.
-fn listener_filters(fields: &Fields<'_>) -> Result<bool> {
-    let filters = fields.each("listener_filters", |filter| {
-        filter.str("name");
-        filter.need_any(
-            "typed_config",
-            &[(
-                "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
-                &|_: &Fields<'_>| Ok(()),
-            )],
-        )
-    })?;
-    Ok(!filters.is_empty())
-}
-
 fn filter_chain(fields: &Fields<'_>) -> Result<FilterChain> {
     fields.ignore(&["metadata"], "filter chain metadata has no reader");
     fields.expect_bool("use_proxy_proto", false)?;
@@ -140,22 +122,14 @@ fn filter_chain(fields: &Fields<'_>) -> Result<FilterChain> {
 }
 
 fn chain_match(fields: &Fields<'_>) -> Result<FilterChainMatch> {
-    // Without an inspector there is nothing these could match; Envoy would put the TLS inspector in by itself.
-    for name in ["server_names", "application_protocols"] {
-        fields.refuse(
-            name,
-            "needs the TLS or HTTP inspector, which is not supported",
-        )?;
-    }
-    let transport_protocol = fields.opt_string("transport_protocol");
-    if transport_protocol
-        .as_deref()
-        .is_some_and(|protocol| protocol != "raw_buffer")
-    {
-        return Err(fields.fault(
-            "transport_protocol",
-            "needs the TLS inspector, which is not supported",
-        ));
+    let server_names = fields.strings("server_names");
+    for (at, name) in server_names.iter().enumerate() {
+        if name.contains('*') && !name.starts_with("*.") {
+            return Err(fields.fault(
+                &format!("server_names[{at}]"),
+                "partial wildcards are not supported in \"server_names\"",
+            ));
+        }
     }
     let ports = fields
         .get("source_ports")
@@ -166,9 +140,9 @@ fn chain_match(fields: &Fields<'_>) -> Result<FilterChainMatch> {
             .opt_u32("destination_port")
             .and_then(|port| u16::try_from(port).ok()),
         prefix_ranges: address::cidr_ranges(fields, "prefix_ranges")?,
-        server_names: Vec::new(),
-        transport_protocol,
-        application_protocols: Vec::new(),
+        server_names,
+        transport_protocol: fields.opt_string("transport_protocol"),
+        application_protocols: fields.strings("application_protocols"),
         direct_source_prefix_ranges: address::cidr_ranges(fields, "direct_source_prefix_ranges")?,
         source_type: fields.choice(
             "source_type",

@@ -122,7 +122,9 @@ impl Worker {
                     .chain(new.default_chain())
                     .any(|other| Arc::ptr_eq(other, chain))
             };
-            self.drain_connections(|listener, chain| listener.compiled.id() == id && !lives(chain));
+            self.drain_connections(|listener, chain| {
+                listener.compiled.id() == id && chain.is_some_and(|chain| !lives(chain))
+            });
         }
     }
 
@@ -151,7 +153,10 @@ impl Worker {
     }
 
     /// Sends `Event::Drain` to the connections of a listener and chain, and sees to it that none stays for ever.
-    fn drain_connections(&mut self, concerned: impl Fn(&Rc<ListenerRuntime>, &Arc<Chain>) -> bool) {
+    fn drain_connections(
+        &mut self,
+        concerned: impl Fn(&Rc<ListenerRuntime>, Option<&Arc<Chain>>) -> bool,
+    ) {
         let keys: Vec<Key> = self
             .conns
             .keys()

@@ -10,8 +10,16 @@ use std::sync::Arc;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tidegate_dataplane::DataplaneConfig;
+use tidegate_model::listener::{ListenerFilter, ListenerFilterKind};
 
 use crate::support::*;
+
+fn original_dst() -> Vec<ListenerFilter> {
+    vec![ListenerFilter {
+        kind: ListenerFilterKind::OriginalDst,
+        disabled: None,
+    }]
+}
 
 /// A namespace with loopback addresses of its own; the thread that made it is inside.
 struct Namespace(String);
@@ -116,6 +124,7 @@ fn redirected_connections_find_the_listener_of_their_destination() {
         for (name, address) in [("virtual", "0.0.0.0:15001"), ("virtual6", "[::]:15001")] {
             let mut config = listener(name, address, tcp_proxy("PassthroughCluster"));
             config.use_original_dst = true;
+            config.listener_filters = original_dst();
             builder.set_listener(Arc::new(config)).unwrap();
         }
         for (name, address, to) in [
@@ -171,7 +180,7 @@ fn filter_chains_match_the_restored_destination() {
     serve_name("10.0.0.1:1002".parse().unwrap(), "default");
     let mut running = Running::start();
     let mut config = listener("virtualInbound", "0.0.0.0:15001", tcp_proxy("by port"));
-    config.original_dst_filter = true;
+    config.listener_filters = original_dst();
     config.filter_chains[0].matches.destination_port = Some(9080);
     let mut by_prefix = chain(tcp_proxy("by prefix"));
     by_prefix.matches.prefix_ranges = vec!["10.0.0.2/31".parse().unwrap()];
@@ -203,6 +212,7 @@ fn exact_balance_of_the_listener_that_a_connection_is_handed_to() {
         builder.set_cluster(Arc::new(cluster("c", &[echo_backend()])));
         let mut accepting = listener("virtual", "0.0.0.0:15001", tcp_proxy("c"));
         accepting.use_original_dst = true;
+        accepting.listener_filters = original_dst();
         builder.set_listener(Arc::new(accepting)).unwrap();
         let mut serving = listener("serving", "10.0.0.1:80", tcp_proxy("c"));
         serving.bind_to_port = false;

@@ -199,7 +199,7 @@ fn server_names_protocols_and_sources() {
     };
     assert_eq!(name_of(&chains, &tls).as_deref(), Some("tls"));
     let h2 = ConnMeta {
-        application_protocols: &["h2"],
+        application_protocols: &ApplicationProtocols::Seen("h2"),
         ..plain
     };
     assert_eq!(name_of(&chains, &h2).as_deref(), Some("h2"));

@@ -128,7 +128,7 @@ fn the_virtual_listener_of_a_sidecar() {
         ],
     );
     let listener = decode_listener(&encode(LISTENER, &listener)).unwrap();
-    assert!(listener.use_original_dst && listener.original_dst_filter);
+    assert!(listener.use_original_dst && listener.listener_filters.len() == 1);
     assert_eq!(&*listener.stat_prefix, "0.0.0.0_15001");
     let matches = &listener.filter_chains[0].matches;
     assert_eq!(matches.destination_port, Some(80));

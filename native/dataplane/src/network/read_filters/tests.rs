@@ -92,6 +92,8 @@ impl Bench {
                 None,
             )),
             chain_stats: Vec::new(),
+            tls_inspector: None,
+            http_inspector: None,
         };
         let context = WorkerContext {
             id: 0,
@@ -160,7 +162,7 @@ fn listener() -> Listener {
         stat_prefix: "l".into(),
         bind_to_port: false,
         use_original_dst: false,
-        original_dst_filter: false,
+        listener_filters: Vec::new(),
         filter_chains: vec![FilterChain {
             name: "".into(),
             matches: FilterChainMatch::default(),
@@ -183,6 +185,7 @@ fn listener() -> Listener {
         reuse_port: true,
         exact_balance: false,
         tcp_backlog_size: 16,
+        max_accepts_per_event: None,
         freebind: false,
         transparent: false,
         access_log: Vec::new(),

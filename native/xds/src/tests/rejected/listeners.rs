@@ -65,16 +65,41 @@ fn listeners() {
         "enable_mptcp",
         "true is not supported",
     );
-    listener_refused(
-        &[(
-            "/listener_filters",
-            json!([{
-                "name": "envoy.filters.listener.tls_inspector",
-                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector") }
-            }]),
-        )],
-        "listener_filters[0].typed_config",
-        "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector is not supported here",
+}
+
+#[test]
+fn listener_filters() {
+    let filter_refused = |config: Json, path: &str, reason: &str| {
+        let filter = json!([{ "name": "f", "typed_config": config }]);
+        listener_refused(
+            &[("/listener_filters", filter)],
+            &format!("listener_filters[0].typed_config{path}"),
+            reason,
+        );
+    };
+    let of = |kind: &str, field: &str, value: Json| {
+        let kind = format!("{PREFIX}envoy.extensions.filters.listener.{kind}");
+        json!({ "@type": kind, field: value })
+    };
+    let tls = |field: &str, value: Json| of("tls_inspector.v3.TlsInspector", field, value);
+    filter_refused(
+        tls("enable_ja3_fingerprinting", json!(true)),
+        ".enable_ja3_fingerprinting",
+        "true is not supported",
+    );
+    filter_refused(
+        tls("max_client_hello_size", json!(16385)),
+        ".max_client_hello_size",
+        "",
+    );
+    filter_refused(
+        of(
+            "proxy_protocol.v3.ProxyProtocol",
+            "allow_requests_without_proxy_protocol",
+            json!(true),
+        ),
+        "",
+        "is not supported here",
     );
 }
 
@@ -129,19 +154,14 @@ fn filter_chains() {
         &format!("{CHAIN}.transport_socket.typed_config"),
         "DownstreamTlsContext is not supported here",
     );
-    for (field, value) in [
-        ("server_names", json!(["a"])),
-        ("application_protocols", json!(["h2"])),
-    ] {
-        listener_refused(
-            &[(
-                "/filter_chains/0/filter_chain_match",
-                json!({ field: value }),
-            )],
-            &format!("{CHAIN}.filter_chain_match.{field}"),
-            "inspector",
-        );
-    }
+    listener_refused(
+        &[(
+            "/filter_chains/0/filter_chain_match",
+            json!({ "server_names": ["*.a", "a*"] }),
+        )],
+        &format!("{CHAIN}.filter_chain_match.server_names[1]"),
+        "partial wildcards are not supported in \"server_names\"",
+    );
     listener_refused(
         &[(
             "/filter_chains/0/filter_chain_match",

@@ -26,6 +26,7 @@ pub use self::host::{HostCells, HostRuntime, HostShared, HostState};
 use self::original_dst::OriginalDstHosts;
 use crate::balance::{Balancer, BalancerConfig, HostLoad};
 use crate::http2::LazyStats;
+use crate::transport::SslStats;
 
 /// What the workers share of a cluster.
 pub struct ClusterShared {
@@ -34,6 +35,8 @@ pub struct ClusterShared {
     pub(crate) membership: Group<stat::Membership>,
     pub breakers: Arc<Breakers>,
     pub(crate) hosts: Arc<HostTable>,
+    /// If it has TLS.
+    pub(crate) ssl: Option<SslStats>,
 }
 
 /// What a choice of host may depend on besides the balancer's own state.

@@ -22,6 +22,7 @@ use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable};
 use crate::hcm::HcmGroups;
 use crate::listener::{ChainStats, ListenerShared, ListenerStats};
 use crate::shared::{Bound, DataplaneConfig, DrainScope, Generation, Shared, WorkerContext};
+use crate::transport::SslStats;
 use crate::worker::{LogSink, Worker};
 
 /// A listener's address could not be bound.
@@ -301,10 +302,15 @@ impl DataplaneHandle {
             let mut filters = compiled.config.listener_filters.iter();
             filters.any(|filter| is_it(&filter.kind))
         };
+        let mut all = chains.chains().iter().chain(chains.default_chain());
+        let ssl = all
+            .any(|chain| chain.tls.is_some())
+            .then(|| SslStats::new(&self.shared.registry, &prefix, "server_ssl_socket_factory."));
         Arc::new(ListenerShared {
             compiled: Arc::clone(compiled),
             bound,
             stats,
+            ssl,
             chain_stats,
             tls_inspector: has_filter(|kind| {
                 matches!(kind, ListenerFilterKind::TlsInspector { .. })
@@ -362,7 +368,11 @@ impl DataplaneHandle {
                 &membership,
             );
         }
+        let ssl = compiled
+            .has_tls()
+            .then(|| SslStats::new(registry, &prefix, "client_ssl_socket_factory."));
         Arc::new(ClusterShared {
+            ssl,
             compiled: Arc::clone(compiled),
             traffic,
             membership,

@@ -144,7 +144,7 @@ impl ServerConnection {
         if worker
             .core
             .poller
-            .add(&downstream.socket, key.token(0))
+            .add(downstream.transport.socket(), key.token(0))
             .is_err()
         {
             worker.conns.remove(key);
@@ -205,7 +205,7 @@ impl ServerConnection {
             Event::Ready { ready, .. } => {
                 if ready.writable() {
                     self.flush_http2(worker);
-                    if !self.out.is_empty() {
+                    if !self.out.is_empty() || self.downstream.transport.backlog() > 0 {
                         self.flush(worker);
                     }
                 }

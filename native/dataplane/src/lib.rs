@@ -21,6 +21,7 @@ pub mod conn;
 mod handle;
 mod http2;
 pub mod shared;
+pub(crate) mod transport;
 pub mod worker;
 
 pub use handle::{BindError, DataplaneHandle, spawn_workers};

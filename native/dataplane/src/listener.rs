@@ -18,12 +18,15 @@ use tidegate_stats::{Group, Local};
 use crate::conn::Key;
 use crate::hcm::HcmGroups;
 use crate::shared::Bound;
+use crate::transport::{SslStats, TlsStats};
 
 /// What the workers share of a listener.
 pub(crate) struct ListenerShared {
     pub(crate) compiled: Arc<CompiledListener>,
     pub(crate) bound: Vec<Arc<Bound>>,
     pub(crate) stats: Arc<ListenerStats>,
+    /// If any of its chains has TLS.
+    pub(crate) ssl: Option<SslStats>,
     pub(crate) chain_stats: Vec<(Arc<Chain>, ChainStats)>,
     /// Where it has such filters.
     pub(crate) tls_inspector: Option<Group<TlsInspector>>,
@@ -161,6 +164,7 @@ pub struct ListenerRuntime {
     tcp_stats: FxHashMap<*const Chain, Local<tcp_stat::TcpProxy>>,
     tls_inspector: Option<Local<TlsInspector>>,
     http_inspector: Option<Local<HttpInspector>>,
+    tls_stats: Option<Rc<TlsStats>>,
     shared: Arc<ListenerStats>,
     drain_since: Cell<Option<Moment>>,
 }
@@ -199,6 +203,10 @@ impl ListenerRuntime {
                 .http_inspector
                 .as_ref()
                 .map(|group| group.local(worker)),
+            tls_stats: shared
+                .ssl
+                .as_ref()
+                .map(|ssl| Rc::new(TlsStats::new(ssl, worker))),
             shared: Arc::clone(&shared.stats),
             drain_since: Cell::new(None),
         }
@@ -229,6 +237,11 @@ impl ListenerRuntime {
 
     pub(crate) const fn http_inspector(&self) -> Option<&Local<HttpInspector>> {
         self.http_inspector.as_ref()
+    }
+
+    /// `listener.ADDRESS.ssl.`, if any of its chains has TLS.
+    pub(crate) const fn tls_stats(&self) -> Option<&Rc<TlsStats>> {
+        self.tls_stats.as_ref()
     }
 
     pub(crate) fn start_drain(&self, now: Moment) {

@@ -26,6 +26,7 @@ use crate::cluster::{
 };
 use crate::conn::{Conn, Conns, Key};
 use crate::hcm::{Requester, StreamKey};
+use crate::transport::Transport;
 use crate::worker::Worker;
 
 /// A pool of this worker. Valid as long as something is in the pool or waits for it.
@@ -33,7 +34,7 @@ use crate::worker::Worker;
 pub(crate) struct PoolId(usize);
 
 /// Why a pool cannot serve a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PoolFailure {
     /// Too many requests wait already.
     Overflow,
@@ -42,6 +43,8 @@ pub(crate) enum PoolFailure {
     /// Connecting failed at once, or was refused or reset later; the text is the system's.
     Local(&'static str),
     Remote(&'static str),
+    /// The TLS handshake failed, in the words of the access log.
+    Tls(Rc<str>),
     /// `connect_timeout`.
     Timeout,
 }
@@ -253,7 +256,7 @@ pub(crate) fn acquire(
     if let Err(failure) = open_connections(worker, id) {
         // The request that asked is told by the return value; any others are told one by one.
         cancel(worker, id, stream);
-        fail_waiting(worker, id, failure);
+        fail_waiting(worker, id, &failure);
         return Acquired::Failed(failure);
     }
     Acquired::Queued(id)
@@ -318,7 +321,7 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
                 }
                 let connection = ClientConnection::new(
                     key,
-                    socket,
+                    Transport::plain(socket),
                     guard,
                     id,
                     connection_id,
@@ -426,7 +429,7 @@ fn ready(worker: &mut Worker, id: PoolId, key: Key) {
 fn not_ready(worker: &mut Worker, id: PoolId, key: Key) {
     worker.core.pools.forget(id, key);
     if let Err(failure) = open_connections(worker, id) {
-        fail_waiting(worker, id, failure);
+        fail_waiting(worker, id, &failure);
     }
 }
 
@@ -438,7 +441,7 @@ fn connected(worker: &mut Worker, id: PoolId) {
 }
 
 /// Tells all that wait that their connection did not come about.
-fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
+fn fail_waiting(worker: &mut Worker, id: PoolId, failure: &PoolFailure) {
     let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
         return;
     };
@@ -452,13 +455,13 @@ fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
             .inc(stat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
         drop(entry);
         if let Some(mut requester) = Requester::take(worker, stream.connection) {
-            requester.on_pool_failure(worker, stream, &host, failure);
+            requester.on_pool_failure(worker, stream, &host, failure.clone());
             requester.put_back(worker);
         } else if worker.conns.contains(stream.connection) {
             worker.core.pools.failed.push(Failed {
                 stream,
                 host: Rc::clone(&host),
-                failure,
+                failure: failure.clone(),
             });
             worker
                 .core
@@ -484,9 +487,9 @@ fn closed(
         }
     }
     if let Some(failure) = failure {
-        fail_waiting(worker, id, failure);
+        fail_waiting(worker, id, &failure);
     } else if let Err(failure) = open_connections(worker, id) {
-        fail_waiting(worker, id, failure);
+        fail_waiting(worker, id, &failure);
     }
     worker.core.pools.tidy(id);
 }

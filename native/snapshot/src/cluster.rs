@@ -34,6 +34,11 @@ impl CompiledCluster {
         self.key.id()
     }
 
+    /// Whether any of its connections is over TLS.
+    pub const fn has_tls(&self) -> bool {
+        false
+    }
+
     /// A reference that keeps the name in use.
     pub fn key(&self) -> &ClusterRef {
         &self.key

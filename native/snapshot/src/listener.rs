@@ -11,6 +11,7 @@ use tidegate_model::listener::{
 };
 use tidegate_model::retry::RetryPolicy;
 use tidegate_model::route::ForwardPolicy;
+use tidegate_tls::ServerSlot;
 
 use crate::access_log::{AccessLogs, CompiledAccessLog};
 use crate::error::CompileError;
@@ -64,6 +65,8 @@ pub struct Chain {
     /// The network filters before the terminal one, in order; most chains have none.
     pub read_filters: Vec<CompiledReadFilter>,
     pub filter: ChainFilter,
+    /// `None`: plain.
+    pub tls: Option<Arc<ServerSlot>>,
 }
 
 /// A network filter before the terminal one.
@@ -314,6 +317,7 @@ fn compile_chain(
             .map(compile_read_filter)
             .collect(),
         filter,
+        tls: None,
     }))
 }
 

@@ -23,6 +23,7 @@ pub mod listener_worker;
 pub mod rds;
 pub mod runtime;
 pub mod server;
+pub mod ssl;
 pub mod tcp;
 pub mod tls_inspector;
 pub mod vcluster;

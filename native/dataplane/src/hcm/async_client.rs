@@ -430,7 +430,9 @@ impl Call {
         let (ended, reason) = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => (Ended::Overflow, "overflow"),
             PoolFailure::Local(_) => (Ended::NotConnected, "local connection failure"),
-            PoolFailure::Remote(_) => (Ended::NotConnected, "remote connection failure"),
+            PoolFailure::Remote(_) | PoolFailure::Tls(_) => {
+                (Ended::NotConnected, "remote connection failure")
+            }
             PoolFailure::Timeout => (Ended::NotConnected, "connection timeout"),
         };
         if failure != PoolFailure::Overflow {

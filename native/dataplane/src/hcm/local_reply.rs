@@ -261,6 +261,12 @@ impl ServerConnection {
                     .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                 ("connection timeout", "connection_timeout", None)
             }
+            PoolFailure::Tls(_) => {
+                stream
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                ("remote connection failure", "remote_connection_failure", None)
+            }
         };
         let mut details = format!("upstream_reset_before_response_started{{{code}");
         if let Some((kind, text)) = detail {

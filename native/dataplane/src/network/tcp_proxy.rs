@@ -98,7 +98,7 @@ struct Failure {
 /// Gives an accepted connection to a new session.
 pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
     let Downstream {
-        socket,
+        transport,
         info,
         listener,
         chain,
@@ -111,7 +111,7 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
     let key = worker.conns.reserve();
     stats.inc(stat::DOWNSTREAM_CX_TOTAL);
     let mut session = Box::new(TcpProxySession {
-        downstream: End::new(socket),
+        downstream: End::new(transport),
         info,
         listener,
         chain,
@@ -179,12 +179,17 @@ impl TcpProxySession {
                 } else if let Some(upstream) = &mut self.upstream {
                     upstream.end.ready(ready);
                     if !upstream.is_connected() {
-                        if ready.hung_up() {
-                            let error = upstream.end.socket.take_error();
+                        if ready.hung_up() && !upstream.is_started() {
+                            let error = upstream.end.transport.socket().take_error();
                             return self.connect_failed(worker, key, error);
                         }
-                        if !ready.writable() {
+                        if !ready.writable() && !upstream.is_started() {
                             return After::Keep;
+                        }
+                        match upstream.shake_hands(&mut worker.core, &mut self.down) {
+                            Ok(true) => {}
+                            Ok(false) => return After::Keep,
+                            Err(error) => return self.connect_failed(worker, key, Some(error)),
                         }
                         if self.connected(worker, key).is_err() {
                             // The poller takes no more descriptors.
@@ -300,7 +305,7 @@ impl TcpProxySession {
         worker
             .core
             .poller
-            .add(&self.downstream.socket, key.token(DOWNSTREAM))
+            .add(self.downstream.transport.socket(), key.token(DOWNSTREAM))
     }
 
     /// A connect attempt failed (refused, unreachable or, with no error, timed out): the next one, if any is left.
@@ -313,6 +318,11 @@ impl TcpProxySession {
         if let Some(upstream) = self.upstream.take() {
             upstream.failed(error);
             self.remember_failure(upstream.host(), error);
+            if let Some(failure) = &mut self.last_failure
+                && let Some(reason) = upstream.end.transport.failure()
+            {
+                failure.reason = Some(reason.to_owned());
+            }
         }
         self.establish(worker, key)
     }
@@ -496,12 +506,12 @@ impl TcpProxySession {
         match ending {
             Ending::DownstreamReset => {
                 if let Some(upstream) = &self.upstream {
-                    let _gone = upstream.end.socket.reset_on_close();
+                    let _gone = upstream.end.transport.socket().reset_on_close();
                 }
             }
             Ending::UpstreamReset => {
                 self.flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
-                let _gone = self.downstream.socket.reset_on_close();
+                let _gone = self.downstream.transport.socket().reset_on_close();
             }
             Ending::Finished { .. } | Ending::Local => {}
         }
@@ -572,7 +582,7 @@ impl TcpProxySession {
                 local: self
                     .upstream
                     .as_ref()
-                    .and_then(|upstream| upstream.end.socket.local_addr().ok()),
+                    .and_then(|upstream| upstream.end.transport.socket().local_addr().ok()),
                 connection_id: self.upstream.as_ref().map_or(0, Upstream::id),
                 is_connected: self.is_connected(),
                 failure_reason: failure.and_then(|failure| failure.reason.as_deref()),

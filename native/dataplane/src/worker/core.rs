@@ -61,6 +61,8 @@ pub struct Core {
     pub(crate) generation: Arc<Generation>,
     /// When draining connections have to be gone.
     pub(crate) drain_deadlines: Vec<(Moment, Key)>,
+    /// Ciphertext on its way, within one call.
+    pub(crate) tls_out: Vec<u8>,
     read_buf: Option<ReadBuf>,
     nudges: VecDeque<(Key, u8, u32)>,
     /// Connections with output that leaves at the end of the pass.
@@ -96,6 +98,7 @@ impl Core {
             ),
             generation,
             drain_deadlines: Vec::new(),
+            tls_out: Vec::new(),
             read_buf: None,
             nudges: VecDeque::new(),
             flushes: Vec::new(),

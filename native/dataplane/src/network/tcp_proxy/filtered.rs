@@ -106,9 +106,10 @@ impl TcpProxySession {
             let size = if limit == 0 {
                 buf.len()
             } else {
-                buf.len().min(limit)
+                buf.len().min(self.downstream.transport.room(limit))
             };
             let received = self.up.receive(
+                &mut worker.core,
                 &mut self.downstream,
                 buf.get_mut(..size).unwrap_or_default(),
             );

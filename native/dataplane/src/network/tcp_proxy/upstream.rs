@@ -12,8 +12,9 @@ use crate::accept::ConnectionInfo;
 use crate::cluster::{
     ActiveConnection, ActiveRequest, ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind,
 };
-use crate::splice::End;
-use crate::worker::Worker;
+use crate::splice::{End, Flow};
+use crate::transport::Transport;
+use crate::worker::{Core, Worker};
 
 /// Why there is no connection.
 pub(super) enum Refusal {
@@ -35,6 +36,8 @@ pub(super) struct Upstream {
     active: ActiveConnection,
     state: State,
     id: u64,
+    /// The socket is connected, and TLS has begun if there is any.
+    started: bool,
 }
 
 enum State {
@@ -110,13 +113,14 @@ impl Upstream {
         });
         match started {
             Ok(socket) => {
-                let mut end = End::new(socket);
+                let mut end = End::new(Transport::plain(socket));
                 end.writable = false;
                 Ok(Self {
                     end,
                     active,
                     state: State::Connecting { _pending: pending },
                     id,
+                    started: false,
                 })
             }
             Err(error) => {
@@ -128,6 +132,35 @@ impl Upstream {
 
     pub(super) const fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected { .. })
+    }
+
+    pub(super) const fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// The socket is connected: goes on with the handshake, if there is one. `true`: it is done. What comes right behind it
+    /// goes to `down`.
+    pub(super) fn shake_hands(&mut self, core: &mut Core, down: &mut Flow) -> Result<bool, Errno> {
+        if self.end.transport.is_plain() {
+            return Ok(true);
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            self.end.transport.start(core)?;
+        }
+        self.end.transport.flush(core)?;
+        while self.end.readable && self.end.transport.is_handshaking() {
+            let mut buf = core.lend_read_buf();
+            let received = down.receive(core, &mut self.end, &mut buf);
+            if let Ok(count @ 1..) = received {
+                down.queue(core, buf.get(..count).unwrap_or_default());
+            }
+            core.return_read_buf(buf);
+            received?;
+            if down.eof {
+                return Err(Errno::CONNRESET);
+            }
+        }
+        Ok(!self.end.transport.is_handshaking())
     }
 
     pub(super) fn cluster(&self) -> &Rc<ClusterRuntime> {

@@ -88,6 +88,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    transport_socket_match: Vec::new(),
                 }],
                 load_balancing_weight: None,
                 priority: 0,
@@ -110,6 +111,8 @@ fn cluster(upstream: SocketAddr) -> Cluster {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
+        transport_socket: Default::default(),
+        transport_socket_matches: Vec::new(),
     }
 }
 
@@ -127,6 +130,7 @@ fn listener(address: SocketAddr, log: Option<&str>) -> Listener {
             matches: FilterChainMatch::default(),
             read_filters: Vec::new(),
             filter: NetworkFilter::HttpConnectionManager(Arc::new(manager(log))),
+            transport_socket: Default::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Name;
 use crate::http2::Http2Options;
+use crate::tls::{TransportSocketMatch, UpstreamTransport};
 
 /// `config.cluster.v3.Cluster`.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,9 @@ pub struct Cluster {
     pub upstream_bind_address: Option<SocketAddr>,
     pub ignore_health_on_host_removal: bool,
     pub close_connections_on_host_health_failure: bool,
+    pub transport_socket: UpstreamTransport,
+    /// The first that a host's metadata meet takes the place of `transport_socket`.
+    pub transport_socket_matches: Vec<TransportSocketMatch>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +166,10 @@ pub struct UpstreamHttpOptions {
     pub protocol: UpstreamProtocol,
     /// For whenever HTTP/2 is spoken.
     pub http2: Http2Options,
+    /// `upstream_http_protocol_options.auto_sni`: the server name is what this header of the request says.
+    pub auto_sni: Option<Name>,
+    /// `auto_san_validation`: the certificate must be for that name.
+    pub auto_san_validation: bool,
 }
 
 /// Which HTTP goes to the hosts of a cluster.
@@ -173,6 +181,8 @@ pub enum UpstreamProtocol {
     Http2,
     /// That of the request: `use_downstream_protocol_config`, `USE_DOWNSTREAM_PROTOCOL`.
     Downstream,
+    /// What is agreed on by ALPN: `auto_config`.
+    Negotiated,
 }
 
 impl Default for UpstreamHttpOptions {
@@ -188,6 +198,8 @@ impl Default for UpstreamHttpOptions {
             enable_trailers: false,
             protocol: UpstreamProtocol::default(),
             http2: Http2Options::default(),
+            auto_sni: None,
+            auto_san_validation: false,
         }
     }
 }
@@ -244,6 +256,8 @@ pub struct LbEndpoint {
     pub health: HealthStatus,
     /// 1 and up.
     pub load_balancing_weight: u32,
+    /// `envoy.transport_socket_match` of its metadata, sorted by key; values as compact JSON.
+    pub transport_socket_match: Vec<(Name, Name)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -39,6 +39,8 @@ fn cluster(name: &str) -> Arc<Cluster> {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
+        transport_socket: Default::default(),
+        transport_socket_matches: Vec::new(),
     })
 }
 
@@ -48,6 +50,7 @@ fn endpoints(name: &str, count: u16) -> Arc<ClusterLoadAssignment> {
         hostname: "".into(),
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
+        transport_socket_match: Vec::new(),
     };
     Arc::new(ClusterLoadAssignment {
         cluster_name: name.into(),

@@ -30,6 +30,7 @@ pub mod retry;
 pub mod routes;
 pub mod runtime;
 mod snapshot;
+pub mod transport;
 
 pub use self::access_log::{AccessLogs, CompiledAccessLog};
 pub use self::cluster::{CompiledCluster, Endpoints, Host, HostAddress, HostId};
@@ -50,3 +51,4 @@ pub use self::response_flags::ResponseFlags;
 pub use self::routes::{CompiledRoutes, CompiledVirtualHost, Routed};
 pub use self::runtime::Runtime;
 pub use self::snapshot::{Snapshot, SnapshotBuilder};
+pub use self::transport::{TransportIndex, UpstreamTransports};

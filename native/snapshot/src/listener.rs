@@ -11,6 +11,7 @@ use tidegate_model::listener::{
 };
 use tidegate_model::retry::RetryPolicy;
 use tidegate_model::route::ForwardPolicy;
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_tls::ServerSlot;
 
 use crate::access_log::{AccessLogs, CompiledAccessLog};
@@ -317,7 +318,15 @@ fn compile_chain(
             .map(compile_read_filter)
             .collect(),
         filter,
-        tls: None,
+        tls: match &config.transport_socket {
+            DownstreamTransport::RawBuffer => None,
+            DownstreamTransport::Tls(context) => {
+                let slot = ServerSlot::new(Arc::clone(context));
+                Some(slot.map_err(|error| {
+                    CompileError::new("transport_socket", error.to_string())
+                })?)
+            }
+        },
     }))
 }
 

@@ -38,6 +38,8 @@ fn config(discovery: Discovery) -> Cluster {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
+        transport_socket: Default::default(),
+        transport_socket_matches: Vec::new(),
     }
 }
 
@@ -61,6 +63,7 @@ fn assignment(ports: &[u16], weight: u32) -> Arc<ClusterLoadAssignment> {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: weight,
+                    transport_socket_match: Vec::new(),
                 })
                 .collect(),
             load_balancing_weight: None,

@@ -148,6 +148,7 @@ pub(crate) fn chain(proxy: TcpProxy) -> FilterChain {
         matches: FilterChainMatch::default(),
         read_filters: Vec::new(),
         filter: NetworkFilter::TcpProxy(Arc::new(proxy)),
+        transport_socket: Default::default(),
         transport_socket_connect_timeout: None,
     }
 }
@@ -191,6 +192,7 @@ pub(crate) fn endpoint(address: SocketAddr) -> LbEndpoint {
         hostname: "".into(),
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
+        transport_socket_match: Vec::new(),
     }
 }
 
@@ -230,6 +232,8 @@ pub(crate) fn cluster_of(name: &str, discovery: Discovery) -> Cluster {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
+        transport_socket: Default::default(),
+        transport_socket_matches: Vec::new(),
     }
 }
 

@@ -27,6 +27,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
             matches,
             read_filters: Vec::new(),
             filter: NetworkFilter::TcpProxy(proxy),
+            transport_socket: Default::default(),
             transport_socket_connect_timeout: None,
         },
     })

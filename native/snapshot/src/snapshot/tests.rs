@@ -27,6 +27,8 @@ fn cluster(name: &str, discovery: Discovery) -> Arc<Cluster> {
         upstream_bind_address: None,
         ignore_health_on_host_removal: false,
         close_connections_on_host_health_failure: false,
+        transport_socket: Default::default(),
+        transport_socket_matches: Vec::new(),
     })
 }
 
@@ -53,6 +55,7 @@ fn assignment(name: &str, addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    transport_socket_match: Vec::new(),
                 })
                 .collect(),
             load_balancing_weight: None,
@@ -85,6 +88,7 @@ fn tcp_chain(name: &str, to: &str) -> FilterChain {
             access_log: Vec::new(),
             max_connect_attempts: 1,
         })),
+        transport_socket: Default::default(),
         transport_socket_connect_timeout: None,
     }
 }

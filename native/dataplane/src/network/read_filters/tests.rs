@@ -175,6 +175,7 @@ fn listener() -> Listener {
                 access_log: Vec::new(),
                 max_connect_attempts: 1,
             })),
+            transport_socket: Default::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,

@@ -342,6 +342,6 @@ fn transport(listener: &ListenerRuntime, chain: &Chain, socket: Socket) -> Optio
             .inc(ssl_stat::DOWNSTREAM_CONTEXT_SECRETS_NOT_READY);
         return None;
     };
-    let session = Session::server(&context).ok()?;
+    let session = Session::server(&context);
     Some(Transport::tls(socket, session, Rc::clone(stats)))
 }

@@ -16,8 +16,11 @@ use std::sync::Arc;
 
 use tidegate_model::cluster::{Cluster, Discovery};
 use tidegate_rt::{ConnectOptions, Errno, Keepalive, Moment, Rng, Socket};
-use tidegate_snapshot::{ClusterId, CompiledCluster, Endpoints, HostAddress, Snapshot};
-use tidegate_stats::{Group, Local, defs::cluster as stat};
+use tidegate_snapshot::{
+    ClusterId, CompiledCluster, Endpoints, HostAddress, Snapshot, UpstreamTransports,
+};
+use tidegate_stats::{Group, Local, defs::cluster as stat, defs::ssl as ssl_stat};
+use tidegate_tls::{ClientOptions, Session};
 
 pub use self::breakers::{Breakers, Permit, Resource, ResourceKind};
 pub use self::guards::{ActiveConnection, ActiveRequest};
@@ -26,7 +29,7 @@ pub use self::host::{HostCells, HostRuntime, HostShared, HostState};
 use self::original_dst::OriginalDstHosts;
 use crate::balance::{Balancer, BalancerConfig, HostLoad};
 use crate::http2::LazyStats;
-use crate::transport::SslStats;
+use crate::transport::{SslStats, TlsOptions, TlsStats, Transport};
 
 /// What the workers share of a cluster.
 pub struct ClusterShared {
@@ -60,6 +63,8 @@ pub struct ClusterRuntime {
     /// For its hosts' connections, if they speak HTTP/2.
     pub(crate) http2: Arc<tidegate_codec::h2::Options>,
     pub(crate) http2_stats: LazyStats,
+    transports: Arc<UpstreamTransports>,
+    tls_stats: Option<Rc<TlsStats>>,
     worker: usize,
     shared_hosts: Arc<HostTable>,
     state: RefCell<State>,
@@ -94,7 +99,10 @@ impl ClusterRuntime {
         let config = Arc::clone(&compiled.config);
         let original_dst = match &config.discovery {
             Discovery::OriginalDst(original_dst) => {
-                Some(OriginalDstHosts::new(original_dst.clone()))
+                {
+                let transport = compiled.transports().choose(&[]);
+                Some(OriginalDstHosts::new(original_dst.clone(), transport))
+            }
             }
             _ => None,
         };
@@ -111,6 +119,11 @@ impl ClusterRuntime {
                 config.per_connection_buffer_limit_bytes,
             ),
             http2_stats: LazyStats::new(format!("cluster.{}.http2.", config.alt_stat_name)),
+            transports: Arc::clone(compiled.transports()),
+            tls_stats: shared
+                .ssl
+                .as_ref()
+                .map(|ssl| Rc::new(TlsStats::new(ssl, worker))),
             worker,
             shared_hosts: Arc::clone(&shared.hosts),
             state: RefCell::new(State {
@@ -211,6 +224,55 @@ impl ClusterRuntime {
             ),
             HostAddress::Pipe(path) => Socket::connect_unix(path),
         }
+    }
+
+    /// The transport over a host's connected, or connecting, socket. `fallback`: the protocols of ALPN where the
+    /// configuration has none.
+    ///
+    /// # Errors
+    /// In the words of the access log: the secrets are not there, or a server name is none.
+    pub(crate) fn transport(
+        &self,
+        host: &HostRuntime,
+        socket: Socket,
+        options: Option<&TlsOptions>,
+        fallback: &[&[u8]],
+    ) -> Result<Transport, Rc<str>> {
+        let Some(slot) = self.transports.get(host.host.transport) else {
+            return Ok(Transport::plain(socket));
+        };
+        let Some((context, stats)) = slot.load().zip(self.tls_stats.as_ref()) else {
+            if let Some(stats) = &self.tls_stats {
+                stats
+                    .factory
+                    .inc(ssl_stat::UPSTREAM_CONTEXT_SECRETS_NOT_READY);
+            }
+            return Err(Rc::from("TLS error: Secret is not supplied by SDS"));
+        };
+        let none = TlsOptions::default();
+        let options = options.unwrap_or(&none);
+        let names: Vec<&str> = options.subject_alt_names.iter().map(|name| &**name).collect();
+        let alpn: Vec<&[u8]> = options.alpn.iter().map(|name| &**name).collect();
+        let session = Session::client(
+            &context,
+            &ClientOptions {
+                server_name: options.server_name.as_deref(),
+                hostname: &host.host.hostname,
+                alpn: &alpn,
+                alpn_fallback: fallback,
+                subject_alt_names: &names,
+            },
+        );
+        match session {
+            Ok(session) => Ok(Transport::tls(socket, session, Rc::clone(stats))),
+            Err(error) => Err(Rc::from(error.reason)),
+        }
+    }
+
+    /// Whether the connections to a host are over TLS.
+    #[inline]
+    pub(crate) fn is_secure(&self, host: &HostRuntime) -> bool {
+        self.tls_stats.is_some() && self.transports.get(host.host.transport).is_some()
     }
 
     /// ORIGINAL_DST hosts unused for two cleanup intervals.

@@ -24,6 +24,17 @@ use crate::worker::Core;
 /// The most pieces that are sent at once.
 const PIECES: usize = 64;
 
+/// What a request wants of the TLS of its upstream connection; connections that differ in it are not shared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct TlsOptions {
+    /// Takes the place of the configured `sni`.
+    pub(crate) server_name: Option<Box<str>>,
+    /// Names of which the certificate must have one, in place of the configured matchers.
+    pub(crate) subject_alt_names: Vec<Box<str>>,
+    /// Takes the place of the configured `alpn_protocols`, where it is not empty.
+    pub(crate) alpn: Vec<Box<[u8]>>,
+}
+
 /// The outcome of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {

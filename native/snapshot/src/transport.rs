@@ -35,8 +35,16 @@ impl UpstreamTransports {
         })
     }
 
+    /// Whether they can be made.
+    ///
+    /// # Errors
+    /// The path of the one that cannot, and why in Envoy's words.
+    pub fn check(config: &Cluster) -> Result<(), CompileError> {
+        Self::compile(config).map(drop)
+    }
+
     /// For a host with this `envoy.transport_socket_match` metadata: the first whose criteria it meets.
-    pub(crate) fn choose(&self, metadata: &[(Name, Name)]) -> TransportIndex {
+    pub fn choose(&self, metadata: &[(Name, Name)]) -> TransportIndex {
         let found = self.matches.iter().position(|entry| {
             entry
                 .criteria

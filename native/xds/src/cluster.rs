@@ -62,8 +62,6 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
         ignore_health_on_host_removal: fields.bool("ignore_health_on_host_removal"),
         close_connections_on_host_health_failure: fields
             .bool("close_connections_on_host_health_failure"),
-        transport_socket: UpstreamTransport::RawBuffer,
-        transport_socket_matches: Vec::new(),
     })
 }
 

@@ -261,7 +261,7 @@ impl ServerConnection {
                     .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                 ("connection timeout", "connection_timeout", None)
             }
-            PoolFailure::Tls(_) => {
+            PoolFailure::LocalTls(_) | PoolFailure::Tls(_) => {
                 stream
                     .flags
                     .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);

@@ -22,6 +22,7 @@ use tidegate_snapshot::{
     CompiledRoutes, CompiledVirtualHost, HeaderEdit, HeaderLevels, HeaderName, RequestView,
     ResponseFlags, WellKnown,
 };
+use tidegate_tls::TlsInfo;
 
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
@@ -370,6 +371,9 @@ pub(crate) struct Stream {
     pub(crate) upstream_http2: bool,
     pub(crate) upstream_connection_id: Option<u64>,
     pub(crate) upstream_local: Option<SocketAddr>,
+    pub(crate) upstream_tls: Option<Rc<TlsInfo>>,
+    /// For the upstream's ALPN in place of the configured protocols, as a filter has decided.
+    pub(crate) upstream_alpn: Option<Rc<[Box<[u8]>]>>,
     pub(crate) upstream_bytes_sent: u64,
     pub(crate) upstream_bytes_received: u64,
     pub(crate) upstream_header_bytes_sent: u64,

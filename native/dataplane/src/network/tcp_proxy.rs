@@ -271,6 +271,16 @@ impl TcpProxySession {
                 self.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
                 self.finish(worker, Ending::Local)
             }
+            Err(Refusal::Tls { host, reason }) => {
+                self.attempts += 1;
+                self.flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                self.remember_failure(&host, None);
+                if let Some(failure) = &mut self.last_failure {
+                    failure.reason = Some(reason.as_ref().to_owned());
+                }
+                self.establish(worker, key)
+            }
             Err(Refusal::Connect { host, error }) => {
                 self.attempts += 1;
                 self.flags

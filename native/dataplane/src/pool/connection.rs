@@ -5,15 +5,17 @@
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use tidegate_buf::{Crossing, OutBuf, Watermark};
 use tidegate_codec::h1::{HeadResume, Limits};
 use tidegate_rt::{Errno, LazyTimer, Moment, Sent};
 use tidegate_stats::defs::cluster as stat;
+use tidegate_tls::TlsInfo;
 
 use super::http1::Reading;
 use super::http2::Http2;
-use super::{PoolFailure, PoolId, closed};
+use super::{PoolFailure, PoolId, PoolProtocol, closed};
 use crate::cluster::ActiveConnection;
 use crate::conn::{After, Event, Key, TimerKey};
 use crate::hcm::{self, Lost, Requester, StreamKey};
@@ -53,6 +55,7 @@ pub struct ClientConnection {
     pub(super) state: State,
     /// `None`: HTTP/1.
     pub(super) http2: Option<Box<Http2>>,
+    protocol: PoolProtocol,
     id: u64,
     pub(super) out: OutBuf,
     mark: Watermark,
@@ -92,7 +95,7 @@ impl ClientConnection {
         guard: ActiveConnection,
         pool: PoolId,
         id: u64,
-        http2: bool,
+        protocol: PoolProtocol,
         core: &mut Core,
     ) -> Self {
         let config = &guard.cluster.config;
@@ -115,6 +118,7 @@ impl ClientConnection {
             pool,
             state: State::Connecting,
             http2: None,
+            protocol,
             id,
             out: OutBuf::new(),
             input: Vec::new(),
@@ -135,7 +139,7 @@ impl ClientConnection {
             connect_end: None,
             local: None,
         };
-        if http2 {
+        if protocol == PoolProtocol::Http2 {
             connection.speak_http2(core);
         }
         connection.arm(core);
@@ -402,6 +406,9 @@ impl ClientConnection {
             now.since(self.guard.since()).as_millis() as u64,
         );
         super::connected(worker, self.pool);
+        if self.protocol == PoolProtocol::Negotiated {
+            self.take_agreed_protocol(&worker.core);
+        }
         if self.http2.is_some() {
             self.state = State::Shared;
             self.deadline = None;
@@ -413,6 +420,25 @@ impl ClientConnection {
             };
         }
         self.become_free(worker)
+    }
+
+    /// Speaks what ALPN has agreed on; HTTP/1 if nothing.
+    fn take_agreed_protocol(&mut self, core: &Core) {
+        let info = self.transport.info();
+        let is_http2 = info.is_some_and(|info| &*info.alpn == b"h2");
+        self.guard.cluster.stats.inc(if is_http2 {
+            stat::UPSTREAM_CX_HTTP2_TOTAL
+        } else {
+            stat::UPSTREAM_CX_HTTP1_TOTAL
+        });
+        if is_http2 {
+            self.speak_http2(core);
+        }
+    }
+
+    /// What the TLS handshake has told, if there was one.
+    pub(crate) fn tls(&self) -> Option<&Rc<TlsInfo>> {
+        self.transport.info()
     }
 
     fn on_connect_failure(&mut self, worker: &mut Worker, failure: PoolFailure) -> After {

@@ -10,7 +10,7 @@ use tidegate_model::Name;
 use tidegate_model::cluster::{
     Address, Cluster, ConfigSource, Discovery, DnsCluster, DnsLookupFamily,
 };
-use tidegate_snapshot::SnapshotBuilder;
+use tidegate_snapshot::{SnapshotBuilder, UpstreamTransports};
 use tidegate_stats::Group;
 use tidegate_stats::defs::{cluster as stat, cluster_manager};
 use tidegate_xds::{Decoder, type_url};
@@ -227,11 +227,18 @@ impl Manager {
         self.dns_stale = true;
     }
 
-    pub(super) fn add_static_cluster(&mut self, config: Arc<Cluster>, resource: Resource) {
+    pub(super) fn add_static_cluster(
+        &mut self,
+        config: Arc<Cluster>,
+        resource: Resource,
+    ) -> Result<(), ConfigError> {
+        UpstreamTransports::check(&config)
+            .map_err(|error| ConfigError::compile(&config.name, error))?;
         let entry = self.cluster_entry(config, resource, true);
         self.clusters
             .warming
             .insert(Name::clone(&entry.config.name), entry);
+        Ok(())
     }
 
     fn cluster_entry(
@@ -356,6 +363,7 @@ impl Manager {
             }
         }
         let config = Arc::new(decoder.cluster(raw)?);
+        UpstreamTransports::check(&config).map_err(|error| ConfigError::compile(name, error))?;
         let resource = Resource::new(Bytes::copy_from_slice(raw), version);
         if let Some(active) = self.clusters.active.get_mut(name)
             && *active.config == *config
@@ -436,7 +444,17 @@ impl Manager {
             let Some(entry) = self.clusters.warming.remove(name) else {
                 continue;
             };
-            builder.set_cluster(Arc::clone(&entry.config));
+            if let Err(error) = builder.set_cluster(Arc::clone(&entry.config)) {
+                // It could be made when it was accepted, so this is not expected; the old version stays.
+                let error = ConfigError::compile(name, error);
+                let failure = Failure::new(
+                    &error.to_string(),
+                    Some(&entry.resource.raw),
+                    &entry.resource.version,
+                );
+                self.clusters.fail(Name::clone(name), failure);
+                continue;
+            }
             if let Some(assignment) =
                 service_name(&entry.config).and_then(|service| self.endpoints.get(service))
             {

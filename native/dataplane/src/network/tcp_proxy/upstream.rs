@@ -13,7 +13,6 @@ use crate::cluster::{
     ActiveConnection, ActiveRequest, ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind,
 };
 use crate::splice::{End, Flow};
-use crate::transport::Transport;
 use crate::worker::{Core, Worker};
 
 /// Why there is no connection.
@@ -23,6 +22,8 @@ pub(super) enum Refusal {
     NoHost,
     /// The circuit breaker for pending requests is open.
     PendingOverflow,
+    /// There can be no TLS; counted as an attempt.
+    Tls { host: Rc<HostRuntime>, reason: Rc<str> },
     /// The connect failed at once; counted as an attempt.
     Connect {
         host: Rc<HostRuntime>,
@@ -113,7 +114,14 @@ impl Upstream {
         });
         match started {
             Ok(socket) => {
-                let mut end = End::new(Transport::plain(socket));
+                let transport = match cluster.transport(&host, socket, None, &[]) {
+                    Ok(transport) => transport,
+                    Err(reason) => {
+                        count_failure(&active, false);
+                        return Err(Refusal::Tls { host, reason });
+                    }
+                };
+                let mut end = End::new(transport);
                 end.writable = false;
                 Ok(Self {
                     end,

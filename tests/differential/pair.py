@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from differential.backend import Backend, free_port
-from differential.client import Exchange, Response, exchange
+from differential.client import Exchange, Response, Tls, exchange
 from differential.counts import Counts
 from differential.frames import Frame, Step
 from differential.h2backend import H2Backend
 from differential.h2client import Conversation, Message, converse
+from differential.pki import pki
 from differential.proxies import Proxy, running
 from differential.scenario import Case, FrameCase, Scenario
 
@@ -100,6 +101,7 @@ def comparable(result: Exchange, port: int) -> dict[str, Any]:
         "responses": [one(r) for r in result.responses],
         "end": result.end,
         "leftover": result.leftover.decode("latin-1"),
+        **({"tls": result.tls} if result.tls else {}),
     }
 
 
@@ -135,6 +137,13 @@ def statuses(outcome: dict[str, Any]) -> list[int]:
     return [r["status"] for r in (first["streams"].values() if "streams" in first else first["responses"])]
 
 
+def _tls(case: Case | FrameCase) -> Tls | None:
+    """The client of a case with TLS."""
+    if case.tls is None:
+        return None
+    return Tls(pki().client(case.tls), case.tls.get("sni"), int(case.tls.get("piece", 0)), bool(case.tls.get("resume")))
+
+
 def _keyed(step: Step, key: bytes) -> Step:
     if not isinstance(step, Frame) or step.fields is None:
         return step
@@ -157,6 +166,10 @@ class Pair:
         self.results: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         ports = {"dead": free_port(), "free1": free_port(), "free2": free_port()}
         backends = {"a": Backend("a"), "b": Backend("b"), "a2": H2Backend("a"), "b2": H2Backend("b")}
+        for name, options in scenario.document.get("tls_backends", {}).items():
+            kind = H2Backend if options.get("h2") else Backend
+            backends[name] = backend = kind(str(options.get("name", name)))
+            backend.tls = pki().server(options)
         if "small2" in str(scenario.document):
             backends["small2"] = H2Backend("small", {"MAX_CONCURRENT_STREAMS": 2, "INITIAL_WINDOW_SIZE": 1000})
         for name, backend in backends.items():
@@ -199,22 +212,25 @@ class Pair:
     def _put(cls, proxy: Proxy, case: Case | FrameCase) -> tuple[dict[str, Any], set[int]]:
         outcomes: dict[str, Any] = {}
         ports: set[int] = set()
+        client = _tls(case)
         for turn in range(case.repeat):
-            outcomes[str(turn)], port = cls._once(proxy, case)
+            outcomes[str(turn)], port = cls._once(proxy, case, client)
             ports.add(port)
         return outcomes, ports
 
     @staticmethod
-    def _once(proxy: Proxy, case: Case | FrameCase) -> tuple[dict[str, Any], int]:
+    def _once(proxy: Proxy, case: Case | FrameCase, client: Tls | None) -> tuple[dict[str, Any], int]:
         key = f"key-{uuid.uuid4().hex}".encode()
         if isinstance(case, FrameCase):
-            conversation = converse(proxy.port, tuple(_keyed(s, key) for s in case.steps), **case.options)
+            conversation = converse(
+                proxy.port, tuple(_keyed(s, key) for s in case.steps), tls=client, **case.options
+            )
             outcome = comparable_frames(conversation, proxy.port)
             return {k: v for k, v in outcome.items() if k not in case.without}, conversation.port
         parts = [p.replace(b"@key@", key) if isinstance(p, bytes) else p for p in case.parts]
         result = exchange(
             proxy.port, parts, methods=list(case.methods), timeout=case.timeout,
-            linger=case.linger, shut=case.shut, abort_after=case.abort_after,
+            linger=case.linger, shut=case.shut, abort_after=case.abort_after, tls=client,
         )  # fmt: skip
         return comparable(result, proxy.port), result.port
 

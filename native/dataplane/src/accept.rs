@@ -58,6 +58,8 @@ pub struct ConnectionInfo {
     pub application_protocols: ApplicationProtocols,
     /// What the TLS handshake has told, once it is done.
     pub tls: Option<Rc<TlsInfo>>,
+    /// What is told of the client's certificate in `x-forwarded-client-cert`.
+    pub(crate) client_cert: Option<Rc<[u8]>>,
 }
 
 impl ConnectionInfo {
@@ -79,6 +81,7 @@ impl ConnectionInfo {
             requested_server_name: None,
             application_protocols: ApplicationProtocols::Unknown,
             tls: None,
+            client_cert: None,
         }
     }
 }
@@ -174,6 +177,7 @@ impl HandedOver {
             requested_server_name: self.requested_server_name,
             application_protocols: self.application_protocols,
             tls: None,
+            client_cert: None,
         };
         let listener = Rc::clone(listener);
         let arrival =

@@ -13,6 +13,7 @@
     reason = "its users follow: filters that ask others, mirrors, exporters"
 )]
 pub(crate) mod async_client;
+mod client_cert;
 mod downstream;
 mod filtered;
 mod filters;
@@ -154,6 +155,10 @@ impl ServerConnection {
         let stats = &hcm.stats;
         stats.inc(stat::DOWNSTREAM_CX_TOTAL);
         stats.gauge_inc(stat::DOWNSTREAM_CX_ACTIVE);
+        if !downstream.transport.is_plain() {
+            stats.inc(stat::DOWNSTREAM_CX_SSL_TOTAL);
+            stats.gauge_inc(stat::DOWNSTREAM_CX_SSL_ACTIVE);
+        }
         let mut connection = Box::new(Self {
             key,
             mark: Watermark::new(downstream.listener.buffer_limit()),
@@ -302,6 +307,9 @@ impl Drop for ServerConnection {
             stat::DOWNSTREAM_CX_DESTROY_LOCAL
         });
         stats.gauge_dec(stat::DOWNSTREAM_CX_ACTIVE);
+        if !self.downstream.transport.is_plain() {
+            stats.gauge_dec(stat::DOWNSTREAM_CX_SSL_ACTIVE);
+        }
         if was_http1 {
             stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
         }

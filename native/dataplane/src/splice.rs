@@ -31,6 +31,8 @@ pub(crate) struct End {
     pub(crate) writable: bool,
     /// The peer's end, or an error, is queued behind what is still to be read: read until it shows.
     pub(crate) closing: bool,
+    /// The TLS handshake has ended, and nobody has taken notice yet.
+    pub(crate) established: bool,
 }
 
 impl End {
@@ -40,6 +42,7 @@ impl End {
             readable: false,
             writable: true,
             closing: false,
+            established: false,
         }
     }
 
@@ -231,6 +234,7 @@ impl Flow {
         if was_handshaking && !source.transport.is_handshaking() {
             // Nothing could be sent before.
             source.writable = true;
+            source.established = true;
         }
         match received {
             Input::Data { count, more } => {

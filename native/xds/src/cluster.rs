@@ -12,18 +12,18 @@ use tidegate_model::cluster::{
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::upstream_http::{NO_TLS, common_options, http_protocol_options, protocols};
-use crate::{address, endpoint};
+use crate::upstream_http::{
+    common_options, http_protocol_options, protocols, upstream_options,
+};
+use crate::{address, endpoint, tls};
 
 pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
     fields.ignore(&["metadata"], "cluster metadata has no reader");
-    fields.ignore(&["upstream_http_protocol_options"], NO_TLS);
     fields.ignore(
         &["track_timeout_budgets", "track_cluster_stats"],
         "it only adds statistics",
     );
     fields.expect_bool("wait_for_warm_on_init", true)?;
-    raw_transport_socket(fields)?;
     let name = fields.string("name");
     let common = common_lb(fields)?;
     let discovery = discovery(fields, &name)?;
@@ -62,6 +62,8 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
         ignore_health_on_host_removal: fields.bool("ignore_health_on_host_removal"),
         close_connections_on_host_health_failure: fields
             .bool("close_connections_on_host_health_failure"),
+        transport_socket: tls::upstream_transport(fields)?,
+        transport_socket_matches: tls::transport_socket_matches(fields)?,
     })
 }
 
@@ -74,29 +76,13 @@ fn stat_name(name: Name) -> Name {
     }
 }
 
-/// `transport_socket`, where only plain bytes are supported.
-pub(crate) fn raw_transport_socket(fields: &Fields<'_>) -> Result<()> {
-    let raw = |_: &Fields<'_>| Ok(());
-    fields
-        .opt("transport_socket", |socket| {
-            socket.str("name");
-            socket.need_any(
-                "typed_config",
-                &[(
-                    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
-                    &raw,
-                )],
-            )
-        })
-        .map(drop)
-}
-
 fn upstream_http(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
     let mut options = UpstreamHttpOptions::default();
     fields.opt("common_http_protocol_options", |common| {
         common_options(common, &mut options)
     })?;
     protocols(fields, &mut options)?;
+    upstream_options(fields, &mut options)?;
     let downstream = fields.choice(
         "protocol_selection",
         &[

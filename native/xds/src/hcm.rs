@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidegate_model::Name;
 use tidegate_model::cluster::ConfigSource;
 use tidegate_model::hcm::{
+    ClientCertDetails,
     CodecType, ForwardClientCertDetails, HeaderKeyFormat, HeadersWithUnderscoresAction,
     Http1Options, HttpConnectionManager, HttpFilterKind, InternalAddressConfig,
     PathWithEscapedSlashesAction, RouteSource, ServerHeaderTransformation, UpgradeConfig,
@@ -19,10 +20,6 @@ use crate::{access_log, address, cluster, http_filter, http2, matcher, route};
 
 pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionManager> {
     fields.ignore(&["tracing"], "spans are not reported yet");
-    fields.ignore(
-        &["set_current_client_cert_details"],
-        "there is no client certificate on a plain connection",
-    );
     fields.ignore(
         &["add_proxy_protocol_connection_state"],
         "there is no PROXY protocol listener filter",
@@ -129,6 +126,18 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
                     ForwardClientCertDetails::AlwaysForwardOnly,
                 ),
             ],
+        )?,
+        set_current_client_cert_details: fields.or_default(
+            "set_current_client_cert_details",
+            |details| {
+                Ok(ClientCertDetails {
+                    subject: details.bool("subject"),
+                    cert: details.bool("cert"),
+                    chain: details.bool("chain"),
+                    dns: details.bool("dns"),
+                    uri: details.bool("uri"),
+                })
+            },
         )?,
         proxy_100_continue: fields.bool("proxy_100_continue"),
         upgrade_configs: upgrade_configs(fields)?,

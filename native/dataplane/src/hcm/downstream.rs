@@ -9,7 +9,7 @@ use tidegate_stats::defs::http as stat;
 
 use super::http2::Spoken;
 use super::stream::{Stream, Upstream};
-use super::{NUDGE_READ, Phase, ServerConnection, forward};
+use super::{NUDGE_READ, Phase, ServerConnection, client_cert, forward};
 use crate::conn::Conn;
 use crate::transport::Input;
 use crate::worker::{Core, Worker};
@@ -286,6 +286,13 @@ impl ServerConnection {
     #[cold]
     fn on_handshake(&mut self, worker: &mut Worker) {
         if let Some(info) = self.downstream.transport.info() {
+            let config = &self.hcm.config;
+            let element = client_cert::element(
+                config.forward_client_cert_details,
+                config.set_current_client_cert_details,
+                info,
+            );
+            self.downstream.info.client_cert = element.map(Rc::from);
             self.downstream.info.tls = Some(Rc::clone(info));
             // What filters had to say waits.
             if !self.out.is_empty() {

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use tidegate_model::Name;
 use tidegate_snapshot::log_context::{
-    AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint,
+    AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint, TlsSide,
 };
 use tidegate_snapshot::{AccessLogs, HeaderName, ResponseFlags};
+use tidegate_tls::TlsInfo;
 
 use crate::accept::ConnectionInfo;
 use crate::listener::ListenerRuntime;
@@ -27,6 +28,7 @@ pub(crate) struct ConnectionLog<'a> {
     pub(crate) access_log_type: &'static str,
     pub(crate) filter_chain: Option<&'a Name>,
     pub(crate) upstream: Option<UpstreamLog<'a>>,
+    pub(crate) transport_failure: Option<&'a str>,
     pub(crate) attempts: u32,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
@@ -45,6 +47,7 @@ pub(crate) struct UpstreamLog<'a> {
     pub(crate) connection_id: u64,
     pub(crate) is_connected: bool,
     pub(crate) failure_reason: Option<&'a str>,
+    pub(crate) tls: Option<&'a TlsInfo>,
 }
 
 impl<'a> ConnectionLog<'a> {
@@ -64,6 +67,7 @@ impl<'a> ConnectionLog<'a> {
             access_log_type: "NotSet",
             filter_chain: None,
             upstream: None,
+            transport_failure: None,
             attempts: 0,
             bytes_received: 0,
             bytes_sent: 0,
@@ -82,9 +86,13 @@ impl LogContext for ConnectionLog<'_> {
         let upstream = self.upstream.as_ref();
         let text: &str = match field {
             TextField::ResponseCodeDetails => self.details?,
+            TextField::DownstreamTransportFailureReason => self.transport_failure?,
             TextField::UpstreamTransportFailureReason => upstream?.failure_reason?,
             TextField::ConnectionTerminationDetails => self.termination_details?,
-            TextField::RequestedServerName => self.info.requested_server_name.as_ref()?,
+            TextField::RequestedServerName => match &self.info.tls {
+                Some(tls) if self.info.requested_server_name.is_none() => &tls.sni,
+                _ => self.info.requested_server_name.as_ref()?,
+            },
             TextField::UpstreamHostName => upstream?.host?.0,
             TextField::UpstreamCluster => upstream?.cluster_alt_stat_name,
             TextField::UpstreamClusterRaw => upstream?.cluster,
@@ -140,6 +148,13 @@ impl LogContext for ConnectionLog<'_> {
         match point {
             TimePoint::DownstreamTxEnd => self.now.duration_since(self.start).ok(),
             _ => None,
+        }
+    }
+
+    fn tls(&self, side: TlsSide) -> Option<&TlsInfo> {
+        match side {
+            TlsSide::Downstream => self.info.tls.as_deref(),
+            TlsSide::Upstream => self.upstream.as_ref()?.tls,
         }
     }
 

@@ -430,6 +430,9 @@ impl TcpProxySession {
                 self.down.paused - paused.1,
             );
         }
+        if std::mem::take(&mut self.downstream.established) {
+            self.info.tls = self.downstream.transport.info().map(Rc::clone);
+        }
         match (up, down) {
             (Pumped::SourceError(_), _) | (_, Pumped::SinkError(_)) => {
                 return self.finish(worker, Ending::DownstreamReset);
@@ -572,6 +575,7 @@ impl TcpProxySession {
         log.flags = self.flags;
         log.termination_details = details.as_ref();
         log.filter_chain = Some(&self.chain.config.name);
+        log.transport_failure = self.downstream.transport.failure();
         log.attempts = self.attempts;
         log.bytes_received = self.up.bytes_in;
         log.bytes_sent = self.down.bytes_out;
@@ -596,6 +600,11 @@ impl TcpProxySession {
                 connection_id: self.upstream.as_ref().map_or(0, Upstream::id),
                 is_connected: self.is_connected(),
                 failure_reason: failure.and_then(|failure| failure.reason.as_deref()),
+                tls: self
+                    .upstream
+                    .as_ref()
+                    .and_then(|upstream| upstream.end.transport.info())
+                    .map(|info| &**info),
             });
         }
         connection_log::write(&mut worker.core, &self.listener.compiled.access_log, &log);

@@ -34,6 +34,7 @@ DATE = re.compile(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\
 REMOTE = re.compile(r"127\.0\.0\.1:(\d+) ")
 #: What SETTINGS mean that are not announced.
 UNSAID = {"HEADER_TABLE_SIZE": 4096, "ENABLE_CONNECT_PROTOCOL": 0}
+MADE_COOKIE = re.compile(r'="[0-9a-f]{16}"')
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 
 
@@ -43,6 +44,8 @@ KEY = re.compile(r"key-[0-9a-f]{32}")
 def _value(name: str, value: str) -> str:
     if name == "date" and DATE.match(value) and "2024" not in value:
         return "<date>"
+    if name == "set-cookie":  # made of the connection's ports
+        return MADE_COOKIE.sub('="<hash>"', value)
     if name == "x-envoy-upstream-service-time":
         return "<ms>"
     if name == "x-envoy-expected-rq-timeout-ms" and value.isdigit() and int(value) > 1000:  # what is left of it

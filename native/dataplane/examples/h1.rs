@@ -99,17 +99,12 @@ fn cluster(upstream: SocketAddr) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers {
             default: Thresholds::default(),
             high: Thresholds::default(),
         },
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
+        ..Cluster::default()
     }
 }
 
@@ -232,6 +227,7 @@ fn routes() -> RouteConfiguration {
             upgrade_configs: Vec::new(),
         },
         retry_policy: None,
+        hash_policy: Vec::new(),
     };
     RouteConfiguration {
         name: "routes".into(),

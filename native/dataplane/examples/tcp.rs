@@ -72,8 +72,6 @@ fn cluster(upstream: SocketAddr) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers {
             default: Thresholds {
                 max_connections: u32::MAX,
@@ -84,10 +82,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
             high: Thresholds::default(),
         },
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
+        ..Cluster::default()
     }
 }
 
@@ -111,6 +106,7 @@ fn listener(address: SocketAddr) -> Listener {
                 max_downstream_connection_duration: None,
                 access_log: Vec::new(),
                 max_connect_attempts: 1,
+                hash_source_ip: false,
             })),
             transport_socket_connect_timeout: None,
         }],

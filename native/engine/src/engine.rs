@@ -67,6 +67,8 @@ pub(crate) struct Core {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) log_files: OnceLock<LogFiles>,
+    /// A change of the configuration may be in force.
+    pub(crate) configured: tokio::sync::Notify,
     orders: Orders,
     manager: Mutex<Manager>,
 }
@@ -81,6 +83,7 @@ impl Core {
         {
             self.order(Order::Dns(jobs));
         }
+        self.configured.notify_one();
         result
     }
 
@@ -220,6 +223,7 @@ impl Engine {
                 started: Instant::now(),
                 started_at: SystemTime::now(),
                 log_files: OnceLock::new(),
+                configured: tokio::sync::Notify::new(),
                 orders,
                 manager: Mutex::new(manager),
             }),

@@ -172,6 +172,8 @@ pub struct TcpProxy {
     pub access_log: Vec<Arc<AccessLog>>,
     /// Default 1.
     pub max_connect_attempts: u32,
+    /// Consistent hashing goes by the client's address (`hash_policy`).
+    pub hash_source_ip: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -109,6 +109,40 @@ pub struct Forward {
     pub policy: ForwardPolicy,
     /// `None`: the virtual host's.
     pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// What consistent hashing goes by.
+    pub hash_policy: Vec<HashPolicy>,
+}
+
+/// `config.route.v3.RouteAction.HashPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashPolicy {
+    pub specifier: HashSpecifier,
+    /// If there is a hash once this one has been asked, the rest is not.
+    pub terminal: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashSpecifier {
+    Header {
+        /// Lower case.
+        name: Name,
+        regex_rewrite: Option<RegexRewrite>,
+    },
+    Cookie(HashCookie),
+    /// `connection_properties.source_ip`.
+    SourceIp,
+    QueryParameter(Name),
+}
+
+/// `HashPolicy.Cookie`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashCookie {
+    pub name: Name,
+    /// `None`: never made up; zero: for the session. Whole seconds.
+    pub ttl: Option<Duration>,
+    pub path: Name,
+    /// Name and value, which may be empty.
+    pub attributes: Vec<(Name, Name)>,
 }
 
 /// Timeouts, priority, upgrades and what else of `RouteAction` needs no compiling. Most routes of a configuration say the

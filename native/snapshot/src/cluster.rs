@@ -132,7 +132,7 @@ impl CompiledCluster {
                 Arc::clone(&dns.load_assignment)
             }
             Discovery::Eds { .. } | Discovery::OriginalDst(_) => {
-                Arc::new(empty_assignment(&config.name))
+                Arc::new(ClusterLoadAssignment::empty(Name::clone(&config.name)))
             }
         };
         let ready = !matches!(
@@ -334,15 +334,5 @@ fn address_text(address: &HostAddress) -> Name {
     match address {
         HostAddress::Socket(socket) => Name::from(socket.to_string()),
         HostAddress::Pipe(path) => Name::clone(path),
-    }
-}
-
-fn empty_assignment(name: &Name) -> ClusterLoadAssignment {
-    ClusterLoadAssignment {
-        cluster_name: Name::clone(name),
-        localities: Vec::new(),
-        overprovisioning_factor: 140,
-        weighted_priority_health: false,
-        drop_overloads: Vec::new(),
     }
 }

@@ -14,6 +14,7 @@ pub mod filter_chain;
 pub mod format;
 pub mod grpc_stats;
 pub mod grpc_status;
+pub mod hash_policy;
 pub mod header_name;
 pub mod headers;
 mod ids;

@@ -7,7 +7,7 @@ use tidegate_model::listener::{NetworkFilter, ReadFilter, ReadFilterKind, TcpClu
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, hcm};
+use crate::{access_log, hash_policy, hcm};
 
 /// What may stand in a chain.
 enum Kind {
@@ -111,5 +111,6 @@ fn tcp_proxy(fields: &Fields<'_>) -> Result<TcpProxy> {
             .timeout("max_downstream_connection_duration", None)?,
         access_log: fields.each("access_log", access_log::access_log)?,
         max_connect_attempts: fields.opt_u32("max_connect_attempts").unwrap_or(1),
+        hash_source_ip: hash_policy::tcp_source_ip(fields)?,
     })
 }

@@ -11,6 +11,7 @@ use tidegate_model::route::{
 
 use crate::context::Result;
 use crate::fields::Fields;
+use crate::hash_policy::hash_policies;
 use crate::{cors, hcm, http_filter, matcher, retry, route};
 
 /// Envoy's default route timeout.
@@ -69,6 +70,7 @@ pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPo
         host_rewrite,
         policy,
         retry_policy: fields.opt("retry_policy", retry::policy)?,
+        hash_policy: hash_policies(fields)?,
     };
     let cors = fields.opt("cors", cors::policy)?;
     Ok((forward, cors.map(Arc::new)))

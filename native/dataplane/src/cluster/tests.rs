@@ -23,8 +23,6 @@ fn config(discovery: Discovery) -> Cluster {
         discovery,
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers {
             default: Thresholds {
                 max_connections: 2,
@@ -34,10 +32,7 @@ fn config(discovery: Discovery) -> Cluster {
             high: Thresholds::default(),
         },
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
+        ..Cluster::default()
     }
 }
 
@@ -103,6 +98,8 @@ impl Bench {
         let mut shared = vec![None; self.snapshot.cluster_slots()];
         for compiled in self.snapshot.clusters() {
             shared[compiled.id().index()] = Some(Arc::new(ClusterShared {
+                detector: None,
+                tables: Arc::default(),
                 compiled: Arc::clone(compiled),
                 traffic: self.registry.group("cluster.c."),
                 membership: self.registry.group("cluster.c."),
@@ -246,6 +243,7 @@ fn original_dst_hosts_are_made_on_demand_and_cleaned_when_unused() {
     let start = Clock::precise();
     let at = |seconds| start + Duration::from_secs(seconds);
     let to = |address: &str| LbContext {
+        key: HashKey::default(),
         original_dst: Some(address.parse().unwrap()),
         header_dst: Some("10.9.9.9:99".parse().unwrap()),
     };

@@ -84,6 +84,7 @@ impl ServerConnection {
         }
         if reply.attempts {
             response::tell_attempts(stream);
+            response::tell_own_cookies(stream);
         }
         self.mutate_response(stream, &mut worker.core);
         let headers = &mut stream.response.headers;

@@ -45,6 +45,9 @@ pub(super) fn receive(stream: &mut Stream, hcm: &HcmRuntime, status: u16, core: 
             .headers
             .set_known(KnownHeader::XEnvoyUpstreamServiceTime, millis.as_bytes());
     }
+    for cookie in &stream.set_cookies {
+        stream.response.headers.add(b"set-cookie", cookie);
+    }
     tell_attempts(stream);
 }
 
@@ -58,6 +61,16 @@ pub(super) fn tell_attempts(stream: &mut Stream) {
         let count = buffer.format(stream.attempts);
         let headers = &mut stream.response.headers;
         headers.set_known(KnownHeader::XEnvoyAttemptCount, count.as_bytes());
+    }
+}
+
+/// Cookies that a balancer's own hash policies have made up come with any answer of the router's.
+pub(super) fn tell_own_cookies(stream: &mut Stream) {
+    let own = |cluster: &std::rc::Rc<ClusterRuntime>| cluster.hash_policy.is_some();
+    if !stream.set_cookies.is_empty() && stream.cluster.as_ref().is_some_and(own) {
+        for cookie in &stream.set_cookies {
+            stream.response.headers.add(b"set-cookie", cookie);
+        }
     }
 }
 

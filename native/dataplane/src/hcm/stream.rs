@@ -396,6 +396,8 @@ pub(crate) struct Stream {
     pub(crate) upgraded: bool,
     /// The response's `content-length` speaks of a body that is not passed on.
     pub(crate) drop_length: bool,
+    /// `set-cookie` headers for the response: cookies made up for consistent hashing.
+    pub(crate) set_cookies: Vec<Vec<u8>>,
     /// The upstream connection has more to send than it should hold.
     pub(crate) request_held: bool,
     /// The response cannot be completed.

@@ -13,6 +13,7 @@ use super::local_reply::Reply;
 use super::paused::Resume;
 use super::stream::{Protocol, Stream, StreamRoute};
 use super::{Phase, ServerConnection, grpc_timeout};
+use crate::cluster::outlier::Outcome;
 use crate::conn::TimerKey;
 use crate::worker::{Core, Worker};
 
@@ -313,6 +314,9 @@ impl ServerConnection {
             }
             if let Some(host) = &stream.host {
                 host.state.count(|cells| &cells.rq_timeout);
+                if !stream.response.started {
+                    host.state.put_result(Outcome::LocalTimeout, Some(504));
+                }
             }
             self.reply_upstream(&mut stream, worker, reply);
         } else if due(stream

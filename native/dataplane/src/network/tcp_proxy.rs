@@ -220,6 +220,7 @@ impl TcpProxySession {
             return After::Close;
         };
         let max_attempts = proxy.config.max_connect_attempts;
+        let hash_source_ip = proxy.config.hash_source_ip;
         let of_filters = self.filters.as_ref().and_then(|f| f.state.cluster.as_ref());
         let cluster = match of_filters {
             None => proxy.pick(worker.core.rng.next_u64()).cloned(),
@@ -245,7 +246,13 @@ impl TcpProxySession {
                 .insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             return self.finish(worker, Ending::Local);
         }
-        match Upstream::open(worker, key.token(UPSTREAM), &runtime, &self.info) {
+        match Upstream::open(
+            worker,
+            key.token(UPSTREAM),
+            &runtime,
+            &self.info,
+            hash_source_ip,
+        ) {
             Ok(upstream) => {
                 self.attempts += 1;
                 self.upstream = Some(upstream);

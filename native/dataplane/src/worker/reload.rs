@@ -33,6 +33,9 @@ impl Worker {
             self.core.http.forget_unused_managers();
             self.core.http.grpc.follow(&generation.snapshot);
         }
+        for ejected in self.core.clusters.follow_health(&mut self.core.rng) {
+            pool::drain_host(self, &ejected);
+        }
         self.follow_drain();
     }
 

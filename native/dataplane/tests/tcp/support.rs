@@ -139,6 +139,7 @@ pub(crate) fn tcp_proxy(cluster: &str) -> TcpProxy {
         max_downstream_connection_duration: None,
         access_log: access_log(),
         max_connect_attempts: 1,
+        hash_source_ip: false,
     }
 }
 
@@ -222,14 +223,9 @@ pub(crate) fn cluster_of(name: &str, discovery: Discovery) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers::default(),
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
+        ..Cluster::default()
     }
 }
 

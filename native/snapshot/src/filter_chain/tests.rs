@@ -12,6 +12,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
         max_downstream_connection_duration: None,
         access_log: Vec::new(),
         max_connect_attempts: 1,
+        hash_source_ip: false,
     });
     let (mut clusters, mut routes) = (SlotTable::default(), SlotTable::default());
     let mut names = Names::new(&mut clusters, &mut routes);

@@ -14,6 +14,7 @@ use super::redirect::CompiledRedirect;
 use super::rewrite::{CompiledHostRewrite, PathRewrite};
 use crate::error::CompileError;
 use crate::grpc_status::is_grpc_content_type;
+use crate::hash_policy::CompiledHashPolicy;
 use crate::header_name::{HeaderName, WellKnown};
 use crate::headers::HeaderMutator;
 use crate::ids::ClusterRef;
@@ -66,6 +67,8 @@ pub struct CompiledForward {
     pub host_rewrite: CompiledHostRewrite,
     /// `None`: the virtual host's, if it has one.
     pub retry_policy: Option<Arc<CompiledRetryPolicy>>,
+    /// What consistent hashing goes by.
+    pub hash_policy: Option<Box<CompiledHashPolicy>>,
 }
 
 #[derive(Debug)]
@@ -169,6 +172,7 @@ impl CompiledForward {
                 Some(policy) => Some(names.retry_policy(policy)?),
                 None => None,
             },
+            hash_policy: CompiledHashPolicy::compile(&config.hash_policy)?.map(Box::new),
         })
     }
 

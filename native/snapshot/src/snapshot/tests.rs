@@ -19,14 +19,9 @@ fn cluster(name: &str, discovery: Discovery) -> Arc<Cluster> {
         connect_timeout: std::time::Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers::default(),
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
+        ..Cluster::default()
     })
 }
 
@@ -84,6 +79,7 @@ fn tcp_chain(name: &str, to: &str) -> FilterChain {
             max_downstream_connection_duration: None,
             access_log: Vec::new(),
             max_connect_attempts: 1,
+            hash_source_ip: false,
         })),
         transport_socket_connect_timeout: None,
     }

@@ -174,6 +174,7 @@ fn listener() -> Listener {
                 max_downstream_connection_duration: None,
                 access_log: Vec::new(),
                 max_connect_attempts: 1,
+                hash_source_ip: false,
             })),
             transport_socket_connect_timeout: None,
         }],

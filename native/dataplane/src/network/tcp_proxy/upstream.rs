@@ -6,9 +6,12 @@ use std::rc::Rc;
 use tidegate_model::route::RoutingPriority;
 use tidegate_rt::{Errno, Moment, Token};
 use tidegate_snapshot::HostAddress;
+use tidegate_snapshot::hash_policy::source_ip;
 use tidegate_stats::defs::cluster as stat;
 
 use crate::accept::ConnectionInfo;
+use crate::balance::HashKey;
+use crate::cluster::outlier::Outcome;
 use crate::cluster::{
     ActiveConnection, ActiveRequest, ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind,
 };
@@ -79,6 +82,7 @@ impl Upstream {
         token: Token,
         cluster: &Rc<ClusterRuntime>,
         downstream: &ConnectionInfo,
+        hash_source_ip: bool,
     ) -> Result<Self, Refusal> {
         let core = &mut worker.core;
         let connections = cluster
@@ -91,6 +95,10 @@ impl Upstream {
         let context = LbContext {
             original_dst: downstream.local_restored.then_some(downstream.local),
             header_dst: None,
+            key: HashKey {
+                hash: (hash_source_ip && cluster.hashes).then(|| source_ip(downstream.remote.ip())),
+                attempt: 0,
+            },
         };
         let now = core.now();
         let Some(host) = cluster.choose_host(&mut core.rng, now, &context) else {
@@ -165,6 +173,9 @@ impl Upstream {
             stat::UPSTREAM_CX_CONNECT_MS,
             now.since(self.active.since()).as_millis() as u64,
         );
+        self.host()
+            .state
+            .put_result(Outcome::LocalConnectSuccessFinal, None);
         let request = ActiveRequest::new(cluster, Rc::clone(self.host()), RoutingPriority::Default);
         self.state = State::Connected { _request: request };
     }
@@ -172,6 +183,12 @@ impl Upstream {
 
 fn count_failure(active: &ActiveConnection, timed_out: bool) {
     active.connect_failed(timed_out);
+    let outcome = if timed_out {
+        Outcome::LocalTimeout
+    } else {
+        Outcome::LocalConnectFailed
+    };
+    active.host.state.put_result(outcome, None);
     active
         .cluster
         .stats

@@ -208,8 +208,11 @@ fn tcp_proxies() {
         "greater than or equal to 1",
     );
     refused(
-        &[(&field("hash_policy"), json!([{ "source_ip": {} }]))],
-        "hash_policy",
+        &[(
+            &field("hash_policy"),
+            json!([{ "filter_state": { "key": "k" } }]),
+        )],
+        "hash_policy[0].filter_state",
         "is not supported",
     );
     refused(

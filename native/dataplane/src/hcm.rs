@@ -38,6 +38,7 @@ mod runtime;
 mod stream;
 mod streams;
 mod timeouts;
+pub(crate) mod tracing;
 mod upgrade;
 mod upstream;
 mod upstream_http1;

@@ -281,6 +281,7 @@ impl Engine {
             drain_gradually: core.options.drain_gradually,
             log_flush_interval: core.options.file_flush_interval,
             busy_poll: core.options.busy_poll,
+            tracing: bootstrap.tracing.clone(),
             max_downstream_connections: bootstrap.max_active_downstream_connections,
         };
         let dataplane = spawn_workers(config, core.registry.clone(), Arc::new(log_files.clone()))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::Name;
 use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
 use crate::listener::Listener;
+use crate::tracing::Provider;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bootstrap {
@@ -23,6 +24,8 @@ pub struct Bootstrap {
     pub runtime: Vec<(Name, Name)>,
     pub admin_layer: bool,
     pub header_prefix: Name,
+    /// `tracing.http`, for connection managers that name no provider.
+    pub tracing: Option<Provider>,
     /// `overload_manager`: the resource monitor `global_downstream_max_connections`.
     pub max_active_downstream_connections: Option<u64>,
     /// Fields Envoy honours and we do not, which are safe to leave out: warned about once and counted.
@@ -33,6 +36,7 @@ pub struct Bootstrap {
 pub struct Node {
     pub id: Name,
     pub cluster: Name,
+    pub zone: Name,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

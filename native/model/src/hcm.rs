@@ -8,11 +8,13 @@ use crate::access_log::AccessLog;
 use crate::http2::Http2Options;
 use crate::matcher::HeaderMatcher;
 use crate::route::RouteConfiguration;
+use crate::tracing::Tracing;
 use crate::{Name, RuntimeFraction};
 
 /// `extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpConnectionManager {
+    pub tracing: Option<Arc<Tracing>>,
     pub stat_prefix: Name,
     pub codec_type: CodecType,
     pub routes: RouteSource,

@@ -15,6 +15,7 @@ pub mod matcher;
 pub mod retry;
 pub mod route;
 pub mod tls;
+pub mod tracing;
 
 use std::sync::Arc;
 

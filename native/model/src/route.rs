@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
 use crate::retry::{BodyBufferLimit, RetryPolicy};
+use crate::tracing::{Decorator, RouteTracing};
 use crate::{DataSource, HeaderMutations, Name, RuntimeFraction};
 
 /// `config.route.v3.RouteConfiguration`.
@@ -64,6 +65,8 @@ pub struct Route {
     pub per_filter: PerFilterConfig,
     /// `None`: the virtual host's.
     pub body_buffer_limit: Option<BodyBufferLimit>,
+    pub decorator: Option<Decorator>,
+    pub tracing: Option<Box<RouteTracing>>,
 }
 
 /// `config.route.v3.RouteMatch`.

@@ -31,6 +31,7 @@ pub mod retry;
 pub mod routes;
 pub mod runtime;
 mod snapshot;
+pub mod tracing;
 
 pub use self::access_log::{AccessLogs, CompiledAccessLog};
 pub use self::cluster::{CompiledCluster, Endpoints, Host, HostAddress, HostId};

@@ -20,6 +20,7 @@ use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
+use crate::tracing::CompiledTracing;
 
 /// One listener of a snapshot, bound to a socket or reached by hand-off only.
 #[derive(Debug)]
@@ -125,6 +126,7 @@ pub struct CompiledHcm {
     pub routes: HcmRoutes,
     /// In order, the router last.
     pub filters: Vec<CompiledHttpFilter>,
+    pub tracing: Option<CompiledTracing>,
     pub access_log: AccessLogs,
     /// `router.upstream_log`.
     pub upstream_log: AccessLogs,
@@ -361,6 +363,7 @@ fn compile_hcm(
         config: Arc::clone(config),
         routes,
         filters,
+        tracing: config.tracing.as_deref().map(CompiledTracing::compile),
         access_log: CompiledAccessLog::compile_all(&config.access_log)?,
         upstream_log,
     })

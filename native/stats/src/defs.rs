@@ -26,4 +26,5 @@ pub mod runtime;
 pub mod server;
 pub mod tcp;
 pub mod tls_inspector;
+pub mod tracing;
 pub mod vcluster;

@@ -16,7 +16,7 @@ use crate::context::{Context, Fault, Result, message_type, unreadable};
 use crate::fields::Fields;
 use crate::message::{Encoded, Message, Value};
 use crate::references::check_listener_clusters;
-use crate::{Decoder, Rejected, cluster, json, listener, rules, v2, yaml};
+use crate::{Decoder, Rejected, cluster, json, listener, rules, tracing, v2, yaml};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -248,7 +248,6 @@ fn build_version(overrides: &Overrides<'_>) -> Result<Vec<u8>> {
 }
 
 fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
-    fields.ignore(&["tracing"], "spans are not reported yet");
     fields.ignore(&["watchdog", "watchdogs"], "there is no watchdog");
     fields.ignore(
         &["deferred_stat_options", "enable_dispatcher_stats"],
@@ -304,6 +303,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         Ok(())
     })?;
     let node = node.unwrap_or_else(|| Node {
+        zone: Name::from(""),
         id: Name::from(""),
         cluster: Name::from(""),
     });
@@ -341,6 +341,9 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         header_prefix: fields
             .opt_string("header_prefix")
             .unwrap_or_else(|| Name::from("x-envoy")),
+        tracing: fields
+            .opt("tracing", |tracing| tracing.opt("http", tracing::provider))?
+            .flatten(),
         max_active_downstream_connections: fields
             .opt("overload_manager", operations::overload_manager)?
             .flatten(),
@@ -362,11 +365,10 @@ fn regex_engine(fields: &Fields<'_>) -> Result<()> {
 }
 
 fn node(fields: &Fields<'_>) -> Result<Node> {
-    // All of it goes to the management server as it is; only these two have a meaning here.
+    // All of it goes to the management server as it is; only these have a meaning here.
     for name in [
         "metadata",
         "dynamic_parameters",
-        "locality",
         "user_agent_name",
         "user_agent_version",
         "user_agent_build_version",
@@ -376,7 +378,13 @@ fn node(fields: &Fields<'_>) -> Result<Node> {
     ] {
         fields.get(name);
     }
+    let zone = fields.opt("locality", |locality| {
+        locality.get("region");
+        locality.get("sub_zone");
+        Ok(locality.string("zone"))
+    })?;
     Ok(Node {
+        zone: zone.unwrap_or_default(),
         id: fields.string("id"),
         cluster: fields.string("cluster"),
     })

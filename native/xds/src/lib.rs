@@ -46,6 +46,7 @@ mod retry;
 mod route;
 mod route_action;
 mod rules;
+mod tracing;
 mod upstream_http;
 mod v2;
 mod value;

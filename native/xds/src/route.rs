@@ -11,7 +11,7 @@ use tidegate_model::{AppendAction, HeaderMutations, HeaderValueOption, Name, for
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{cors, http_filter, matcher, retry, route_action};
+use crate::{cors, http_filter, matcher, retry, route_action, tracing};
 
 /// Routes that RDS delivers: clusters they name need not exist, unless they say so.
 pub(crate) fn rds_route_configuration(fields: &Fields<'_>) -> Result<RouteConfiguration> {
@@ -111,7 +111,6 @@ pub(crate) fn with_old_cors(
 
 fn route(fields: &Fields<'_>, max_body: u32) -> Result<Route> {
     fields.ignore(&["metadata"], "route metadata has no reader");
-    fields.ignore(&["decorator", "tracing"], "spans are not reported yet");
     fields.ignore(&["stat_prefix"], "it only adds statistics");
     let mut per_filter = http_filter::per_filter(fields)?;
     let action = if let Some((forward, cors)) = fields.opt("route", route_action::forward)? {
@@ -134,6 +133,8 @@ fn route(fields: &Fields<'_>, max_body: u32) -> Result<Route> {
         headers: header_mutations(fields)?,
         per_filter,
         body_buffer_limit: retry::body_buffer_limit(fields),
+        decorator: fields.opt("decorator", tracing::decorator)?,
+        tracing: fields.opt("tracing", tracing::route_tracing)?.map(Box::new),
     })
 }
 

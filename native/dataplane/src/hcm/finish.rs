@@ -88,6 +88,8 @@ impl ServerConnection {
         stream.active = None;
         self.count(&stream, core);
         self.write_logs(&stream, core);
+        self.end_span(&mut stream, worker);
+        let core = &mut worker.core;
         let (tunnel, complete) = (stream.response.tunnel, stream.request.complete);
         if !complete && !tunnel && !self.is_http2() {
             // Envoy resets a stream that is answered before it has been read.

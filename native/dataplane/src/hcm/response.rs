@@ -141,6 +141,7 @@ impl ServerConnection {
         if stream.cors {
             self.annotate_cors(stream);
         }
+        self.decorate_response(stream);
         if !stream.grpc.is_empty() {
             self.grpc_response_head(stream, core, ends);
         }

@@ -18,7 +18,7 @@ use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
 use super::stream::{Attached, Request, Stream, StreamRoute};
-use super::{ServerConnection, grpc_timeout, retry, upgrade};
+use super::{ServerConnection, grpc_timeout, retry, tracing, upgrade};
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -48,6 +48,7 @@ impl ServerConnection {
             }
         }
         self.find_route(&mut stream, &worker.core);
+        self.begin_span(&mut stream, &mut worker.core);
         if stream.request.upgrade && !upgrade::is_allowed(&hcm, &stream) {
             hcm.stats.inc(stat::DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
             stream.request.close = true;
@@ -283,6 +284,7 @@ impl ServerConnection {
                 .set_known(KnownHeader::XEnvoyAttemptCount, b"1");
         }
         stream.route = Some(route);
+        tracing::inject(stream);
         per_try_timeout
     }
 

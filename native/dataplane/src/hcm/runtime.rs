@@ -12,6 +12,7 @@ use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRout
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
+use super::tracing::TracingRuntime;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
@@ -39,6 +40,7 @@ pub(crate) struct HcmRuntime {
     pub(crate) limits: Limits,
     pub(crate) http2: Arc<tidegate_codec::h2::Options>,
     pub(crate) filters: Vec<Filter>,
+    pub(crate) tracing: Option<TracingRuntime>,
     pub(crate) stats: Local<http::ConnectionManager>,
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
     pub(crate) cors_stats: Option<Local<cors::Cors>>,
@@ -92,7 +94,7 @@ impl HcmGroups {
 impl HcmRuntime {
     /// `None`: the chain's filter is no connection manager.
     pub(crate) fn new(
-        core: &Core,
+        core: &mut Core,
         chain: &Arc<Chain>,
         listener: &Rc<ListenerRuntime>,
     ) -> Option<Self> {
@@ -146,6 +148,7 @@ impl HcmRuntime {
                 over_tls: true,
             },
             filters,
+            tracing: TracingRuntime::new(core, compiled, listener.direction()),
             stats: groups.manager.local(core.id),
             listener_stats: groups.listener.local(core.id),
             cors_stats: groups.cors.as_ref().map(|group| group.local(core.id)),

@@ -28,6 +28,7 @@ use super::headers::HeaderList;
 use super::paused::Pause;
 use super::retry::Tries;
 use super::streams::StreamKey;
+use super::tracing::Span as TraceSpan;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use crate::conn::Key;
 use crate::pool::PoolId;
@@ -408,6 +409,8 @@ pub(crate) struct Stream {
     pub(crate) abort: Option<Abort>,
     /// Counts among the fault filter's active faults.
     pub(crate) active_fault: bool,
+    /// Of a connection manager that traces.
+    pub(crate) span: Option<Box<TraceSpan>>,
     /// Response headers of the route's levels have been applied.
     pub(crate) response_mutated: bool,
 }

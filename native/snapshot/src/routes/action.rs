@@ -328,6 +328,8 @@ impl CompiledRoute {
             headers: HeaderMutations::default(),
             per_filter: tidegate_model::route::PerFilterConfig::default(),
             body_buffer_limit: None,
+            decorator: None,
+            tracing: None,
         };
         Self {
             path: PathMatch::everything(),

@@ -269,10 +269,10 @@ fn refusals_have_the_path_from_the_root() {
     refused(
         &[(
             "/dynamic_resources",
-            with(dynamic(), &[("/ads_config/api_type", json!("DELTA_GRPC"))]),
+            with(dynamic(), &[("/ads_config/api_type", json!("REST"))]),
         )],
         "dynamic_resources.ads_config.api_type",
-        "DELTA_GRPC is not supported",
+        "REST is not supported",
     );
     refused(
         &[(

@@ -40,7 +40,7 @@ fn document() -> Json {
             }],
             "listeners": [virtual_listener(), http_listener()]
         },
-        "tracing": { "http": { "name": "envoy.zipkin", "config": { "collector_cluster": "zipkin" } } },
+        "tracing": { "http": { "name": "envoy.zipkin", "config": { "collector_cluster": "zipkin", "collector_endpoint": "/api/v1/spans" } } },
         "stats_sinks": [{ "name": "envoy.statsd", "config": { "address": { "socket_address": { "address": "10.254.238.237", "port_value": 9125 } } } }]
     })
 }

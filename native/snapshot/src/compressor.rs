@@ -2,6 +2,8 @@
 //!
 //! Functions of configuration and headers; compressing is the filter's job.
 
+use std::cmp::Ordering;
+
 use tidegate_model::compressor::Compressor;
 
 /// What the client's `accept-encoding` came to, among the compressors of a chain.
@@ -73,8 +75,10 @@ impl EncodingChoice {
                 continue;
             }
             let first = ours.is_some_and(|(_, choose_first)| *choose_first);
-            if weight > choice.1 || (weight == choice.1 && first) {
-                choice = (name, weight);
+            match weight.total_cmp(&choice.1) {
+                Ordering::Greater => choice = (name, weight),
+                Ordering::Equal if first => choice = (name, weight),
+                Ordering::Equal | Ordering::Less => {}
             }
         }
         if choice.1 == 0.0 {

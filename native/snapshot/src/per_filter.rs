@@ -29,6 +29,7 @@ pub enum CompiledPolicy {
 }
 
 impl CompiledPolicy {
+    #[expect(clippy::unnecessary_wraps, reason = "other policies may fail")]
     fn compile(policy: &FilterPolicy) -> Result<Self, CompileError> {
         Ok(match policy {
             FilterPolicy::Compressor(policy) => Self::Compressor(*policy),

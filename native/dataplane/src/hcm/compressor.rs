@@ -237,12 +237,12 @@ impl ServerConnection {
             !ends && candidate && filter.is_accepted(stream, &self.hcm) && compressible;
         let headers = &mut stream.response.headers;
         if compresses {
-            match Encoder::new(&filter.config.library) {
+            match Encoder::new(filter.config.library) {
                 Ok(encoder) => {
                     // A strong tag is not that of another representation.
                     let strong = headers.known(KnownHeader::Etag).is_some_and(|tag| {
-                        tag.len() > 2
-                            && !tag.get(..2).is_some_and(|w| w.eq_ignore_ascii_case(b"w/"))
+                        let weak = tag.get(..2).is_some_and(|w| w.eq_ignore_ascii_case(b"w/"));
+                        !(weak && tag.len() > 2)
                     });
                     if strong {
                         headers.remove_known(KnownHeader::Etag);

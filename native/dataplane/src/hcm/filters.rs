@@ -45,11 +45,8 @@ impl ServerConnection {
             if self.is_disabled(stream, *filter) {
                 continue;
             }
-            match filter.kind {
-                FilterKind::Compressor => {
-                    self.compress_head(stream, &worker.core, filter.index, ends);
-                }
-                _ => {}
+            if filter.kind == FilterKind::Compressor {
+                self.compress_head(stream, &worker.core, filter.index, ends);
             }
         }
     }

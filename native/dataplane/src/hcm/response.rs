@@ -189,10 +189,10 @@ impl ServerConnection {
         with_head: bool,
         last: bool,
     ) {
-        if !stream.is_response_filtered() {
-            self.write_on(stream, worker, body, with_head, last);
-        } else {
+        if stream.is_response_filtered() {
             self.write_filtered(stream, worker, body, with_head, last);
+        } else {
+            self.write_on(stream, worker, body, with_head, last);
         }
     }
 

@@ -24,8 +24,8 @@ pub(super) enum Encoder {
 const STEP: usize = 4096;
 
 impl Encoder {
-    pub(super) fn new(library: &CompressionLibrary) -> io::Result<Self> {
-        Ok(match *library {
+    pub(super) fn new(library: CompressionLibrary) -> io::Result<Self> {
+        Ok(match library {
             CompressionLibrary::Gzip { level, window_bits } => {
                 let level = level.map_or_else(Compression::default, |level| {
                     Compression::new(u32::from(level))
@@ -128,7 +128,7 @@ mod tests {
     use std::io::Read as _;
 
     fn through(library: CompressionLibrary, pieces: &[&[u8]]) -> Vec<u8> {
-        let mut encoder = Encoder::new(&library).unwrap();
+        let mut encoder = Encoder::new(library).unwrap();
         let mut out = Vec::new();
         for piece in pieces {
             let before = out.len();

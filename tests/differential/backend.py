@@ -6,7 +6,8 @@ A request header `x-do` steers it (comma separated): `status=503`, `len=N` (N by
 before reading the body), `100` (an interim 100), `103`, `nodate`, `garbage`, `big-head=N`, `hang` (no answer; waits
 for the end of the connection), `fate` (answers with what became of the request with the same `x-key`), `first=N` (all
 this for the first N requests with the same `x-key` only; later ones are answered plainly), `at=NAME` (at the backend of
-that name only), `grpc-status=N` (in the head). An `upgrade: websocket` is accepted and the bytes echoed.
+that name only), `grpc-status=N` (in the head), `type=CONTENT-TYPE`. An `upgrade: websocket` is
+accepted and the bytes echoed.
 
 Standard library only; must not know the proxies.
 """
@@ -175,7 +176,7 @@ class Backend:
             payload = b""
         out = [
             f"HTTP/1.1 {status} {do.get('reason', 'Because')}",
-            "content-type: application/json",
+            "content-type: " + do.get("type", "application/json"),
             "x-backend: " + self.name,
         ]
         if "header" in do:

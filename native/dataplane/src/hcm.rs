@@ -13,6 +13,7 @@
     reason = "its users follow: filters that ask others, mirrors, exporters"
 )]
 pub(crate) mod async_client;
+mod compressor;
 mod downstream;
 mod filtered;
 mod filters;

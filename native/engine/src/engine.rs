@@ -174,7 +174,15 @@ impl Engine {
         drop(decoder);
         let opened =
             |what: &str, error: String| ConfigError::new("", "", format!("{what}: {error}"));
-        let log = ServerLog::new(&options)
+        let mut log_options = options.clone();
+        if let Some(format) = &loaded.bootstrap.log_format {
+            if !options.log_format.is_empty() {
+                let both = "Only one of ApplicationLogConfig.log_format or CLI option --log-format can be specified.";
+                return Err(ConfigError::new("", "application_log_config", both));
+            }
+            log_options.log_format = format.to_string();
+        }
+        let log = ServerLog::new(&log_options)
             .map_err(|error| opened(&options.log_path, error.to_string()))?;
         let log = Arc::new(log);
         for warning in &loaded.bootstrap.warnings {

@@ -28,6 +28,8 @@ pub struct Bootstrap {
     pub tracing: Option<Provider>,
     /// `overload_manager`: the resource monitor `global_downstream_max_connections`.
     pub max_active_downstream_connections: Option<u64>,
+    /// `application_log_config`: the line format of the process's own log, in spdlog's syntax.
+    pub log_format: Option<Name>,
     /// Fields Envoy honours and we do not, which are safe to leave out: warned about once and counted.
     pub warnings: Vec<String>,
 }

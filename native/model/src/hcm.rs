@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
+use crate::compressor::Compressor;
 use crate::http2::Http2Options;
 use crate::matcher::HeaderMatcher;
 use crate::route::RouteConfiguration;
@@ -178,6 +179,7 @@ pub enum HttpFilterKind {
     GrpcStats(Arc<GrpcStats>),
     /// `extensions.filters.http.grpc_web.v3.GrpcWeb`, which has no options.
     GrpcWeb,
+    Compressor(Arc<Compressor>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compressor::CompressorPerRoute;
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
 use crate::retry::{BodyBufferLimit, RetryPolicy};
@@ -276,10 +277,21 @@ pub struct PerFilterConfig {
     pub fault: Option<Arc<Fault>>,
     /// Names of filters switched off (`true`) or on (`false`) here by `FilterConfig.disabled`.
     pub disabled: Vec<(Name, bool)>,
+    /// What other filters, by name, are to do here.
+    pub policies: Vec<(Name, FilterPolicy)>,
+}
+
+/// The configuration of one filter at one level.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterPolicy {
+    Compressor(CompressorPerRoute),
 }
 
 impl PerFilterConfig {
     pub fn is_empty(&self) -> bool {
-        self.cors.is_none() && self.fault.is_none() && self.disabled.is_empty()
+        self.cors.is_none()
+            && self.fault.is_none()
+            && self.disabled.is_empty()
+            && self.policies.is_empty()
     }
 }

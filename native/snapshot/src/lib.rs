@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod cluster;
+pub mod compressor;
 pub mod cors;
 mod error;
 pub mod explain;

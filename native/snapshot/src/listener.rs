@@ -351,7 +351,7 @@ fn compile_hcm(
             HttpFilterKind::GrpcStats(stats) => {
                 grpc_stats = Some(CompiledGrpcStats::compile(stats));
             }
-            HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb => {}
+            HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb | HttpFilterKind::Compressor(_) => {}
         }
         filters.push(CompiledHttpFilter {
             config: filter.clone(),

@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod cluster_manager;
+pub mod compressor;
 pub mod control_plane;
 pub mod cors;
 pub mod discovery;

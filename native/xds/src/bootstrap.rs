@@ -269,10 +269,6 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         ],
         "it only tunes Envoy",
     );
-    fields.ignore(
-        &["application_log_config"],
-        "the log format is given on the command line",
-    );
     fields.ignore(&["flags_path"], "there are no runtime flag files");
     fields.ignore(
         &["grpc_async_client_manager_config"],
@@ -346,6 +342,9 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
             .flatten(),
         max_active_downstream_connections: fields
             .opt("overload_manager", operations::overload_manager)?
+            .flatten(),
+        log_format: fields
+            .opt("application_log_config", operations::application_log)?
             .flatten(),
         warnings: Vec::new(),
     })

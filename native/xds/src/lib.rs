@@ -21,6 +21,7 @@ mod address;
 mod any;
 mod bootstrap;
 mod cluster;
+mod compressor;
 mod context;
 mod cors;
 mod delta;

@@ -141,7 +141,9 @@ impl ServerConnection {
             ends,
         );
         self.write_response(stream, worker, body, true, true);
-        stream.response.bytes = body.len() as u64;
+        if !stream.compression.is_active() {
+            stream.response.bytes = body.len() as u64;
+        }
         stream.response.ended = true;
         if stream.response.pending.is_empty() {
             stream.response.complete = true;

@@ -145,6 +145,10 @@ impl ServerConnection {
         if !stream.grpc.is_empty() {
             self.grpc_response_head(stream, core, ends);
         }
+        if !hcm.encoders.is_empty() {
+            self.run_encoders(stream, worker, ends);
+        }
+        let core = &mut worker.core;
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
             headers.append(b"via", b", ", via.as_bytes());
@@ -186,10 +190,10 @@ impl ServerConnection {
         with_head: bool,
         last: bool,
     ) {
-        if stream.grpc.is_empty() {
-            self.write_on(stream, worker, body, with_head, last);
-        } else {
+        if stream.is_response_filtered() {
             self.write_filtered(stream, worker, body, with_head, last);
+        } else {
+            self.write_on(stream, worker, body, with_head, last);
         }
     }
 
@@ -218,6 +222,7 @@ impl ServerConnection {
         if !stream.grpc.is_empty() && self.filter_trailers(stream, worker) {
             return;
         }
+        self.end_encoded(stream, worker);
         if !self.is_http2() {
             self.write_trailers_http1(stream, worker);
         } else if stream.response.pending.is_empty() {

@@ -13,6 +13,7 @@ use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
 use super::tracing::TracingRuntime;
+use super::compressor::{CompressorGroups, CompressorStats};
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
@@ -30,7 +31,15 @@ pub(crate) enum FilterKind {
     Fault,
     GrpcStats,
     GrpcWeb,
+    Compressor,
     Router,
+}
+
+impl FilterKind {
+    /// Has something to do with every response's head.
+    const fn encodes(self) -> bool {
+        matches!(self, Self::Compressor)
+    }
 }
 
 /// See the module.
@@ -41,6 +50,10 @@ pub(crate) struct HcmRuntime {
     pub(crate) http2: Arc<tidegate_codec::h2::Options>,
     pub(crate) filters: Vec<Filter>,
     pub(crate) tracing: Option<TracingRuntime>,
+    /// Those with something to do with every response's head, in its order: the last of the chain comes first.
+    pub(crate) encoders: Vec<Filter>,
+    /// By place in the configuration.
+    pub(crate) filter_stats: Vec<FilterStats>,
     pub(crate) stats: Local<http::ConnectionManager>,
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
     pub(crate) cors_stats: Option<Local<cors::Cors>>,
@@ -59,6 +72,37 @@ pub(crate) struct HcmRuntime {
     _groups: HcmGroups,
 }
 
+/// The counters of one filter in one worker.
+pub(crate) enum FilterStats {
+    None,
+    Compressor(CompressorStats),
+}
+
+/// The counters of one filter.
+enum FilterGroups {
+    None,
+    Compressor(CompressorGroups),
+}
+
+impl FilterGroups {
+    /// `prefix`: the connection manager's, `http.NAME.`.
+    fn new(registry: &Registry, prefix: &str, kind: &HttpFilterKind) -> Self {
+        match kind {
+            HttpFilterKind::Compressor(config) => {
+                Self::Compressor(CompressorGroups::new(registry, prefix, config))
+            }
+            _ => Self::None,
+        }
+    }
+
+    fn local(&self, worker: usize) -> FilterStats {
+        match self {
+            Self::None => FilterStats::None,
+            Self::Compressor(groups) => FilterStats::Compressor(groups.local(worker)),
+        }
+    }
+}
+
 /// The statistics of a connection manager. Held with the configuration, so that they are there before the first request
 /// and outlive every connection.
 pub(crate) struct HcmGroups {
@@ -67,6 +111,7 @@ pub(crate) struct HcmGroups {
     cors: Option<Group<cors::Cors>>,
     fault: Option<Group<fault::Fault>>,
     http1: Group<http1::Http1>,
+    filters: Vec<FilterGroups>,
 }
 
 impl HcmGroups {
@@ -87,6 +132,12 @@ impl HcmGroups {
             fault: has(|kind| matches!(kind, HttpFilterKind::Fault(_)))
                 .then(|| registry.group(&format!("http.{prefix}.fault."))),
             http1: registry.group("http1."),
+            filters: compiled
+                .config
+                .http_filters
+                .iter()
+                .map(|filter| FilterGroups::new(registry, &format!("http.{prefix}."), &filter.kind))
+                .collect(),
         }
     }
 }
@@ -115,6 +166,7 @@ impl HcmRuntime {
                 HttpFilterKind::Fault(_) => FilterKind::Fault,
                 HttpFilterKind::GrpcStats(_) => FilterKind::GrpcStats,
                 HttpFilterKind::GrpcWeb => FilterKind::GrpcWeb,
+                HttpFilterKind::Compressor(_) => FilterKind::Compressor,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;
@@ -147,6 +199,17 @@ impl HcmRuntime {
                 // Envoy takes `https://` targets on plaintext listeners too.
                 over_tls: true,
             },
+            encoders: filters
+                .iter()
+                .rev()
+                .copied()
+                .filter(|filter| filter.kind.encodes())
+                .collect(),
+            filter_stats: groups
+                .filters
+                .iter()
+                .map(|filter| filter.local(core.id))
+                .collect(),
             filters,
             tracing: TracingRuntime::new(core, compiled, listener.direction()),
             stats: groups.manager.local(core.id),

@@ -23,6 +23,7 @@ use tidegate_snapshot::{
     ResponseFlags, WellKnown,
 };
 
+use super::compressor::Compression;
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
 use super::paused::Pause;
@@ -393,6 +394,8 @@ pub(crate) struct Stream {
     pub(crate) cors: bool,
     /// What the gRPC filters keep.
     pub(crate) grpc: GrpcFilters,
+    /// What the compressor filters keep.
+    pub(crate) compression: Compression,
     /// Counts among the upgraded streams: the client may leave HTTP.
     pub(crate) upgraded: bool,
     /// The response's `content-length` speaks of a body that is not passed on.
@@ -416,6 +419,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// The response's body passes filters, as payload.
+    #[inline]
+    pub(crate) const fn is_response_filtered(&self) -> bool {
+        !self.grpc.is_empty() || self.compression.is_active()
+    }
+
     /// Takes note of the body that came with the head. Not before the request is on its way (or made to wait): as in
     /// Envoy, an answer at sight of the head comes before the request is complete.
     pub(crate) fn attach(&mut self, attached: Attached<'_>, now: Moment) {

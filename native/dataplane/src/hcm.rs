@@ -120,6 +120,10 @@ pub struct ServerConnection {
     /// The socket has failed.
     broken: bool,
     requests: u32,
+    /// Read and written.
+    bytes: (u64, u64),
+    /// The client has broken the protocol.
+    protocol_error: bool,
     /// Since when no stream is active.
     idle_since: Moment,
     /// Since when a head is being received.
@@ -182,6 +186,8 @@ impl ServerConnection {
             peer_closed: false,
             broken: false,
             requests: 0,
+            bytes: (0, 0),
+            protocol_error: false,
             idle_since: now,
             head_since: None,
             linger_until: None,
@@ -270,7 +276,7 @@ impl ServerConnection {
             self.flushed(&worker.core, linger);
         }
         if self.phase == Phase::Closed {
-            self.end_filters(&mut worker.core);
+            self.log_connection(&mut worker.core);
             self.timer.cancel(&mut worker.core.timers);
             self.out.clear(&mut worker.core.segments);
             return After::Close;

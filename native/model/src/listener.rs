@@ -99,6 +99,19 @@ impl ConnectionPredicate {
     }
 }
 
+impl Listener {
+    /// Whether an update to `new` may leave the connections of unchanged filter chains alone: nothing else has changed
+    /// (Envoy's `supportUpdateFilterChain`).
+    pub fn may_become_in_place(&self, new: &Self) -> bool {
+        let without_chains = |listener: &Self| Self {
+            filter_chains: Vec::new(),
+            default_filter_chain: None,
+            ..listener.clone()
+        };
+        !new.filter_chains.is_empty() && without_chains(self) == without_chains(new)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrafficDirection {
     #[default]

@@ -55,6 +55,7 @@ impl ServerConnection {
                     self.hcm
                         .stats
                         .add(stat::DOWNSTREAM_CX_RX_BYTES_TOTAL, count as u64);
+                    self.bytes.0 += count as u64;
                     self.on_input(worker, buf.get(..count).unwrap_or_default());
                 }
                 Received::WouldBlock => self.readable = false,
@@ -238,6 +239,7 @@ impl ServerConnection {
         self.hcm
             .stats
             .add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, total as u64);
+        self.bytes.1 += total as u64;
         if self.out.is_empty() && !self.corked {
             let mut slices = [IoSlice::new(&[]); 4];
             let mut used = 0;

@@ -214,6 +214,7 @@ impl ServerConnection {
         details: &'static str,
     ) {
         self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
+        self.protocol_error = true;
         stream
             .flags
             .insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);

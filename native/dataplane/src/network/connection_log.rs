@@ -26,6 +26,8 @@ pub(crate) struct ConnectionLog<'a> {
     /// `%ACCESS_LOG_TYPE%`.
     pub(crate) access_log_type: &'static str,
     pub(crate) filter_chain: Option<&'a Name>,
+    /// `%PROTOCOL%`, where it was HTTP.
+    pub(crate) protocol: Option<&'static str>,
     pub(crate) upstream: Option<UpstreamLog<'a>>,
     pub(crate) attempts: u32,
     pub(crate) bytes_received: u64,
@@ -63,6 +65,7 @@ impl<'a> ConnectionLog<'a> {
             termination_details: None,
             access_log_type: "NotSet",
             filter_chain: None,
+            protocol: None,
             upstream: None,
             attempts: 0,
             bytes_received: 0,
@@ -81,6 +84,7 @@ impl LogContext for ConnectionLog<'_> {
     fn text(&self, field: TextField) -> Option<&[u8]> {
         let upstream = self.upstream.as_ref();
         let text: &str = match field {
+            TextField::Protocol => self.protocol?,
             TextField::ResponseCodeDetails => self.details?,
             TextField::UpstreamTransportFailureReason => upstream?.failure_reason?,
             TextField::ConnectionTerminationDetails => self.termination_details?,

@@ -10,7 +10,8 @@ use tidegate_buf::SegmentPool;
 use tidegate_model::Name;
 use tidegate_rt::{Clock, Errno, Moment, PipePool, Poller, Rng, TimerId, TimerWheel, Token};
 use tidegate_snapshot::{ClusterId, Snapshot};
-use tidegate_stats::{Def, Group};
+use tidegate_stats::defs::listener_manager::ListenerManager;
+use tidegate_stats::{Def, Gauge, Group};
 
 use super::{LogBuffers, own_timer};
 use crate::cluster::{ClusterRuntime, Clusters};
@@ -61,6 +62,8 @@ pub struct Core {
     pub(crate) generation: Arc<Generation>,
     /// When draining connections have to be gone.
     pub(crate) drain_deadlines: Vec<(Moment, Key)>,
+    /// What is counted as draining, until when.
+    pub(crate) draining: Vec<(Moment, Group<ListenerManager>, Gauge<ListenerManager>, i64)>,
     read_buf: Option<ReadBuf>,
     nudges: VecDeque<(Key, u8, u32)>,
     /// Connections with output that leaves at the end of the pass.
@@ -96,6 +99,7 @@ impl Core {
             ),
             generation,
             drain_deadlines: Vec::new(),
+            draining: Vec::new(),
             read_buf: None,
             nudges: VecDeque::new(),
             flushes: Vec::new(),

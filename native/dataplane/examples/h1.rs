@@ -229,6 +229,7 @@ fn routes() -> RouteConfiguration {
         },
         retry_policy: None,
         hash_policy: Vec::new(),
+        mirrors: Arc::default(),
     };
     RouteConfiguration {
         name: "routes".into(),

@@ -26,6 +26,7 @@ mod http1;
 mod http2;
 mod local_reply;
 mod log;
+mod mirror;
 mod path;
 #[expect(dead_code, reason = "as `async_client`")]
 mod paused;

@@ -115,6 +115,25 @@ pub struct Forward {
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// What consistent hashing goes by.
     pub hash_policy: Vec<HashPolicy>,
+    /// `request_mirror_policies`: the route's, else the virtual host's, else those of the route configuration.
+    pub mirrors: Arc<[MirrorPolicy]>,
+}
+
+/// `config.route.v3.RouteAction.RequestMirrorPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorPolicy {
+    pub cluster: MirrorCluster,
+    /// `None`: every request.
+    pub runtime_fraction: Option<RuntimeFraction>,
+    pub disable_shadow_host_suffix_append: bool,
+    pub host_rewrite_literal: Option<Name>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MirrorCluster {
+    Name(Name),
+    /// The request header that names it, in lower case.
+    Header(Name),
 }
 
 /// `config.route.v3.RouteAction.HashPolicy`.

@@ -193,6 +193,9 @@ impl ServerConnection {
 
     /// As [`Self::pass_body`], behind the filters.
     pub(super) fn pass_on(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        if stream.mirrors.is_some() {
+            self.mirror_body(stream, worker, body);
+        }
         if stream.tries.is_some() && !self.keep_body(stream, worker, body) {
             return;
         }

@@ -81,6 +81,9 @@ impl ServerConnection {
     /// Counts, logs and forgets a stream; then the connection goes on or ends.
     pub(super) fn finish(&mut self, mut stream: Box<Stream>, worker: &mut Worker) {
         self.detach_upstream(&mut stream, worker);
+        if stream.mirrors.is_some() {
+            self.end_mirrors(&mut stream, worker);
+        }
         self.end_fault(&mut stream);
         let core = &mut worker.core;
         let now = core.now();

@@ -194,6 +194,16 @@ impl ServerConnection {
             return self.reply(stream, worker, Reply::new(status, b"", "cluster_not_found"));
         };
         let per_try_timeout = self.finish_request_head(stream, worker);
+        if stream
+            .route
+            .as_ref()
+            .and_then(StreamRoute::forward)
+            .is_some_and(|forward| !forward.mirrors.is_empty())
+            && !stream.request.upgrade
+        {
+            let timeout = stream.deadlines.response_timeout;
+            self.start_mirrors(stream, worker, &body, timeout);
+        }
         self.begin_tries(stream, &mut worker.core, &cluster, per_try_timeout, &body);
         self.send_upstream(stream, worker, &cluster, body);
     }

@@ -26,6 +26,7 @@ use tidegate_snapshot::{
 use super::compressor::Compression;
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
+use super::mirror::Mirrors;
 use super::paused::Pause;
 use super::retry::Tries;
 use super::streams::StreamKey;
@@ -400,6 +401,8 @@ pub(crate) struct Stream {
     pub(crate) upgraded: bool,
     /// The response's `content-length` speaks of a body that is not passed on.
     pub(crate) drop_length: bool,
+    /// Copies of it that are under way.
+    pub(crate) mirrors: Option<Box<Mirrors>>,
     /// `set-cookie` headers for the response: cookies made up for consistent hashing.
     pub(crate) set_cookies: Vec<Vec<u8>>,
     /// The upstream connection has more to send than it should hold.

@@ -6,10 +6,8 @@ A request header `x-do` steers it (comma separated): `status=503`, `len=N` (N by
 before reading the body), `100` (an interim 100), `103`, `nodate`, `garbage`, `big-head=N`, `hang` (no answer; waits
 for the end of the connection), `fate` (answers with what became of the request with the same `x-key`), `first=N` (all
 this for the first N requests with the same `x-key` only; later ones are answered plainly), `at=NAME` (at the backend of
-that name only), `grpc-status=N` (in the head), `type=CONTENT-TYPE`. An `upgrade: websocket` is
-accepted and the bytes echoed.
-that name only), `grpc-status=N` (in the head), `recall` (answers with what the request with the same `x-key` before it
-was: what a mirror got; waits for one). An `upgrade: websocket` is accepted and the bytes echoed.
+that name only), `grpc-status=N` (in the head), `type=CONTENT-TYPE`, `recall` (answers with what the request with the
+same `x-key` before it was: what a mirror got; waits for one). An `upgrade: websocket` is accepted and the bytes echoed.
 
 Standard library only; must not know the proxies.
 """

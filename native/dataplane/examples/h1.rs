@@ -27,6 +27,7 @@ use tidegate_model::route::{
     ClusterSpecifier, Forward, ForwardPolicy, HostRewrite, PathSpecifier, PerFilterConfig,
     RequireTls, Route, RouteAction, RouteConfiguration, RouteMatch, RoutingPriority, VirtualHost,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_model::{HeaderMutations, Name};
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Registry;
@@ -88,6 +89,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    transport_socket_match: Vec::new(),
                 }],
                 load_balancing_weight: None,
                 priority: 0,
@@ -122,6 +124,7 @@ fn listener(address: SocketAddr, log: Option<&str>) -> Listener {
             matches: FilterChainMatch::default(),
             read_filters: Vec::new(),
             filter: NetworkFilter::HttpConnectionManager(Arc::new(manager(log))),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,

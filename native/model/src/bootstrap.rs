@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::Name;
 use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
 use crate::listener::Listener;
+use crate::tls::Secret;
 use crate::tracing::Provider;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Bootstrap {
     pub admin: Option<Admin>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<Cluster>>,
+    /// `static_resources.secrets`, for those who name a secret without a source.
+    pub secrets: Vec<Arc<Secret>>,
     pub dynamic: DynamicResources,
     pub stats: StatsConfig,
     pub stats_sinks: Vec<StatsSink>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::Name;
 use crate::http2::Http2Options;
 use crate::route::HashPolicy;
+use crate::tls::{TransportSocketMatch, UpstreamTransport};
 
 /// `config.cluster.v3.Cluster`.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,9 @@ pub struct Cluster {
     pub upstream_bind_address: Option<SocketAddr>,
     pub ignore_health_on_host_removal: bool,
     pub close_connections_on_host_health_failure: bool,
+    pub transport_socket: UpstreamTransport,
+    /// The first that a host's metadata meet takes the place of `transport_socket`.
+    pub transport_socket_matches: Vec<TransportSocketMatch>,
 }
 
 impl Default for Cluster {
@@ -48,6 +52,8 @@ impl Default for Cluster {
             upstream_bind_address: None,
             ignore_health_on_host_removal: false,
             close_connections_on_host_health_failure: false,
+            transport_socket: UpstreamTransport::default(),
+            transport_socket_matches: Vec::new(),
         }
     }
 }
@@ -431,6 +437,8 @@ pub struct LbEndpoint {
     pub health: HealthStatus,
     /// 1 and up.
     pub load_balancing_weight: u32,
+    /// `envoy.transport_socket_match` of its metadata, sorted by key; values as compact JSON.
+    pub transport_socket_match: Vec<(Name, Name)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

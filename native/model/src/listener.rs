@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::Name;
 use crate::access_log::AccessLog;
 use crate::hcm::HttpConnectionManager;
+use crate::tls::DownstreamTransport;
 
 /// `config.listener.v3.Listener`.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,6 +130,7 @@ pub struct FilterChain {
     pub read_filters: Vec<ReadFilter>,
     /// The terminal network filter.
     pub filter: NetworkFilter,
+    pub transport_socket: DownstreamTransport,
     pub transport_socket_connect_timeout: Option<Duration>,
 }
 

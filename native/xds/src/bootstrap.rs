@@ -16,7 +16,7 @@ use crate::context::{Context, Fault, Result, message_type, unreadable};
 use crate::fields::Fields;
 use crate::message::{Encoded, Message, Value};
 use crate::references::check_listener_clusters;
-use crate::{Decoder, Rejected, cluster, json, listener, rules, tracing, v2, yaml};
+use crate::{Decoder, Rejected, cluster, json, listener, rules, tls, tracing, v2, yaml};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -283,7 +283,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     regex_engine(fields)?;
     let node = fields.opt("node", node)?;
     let statics = fields.opt("static_resources", static_resources)?;
-    let (listeners, clusters) = statics.unwrap_or_default();
+    let (listeners, clusters, secrets) = statics.unwrap_or_default();
     let dynamic = fields.or_default("dynamic_resources", |dynamic| {
         dynamic::dynamic_resources(dynamic, &clusters, extra)
     })?;
@@ -321,6 +321,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         admin: fields.opt("admin", operations::admin)?.flatten(),
         listeners,
         clusters,
+        secrets,
         dynamic,
         stats: fields
             .opt("stats_config", operations::stats_config)?
@@ -390,10 +391,14 @@ fn node(fields: &Fields<'_>) -> Result<Node> {
 }
 
 type Clusters = Vec<Arc<Cluster>>;
-type Statics = (Vec<Arc<tidegate_model::listener::Listener>>, Clusters);
+type Statics = (
+    Vec<Arc<tidegate_model::listener::Listener>>,
+    Clusters,
+    Vec<Arc<tidegate_model::tls::Secret>>,
+);
 
 fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
-    fields.refuse("secrets", "TLS is not supported")?;
+    let secrets = fields.each("secrets", |fields| tls::secret(fields).map(Arc::new))?;
     let mut listeners = fields.each("listeners", |fields| {
         listener::listener(fields).map(Arc::new)
     })?;
@@ -422,5 +427,5 @@ fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
     }
     let mut at = 0..;
     listeners.retain(|listener| last.get(&listener.name).copied() == at.next());
-    Ok((listeners, clusters))
+    Ok((listeners, clusters, secrets))
 }

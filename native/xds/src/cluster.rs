@@ -14,7 +14,7 @@ use crate::context::Result;
 use crate::fields::Fields;
 use crate::outlier_detection::outlier_detection;
 use crate::upstream_http::{NO_TLS, common_options, http_protocol_options, protocols};
-use crate::{address, endpoint, lb};
+use crate::{address, endpoint, lb, tls};
 
 pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
     fields.ignore(&["metadata"], "cluster metadata has no reader");
@@ -24,7 +24,6 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
         "it only adds statistics",
     );
     fields.expect_bool("wait_for_warm_on_init", true)?;
-    raw_transport_socket(fields)?;
     let name = fields.string("name");
     let discovery = discovery(fields, &name)?;
     let (lb_policy, lb) = lb::balancing(fields, &discovery)?;
@@ -64,6 +63,8 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
         ignore_health_on_host_removal: fields.bool("ignore_health_on_host_removal"),
         close_connections_on_host_health_failure: fields
             .bool("close_connections_on_host_health_failure"),
+        transport_socket: tls::upstream_transport(fields)?,
+        transport_socket_matches: tls::transport_socket_matches(fields)?,
     })
 }
 
@@ -74,23 +75,6 @@ fn stat_name(name: Name) -> Name {
     } else {
         name
     }
-}
-
-/// `transport_socket`, where only plain bytes are supported.
-pub(crate) fn raw_transport_socket(fields: &Fields<'_>) -> Result<()> {
-    let raw = |_: &Fields<'_>| Ok(());
-    fields
-        .opt("transport_socket", |socket| {
-            socket.str("name");
-            socket.need_any(
-                "typed_config",
-                &[(
-                    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
-                    &raw,
-                )],
-            )
-        })
-        .map(drop)
 }
 
 fn upstream_http(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {

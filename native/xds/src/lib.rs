@@ -47,6 +47,8 @@ mod retry;
 mod route;
 mod route_action;
 mod rules;
+mod secret_source;
+mod tls;
 mod tracing;
 mod upstream_http;
 mod v2;
@@ -59,6 +61,7 @@ mod tests;
 use tidegate_model::cluster::{Cluster, ClusterLoadAssignment};
 use tidegate_model::listener::Listener;
 use tidegate_model::route::RouteConfiguration;
+use tidegate_model::tls::Secret;
 
 pub use bootstrap::{Format, Loaded, Overrides};
 pub use context::Warning;
@@ -84,6 +87,7 @@ pub mod type_url {
         "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
     pub const ROUTE_CONFIGURATION: &str =
         "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+    pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 }
 
 /// A resource that cannot be honoured, and why.
@@ -146,6 +150,11 @@ impl Decoder {
             bytes,
             route::rds_route_configuration,
         )
+    }
+
+    /// An encoded `envoy.extensions.transport_sockets.tls.v3.Secret`; files that it names have been read.
+    pub fn secret(&self, bytes: &[u8]) -> Result<Secret, Rejected> {
+        self.resource(type_url::SECRET, bytes, tls::secret)
     }
 
     /// The payload of an `Any`, after checking that its type URL is the one wanted.

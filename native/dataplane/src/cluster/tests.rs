@@ -56,6 +56,7 @@ fn assignment(ports: &[u16], weight: u32) -> Arc<ClusterLoadAssignment> {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: weight,
+                    transport_socket_match: Vec::new(),
                 })
                 .collect(),
             load_balancing_weight: None,

@@ -7,6 +7,7 @@ use tidegate_model::cluster::{
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 
 use super::*;
 use crate::cluster::HostAddress;
@@ -48,6 +49,7 @@ fn assignment(name: &str, addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    transport_socket_match: Vec::new(),
                 })
                 .collect(),
             load_balancing_weight: None,
@@ -81,6 +83,7 @@ fn tcp_chain(name: &str, to: &str) -> FilterChain {
             max_connect_attempts: 1,
             hash_source_ip: false,
         })),
+        transport_socket: DownstreamTransport::default(),
         transport_socket_connect_timeout: None,
     }
 }

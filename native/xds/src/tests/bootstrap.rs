@@ -253,8 +253,8 @@ fn refusals_have_the_path_from_the_root() {
     );
     refused(
         &[("/static_resources/secrets", json!([{ "name": "a" }]))],
-        "static_resources.secrets",
-        "TLS is not supported",
+        "static_resources.secrets[0].type",
+        "value is required",
     );
     refused(
         &[("/default_socket_interface", json!("x"))],

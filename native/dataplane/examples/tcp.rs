@@ -61,6 +61,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    workload: None,
                 }],
                 load_balancing_weight: None,
                 priority: 0,

@@ -44,6 +44,7 @@ impl Default for DataplaneConfig {
             node: Node {
                 id: "".into(),
                 cluster: "".into(),
+                metadata: Arc::default(),
             },
             drain_time: Duration::from_mins(10),
             drain_gradually: true,

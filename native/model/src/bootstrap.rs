@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Name;
 use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
+use crate::istio::NodeMetadata;
 use crate::listener::Listener;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,7 @@ pub struct Bootstrap {
 pub struct Node {
     pub id: Name,
     pub cluster: Name,
+    pub metadata: Arc<NodeMetadata>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

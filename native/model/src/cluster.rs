@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::Name;
 use crate::http2::Http2Options;
 use crate::route::HashPolicy;
+use crate::istio::{IstioCluster, MetadataExchange};
 
 /// `config.cluster.v3.Cluster`.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,9 @@ pub struct Cluster {
     pub upstream_bind_address: Option<SocketAddr>,
     pub ignore_health_on_host_removal: bool,
     pub close_connections_on_host_health_failure: bool,
+    pub istio: Option<Arc<IstioCluster>>,
+    /// Metadata exchange with the hosts' proxies, on connections that carry no HTTP (of `filters`).
+    pub metadata_exchange: Option<Arc<MetadataExchange>>,
 }
 
 impl Default for Cluster {
@@ -48,6 +52,8 @@ impl Default for Cluster {
             upstream_bind_address: None,
             ignore_health_on_host_removal: false,
             close_connections_on_host_health_failure: false,
+            istio: None,
+            metadata_exchange: None,
         }
     }
 }
@@ -431,6 +437,8 @@ pub struct LbEndpoint {
     pub health: HealthStatus,
     /// 1 and up.
     pub load_balancing_weight: u32,
+    /// `istio.workload` of its metadata.
+    pub workload: Option<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

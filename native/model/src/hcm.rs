@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::http2::Http2Options;
+use crate::istio::{Alpn, IstioStats, PeerMetadata};
 use crate::matcher::HeaderMatcher;
 use crate::route::RouteConfiguration;
 use crate::{Name, RuntimeFraction};
@@ -176,6 +177,9 @@ pub enum HttpFilterKind {
     GrpcStats(Arc<GrpcStats>),
     /// `extensions.filters.http.grpc_web.v3.GrpcWeb`, which has no options.
     GrpcWeb,
+    PeerMetadata(Arc<PeerMetadata>),
+    Alpn(Arc<Alpn>),
+    IstioStats(Arc<IstioStats>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

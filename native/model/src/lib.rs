@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod format;
 pub mod hcm;
 pub mod http2;
+pub mod istio;
 pub mod listener;
 pub mod matcher;
 pub mod retry;

@@ -43,6 +43,7 @@ fn endpoints(name: &str, count: u16) -> Arc<ClusterLoadAssignment> {
         hostname: "".into(),
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
+        workload: None,
     };
     Arc::new(ClusterLoadAssignment {
         cluster_name: name.into(),

@@ -75,14 +75,12 @@ pub fn read(bytes: &[u8], additional: &[impl AsRef<str>]) -> Greeting {
     let Ok(any) = Any::decode(data) else {
         return Greeting::Malformed;
     };
-    let peer = Struct::decode(any.value.as_slice())
-        .ok()
-        .and_then(|data| match data.fields.get(METADATA)?.kind.as_ref()? {
-            Kind::StructValue(metadata) => {
-                Some(Box::new(Peer::of_struct(metadata, additional)))
-            }
+    let peer = Struct::decode(any.value.as_slice()).ok().and_then(|data| {
+        match data.fields.get(METADATA)?.kind.as_ref()? {
+            Kind::StructValue(metadata) => Some(Box::new(Peer::of_struct(metadata, additional))),
             _ => None,
-        });
+        }
+    });
     Greeting::Peer(HEADER + length, peer)
 }
 
@@ -99,11 +97,14 @@ mod tests {
         let bytes = greeting(&own, "n");
         let mut expected = b"\x3d\x23\x04\x67\x00\x00\x00\x80\x0a\x2atype.googleapis.com/google.protobuf.Struct\x12\x52".to_vec();
         expected.extend_from_slice(b"\x0a\x2d\x0a\x15x-envoy-peer-metadata\x12\x14\x2a\x12");
-        let inner = b"\x0a\x0c\x0a\x06LABELS\x12\x02\x2a\x00\x0a\x11\x0a\x09NAMESPACE\x12\x04\x1a\x02ns";
+        let inner =
+            b"\x0a\x0c\x0a\x06LABELS\x12\x02\x2a\x00\x0a\x11\x0a\x09NAMESPACE\x12\x04\x1a\x02ns";
         assert_eq!(bytes.get(..4), expected.get(..4));
         let found = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
         assert!(found(inner));
-        assert!(found(b"\x0a\x2atype.googleapis.com/google.protobuf.Struct\x12"));
+        assert!(found(
+            b"\x0a\x2atype.googleapis.com/google.protobuf.Struct\x12"
+        ));
         assert!(found(b"\x0a\x18x-envoy-peer-metadata-id\x12\x03\x1a\x01n"));
         let length = u32::from_be_bytes(*bytes.get(4..8).unwrap().first_chunk().unwrap());
         assert_eq!(length as usize + HEADER_LENGTH, bytes.len());

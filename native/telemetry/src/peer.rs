@@ -84,39 +84,41 @@ pub struct Peer {
 
 impl Peer {
     /// From node metadata, or what a peer sent; `additional`: which other labels are of interest.
-    pub fn of_struct(metadata: &Struct, additional: &[impl AsRef<str>]) -> Self {
+    pub fn of_metadata<'m>(
+        fields: impl IntoIterator<Item = (&'m str, &'m str)>,
+        labels: impl IntoIterator<Item = (&'m str, &'m str)>,
+        additional: &[impl AsRef<str>],
+    ) -> Self {
         let mut peer = Self::default();
-        let (mut owner, mut qualified_app, mut qualified_version) = ("", "", "");
-        for (key, value) in &metadata.fields {
-            let text = text_of(value);
-            match key.as_str() {
-                "NAME" => text.clone_into(&mut peer.instance),
-                "NAMESPACE" => text.clone_into(&mut peer.namespace),
-                "OWNER" => owner = text,
-                "WORKLOAD_NAME" => text.clone_into(&mut peer.workload),
-                "CLUSTER_ID" => text.clone_into(&mut peer.cluster),
-                "IDENTITY" => text.clone_into(&mut peer.identity),
-                "REGION" => text.clone_into(&mut peer.region),
-                "AVAILABILITY_ZONE" => text.clone_into(&mut peer.zone),
-                "LABELS" => {
-                    let Some(Kind::StructValue(labels)) = &value.kind else {
-                        continue;
-                    };
-                    for (key, value) in &labels.fields {
-                        let text = text_of(value);
-                        match key.as_str() {
-                            CANONICAL_NAME => text.clone_into(&mut peer.canonical_name),
-                            CANONICAL_REVISION => text.clone_into(&mut peer.canonical_revision),
-                            "app.kubernetes.io/name" => qualified_app = text,
-                            "app" => text.clone_into(&mut peer.app),
-                            "app.kubernetes.io/version" => qualified_version = text,
-                            "version" => text.clone_into(&mut peer.version),
-                            other if additional.iter().any(|label| label.as_ref() == other) => {
-                                peer.labels.push((key.clone(), text.to_owned()));
-                            }
-                            _ => {}
-                        }
-                    }
+        let mut owner = "";
+        for (key, text) in fields {
+            let field = match key {
+                "NAME" => &mut peer.instance,
+                "NAMESPACE" => &mut peer.namespace,
+                "WORKLOAD_NAME" => &mut peer.workload,
+                "CLUSTER_ID" => &mut peer.cluster,
+                "IDENTITY" => &mut peer.identity,
+                "REGION" => &mut peer.region,
+                "AVAILABILITY_ZONE" => &mut peer.zone,
+                "OWNER" => {
+                    owner = text;
+                    continue;
+                }
+                _ => continue,
+            };
+            text.clone_into(field);
+        }
+        let (mut qualified_app, mut qualified_version) = ("", "");
+        for (key, text) in labels {
+            match key {
+                CANONICAL_NAME => text.clone_into(&mut peer.canonical_name),
+                CANONICAL_REVISION => text.clone_into(&mut peer.canonical_revision),
+                "app.kubernetes.io/name" => qualified_app = text,
+                "app" => text.clone_into(&mut peer.app),
+                "app.kubernetes.io/version" => qualified_version = text,
+                "version" => text.clone_into(&mut peer.version),
+                other if additional.iter().any(|label| label.as_ref() == other) => {
+                    peer.labels.push((key.to_owned(), text.to_owned()));
                 }
                 _ => {}
             }
@@ -131,8 +133,20 @@ impl Peer {
         peer
     }
 
+    pub(crate) fn of_struct(metadata: &Struct, additional: &[impl AsRef<str>]) -> Self {
+        let labels = match metadata.fields.get("LABELS").map(|value| &value.kind) {
+            Some(Some(Kind::StructValue(labels))) => Some(labels),
+            _ => None,
+        };
+        Self::of_metadata(
+            texts(metadata),
+            labels.into_iter().flat_map(texts),
+            additional,
+        )
+    }
+
     /// As it goes to peers.
-    pub fn to_struct(&self) -> Struct {
+    pub(crate) fn to_struct(&self) -> Struct {
         let mut metadata = Struct::default();
         let mut put = |key: &str, value: &str| {
             if !value.is_empty() {
@@ -301,6 +315,11 @@ impl Peer {
     }
 }
 
+fn texts(fields: &Struct) -> impl Iterator<Item = (&str, &str)> {
+    let fields = fields.fields.iter();
+    fields.map(|(key, value)| (&**key, text_of(value)))
+}
+
 fn text_of(value: &Value) -> &str {
     match &value.kind {
         Some(Kind::StringValue(text)) => text,
@@ -349,7 +368,8 @@ mod tests {
             ..Peer::default()
         };
         // fields { key: "LABELS" value { struct_value {} } } fields { key: "NAMESPACE" value { string_value: "ns" } }
-        let bytes = b"\x0a\x0c\x0a\x06LABELS\x12\x02\x2a\x00\x0a\x11\x0a\x09NAMESPACE\x12\x04\x1a\x02ns";
+        let bytes =
+            b"\x0a\x0c\x0a\x06LABELS\x12\x02\x2a\x00\x0a\x11\x0a\x09NAMESPACE\x12\x04\x1a\x02ns";
         assert_eq!(peer.to_header(), BASE64.encode(bytes));
     }
 

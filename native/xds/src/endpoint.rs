@@ -6,7 +6,7 @@ use tidegate_model::cluster::{
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{address, matcher};
+use crate::{address, istio, matcher};
 
 /// Endpoints that EDS delivers: IP addresses.
 pub(crate) fn eds_load_assignment(fields: &Fields<'_>) -> Result<ClusterLoadAssignment> {
@@ -74,10 +74,6 @@ fn locality_endpoints(fields: &Fields<'_>, dns: bool) -> Result<LocalityLbEndpoi
 }
 
 fn lb_endpoint(fields: &Fields<'_>, dns: bool) -> Result<LbEndpoint> {
-    fields.ignore(
-        &["metadata"],
-        "endpoint metadata has no reader: subsets and metadata matches are not supported",
-    );
     let health = fields.choice(
         "health_status",
         &[
@@ -102,5 +98,6 @@ fn lb_endpoint(fields: &Fields<'_>, dns: bool) -> Result<LbEndpoint> {
         hostname,
         health,
         load_balancing_weight: fields.opt_u32("load_balancing_weight").unwrap_or(1),
+        workload: istio::endpoint_workload(fields),
     })
 }

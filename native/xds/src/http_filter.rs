@@ -9,7 +9,7 @@ use tidegate_model::route::PerFilterConfig;
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, cors, fault};
+use crate::{access_log, cors, fault, istio};
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
 pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
@@ -48,6 +48,9 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::Fault(_) => "envoy.filters.http.fault",
         HttpFilterKind::GrpcStats(_) => "envoy.filters.http.grpc_stats",
         HttpFilterKind::GrpcWeb => "envoy.filters.http.grpc_web",
+        HttpFilterKind::PeerMetadata(_) => "envoy.filters.http.peer_metadata",
+        HttpFilterKind::Alpn(_) => "envoy.filters.http.alpn",
+        HttpFilterKind::IstioStats(_) => "envoy.filters.http.istio_stats",
     }
 }
 
@@ -57,6 +60,9 @@ const SUPPORTED: &[&str] = &[
     "envoy.extensions.filters.http.fault.v3.HTTPFault",
     "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+    istio::PEER_METADATA,
+    istio::ALPN,
+    istio::STATS,
 ];
 
 /// A filter; `None` for one of an unsupported type that the configuration calls optional.
@@ -98,6 +104,17 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
                 Ok(HttpFilterKind::GrpcStats(Arc::new(grpc_stats(config)?)))
             }),
             (grpc_web_type, &|_: &Fields<'_>| Ok(HttpFilterKind::GrpcWeb)),
+            (istio::PEER_METADATA, &|config: &Fields<'_>| {
+                Ok(HttpFilterKind::PeerMetadata(Arc::new(
+                    istio::peer_metadata(config)?,
+                )))
+            }),
+            (istio::ALPN, &|config: &Fields<'_>| {
+                Ok(HttpFilterKind::Alpn(Arc::new(istio::alpn(config)?)))
+            }),
+            (istio::STATS, &|config: &Fields<'_>| {
+                Ok(HttpFilterKind::IstioStats(Arc::new(istio::stats(config)?)))
+            }),
         ],
     )?;
     if disabled && matches!(kind, HttpFilterKind::Router(_)) {

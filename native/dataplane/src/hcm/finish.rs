@@ -87,6 +87,9 @@ impl ServerConnection {
         stream.times.downstream_tx_end.get_or_insert(now);
         stream.active = None;
         self.count(&stream, core);
+        if self.hcm.istio.is_some() {
+            self.istio_stats(&stream, core);
+        }
         self.write_logs(&stream, core);
         let (tunnel, complete) = (stream.response.tunnel, stream.request.complete);
         if !complete && !tunnel && !self.is_http2() {

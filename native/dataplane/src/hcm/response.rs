@@ -144,6 +144,9 @@ impl ServerConnection {
         if !stream.grpc.is_empty() {
             self.grpc_response_head(stream, core, ends);
         }
+        if hcm.istio.is_some() {
+            self.peer_metadata_response(stream, core);
+        }
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
             headers.append(b"via", b", ", via.as_bytes());

@@ -130,6 +130,11 @@ impl ServerConnection {
                 FilterKind::Fault => self.fault(stream, worker, filter.index),
                 FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
                 FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
+                FilterKind::PeerMetadata => {
+                    self.peer_metadata(stream, &mut worker.core, filter.index)
+                }
+                FilterKind::Alpn => self.istio_alpn(stream, &mut worker.core, filter.index),
+                FilterKind::IstioStats => Verdict::Continue,
             };
             let demand = match verdict {
                 Verdict::Continue => continue,

@@ -8,10 +8,12 @@ use tidegate_model::hcm::{
     HeadersWithUnderscoresAction, HttpConnectionManager, HttpFilterKind,
     ServerHeaderTransformation, UpgradeConfig,
 };
+use tidegate_model::listener::TrafficDirection;
 use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
+use super::istio::IstioFilters;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
@@ -29,6 +31,10 @@ pub(crate) enum FilterKind {
     Fault,
     GrpcStats,
     GrpcWeb,
+    PeerMetadata,
+    Alpn,
+    /// Does its work at the end of the stream.
+    IstioStats,
     Router,
 }
 
@@ -50,6 +56,8 @@ pub(crate) struct HcmRuntime {
     /// `x-envoy-*` response headers are left out.
     pub(crate) suppress_envoy_headers: bool,
     pub(crate) respect_expected_rq_timeout: bool,
+    /// Istio's filters, where there are some.
+    pub(super) istio: Option<Box<IstioFilters>>,
     /// Statistics by response code.
     pub(crate) dynamic_stats: bool,
     /// Told apart from a later listener at the same place by being held.
@@ -113,6 +121,9 @@ impl HcmRuntime {
                 HttpFilterKind::Fault(_) => FilterKind::Fault,
                 HttpFilterKind::GrpcStats(_) => FilterKind::GrpcStats,
                 HttpFilterKind::GrpcWeb => FilterKind::GrpcWeb,
+                HttpFilterKind::PeerMetadata(_) => FilterKind::PeerMetadata,
+                HttpFilterKind::Alpn(_) => FilterKind::Alpn,
+                HttpFilterKind::IstioStats(_) => FilterKind::IstioStats,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;
@@ -159,6 +170,11 @@ impl HcmRuntime {
             suppress_envoy_headers,
             respect_expected_rq_timeout,
             dynamic_stats,
+            istio: IstioFilters::new(
+                core,
+                compiled,
+                listener.compiled.config.traffic_direction == TrafficDirection::Inbound,
+            ),
             config: Arc::clone(config),
             chain: Arc::clone(chain),
             _listener: Rc::clone(listener),

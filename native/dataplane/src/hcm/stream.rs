@@ -30,6 +30,7 @@ use super::retry::Tries;
 use super::streams::StreamKey;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use crate::conn::Key;
+use crate::istio::Exchanged;
 use crate::pool::PoolId;
 
 /// What the client speaks.
@@ -408,6 +409,8 @@ pub(crate) struct Stream {
     pub(crate) abort: Option<Abort>,
     /// Counts among the fault filter's active faults.
     pub(crate) active_fault: bool,
+    /// What Istio's filters have found out.
+    pub(crate) istio: Exchanged,
     /// Response headers of the route's levels have been applied.
     pub(crate) response_mutated: bool,
 }

@@ -192,6 +192,7 @@ pub(crate) fn endpoint(address: SocketAddr) -> LbEndpoint {
         hostname: "".into(),
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
+        workload: None,
     }
 }
 

@@ -48,6 +48,7 @@ fn assignment(name: &str, addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    workload: None,
                 })
                 .collect(),
             load_balancing_weight: None,

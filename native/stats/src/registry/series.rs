@@ -5,7 +5,7 @@
 //! tag rules say of the text. A worker that wants to count keeps its [`LocalSeries`]; only finding one takes a lock.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::cells::gauge_value;
@@ -42,8 +42,6 @@ pub(super) struct Series {
     merged: Mutex<(HistogramSnapshot, HistogramSnapshot)>,
     /// What the counter stood at when it was last reset.
     reset: AtomicU64,
-    /// Counted since the last eviction pass.
-    touched: AtomicBool,
 }
 
 /// One thread's share.
@@ -73,33 +71,17 @@ impl LocalSeries {
     pub fn add(&self, amount: u64) {
         let cell = &self.cells.value;
         cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
-        self.touch();
     }
 
     /// This worker's share of a gauge.
     #[inline]
     pub fn set(&self, value: i64) {
         self.cells.value.store((value as u64) << 1, Relaxed);
-        self.touch();
     }
 
     #[inline]
     pub fn record(&self, value: u64) {
         self.cells.histogram.record(value);
-        self.touch();
-    }
-
-    /// The registry has let the series go: what is counted here is seen by nobody.
-    #[inline]
-    pub fn is_evicted(&self) -> bool {
-        self.series.shards.is_empty()
-    }
-
-    #[inline]
-    fn touch(&self) {
-        if !self.series.touched.load(Relaxed) {
-            self.series.touched.store(true, Relaxed);
-        }
     }
 }
 
@@ -208,7 +190,6 @@ impl Registry {
                     shards: (0..=self.inner.workers).map(|_| OnceLock::new()).collect(),
                     merged: Mutex::default(),
                     reset: AtomicU64::new(0),
-                    touched: AtomicBool::new(true),
                 });
                 all.insert(full.into(), Arc::clone(&series));
                 series

@@ -103,11 +103,13 @@ fn write_series(out: &mut String, family: &str, line: &Line) {
         }
         PickedValue::Histogram { cumulative, .. } => {
             let comma = if labels.is_empty() { "" } else { "," };
+            // A quotient is not exact.
+            let digits = if *divisor > 1.0 { 15 } else { 32 };
             for bound in BUCKET_BOUNDS {
                 let _ = writeln!(
                     out,
                     "{family}_bucket{{{labels}{comma}le=\"{}\"}} {}",
-                    general(bound / divisor, 32),
+                    general(bound / divisor, digits),
                     cumulative.count_below(bound)
                 );
             }
@@ -116,7 +118,7 @@ fn write_series(out: &mut String, family: &str, line: &Line) {
             let _ = writeln!(
                 out,
                 "{family}_sum{{{labels}}} {}",
-                general(cumulative.sum() / divisor, 32)
+                general(cumulative.sum() / divisor, digits)
             );
             writeln!(out, "{family}_count{{{labels}}} {count}")
         }

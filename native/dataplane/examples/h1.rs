@@ -90,6 +90,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
                     transport_socket_match: Vec::new(),
+                    workload: None,
                 }],
                 load_balancing_weight: None,
                 priority: 0,

@@ -24,6 +24,7 @@ mod grpc_timeout;
 mod headers;
 mod http1;
 mod http2;
+mod istio;
 mod local_reply;
 mod log;
 mod mirror;

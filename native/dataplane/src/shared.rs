@@ -48,6 +48,7 @@ impl Default for DataplaneConfig {
                 zone: "".into(),
                 id: "".into(),
                 cluster: "".into(),
+                metadata: Arc::default(),
             },
             drain_time: Duration::from_mins(10),
             drain_gradually: true,

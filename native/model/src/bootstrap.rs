@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Name;
 use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
+use crate::istio::NodeMetadata;
 use crate::listener::Listener;
 use crate::tls::Secret;
 use crate::tracing::Provider;
@@ -42,6 +43,7 @@ pub struct Node {
     pub id: Name,
     pub cluster: Name,
     pub zone: Name,
+    pub metadata: Arc<NodeMetadata>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Name;
 use crate::http2::Http2Options;
+use crate::istio::{IstioCluster, MetadataExchange};
 use crate::route::HashPolicy;
 use crate::tls::{TransportSocketMatch, UpstreamTransport};
 
@@ -32,6 +33,9 @@ pub struct Cluster {
     pub transport_socket: UpstreamTransport,
     /// The first that a host's metadata meet takes the place of `transport_socket`.
     pub transport_socket_matches: Vec<TransportSocketMatch>,
+    pub istio: Option<Arc<IstioCluster>>,
+    /// Metadata exchange with the hosts' proxies, on connections that carry no HTTP (of `filters`).
+    pub metadata_exchange: Option<Arc<MetadataExchange>>,
 }
 
 impl Default for Cluster {
@@ -54,6 +58,8 @@ impl Default for Cluster {
             close_connections_on_host_health_failure: false,
             transport_socket: UpstreamTransport::default(),
             transport_socket_matches: Vec::new(),
+            istio: None,
+            metadata_exchange: None,
         }
     }
 }
@@ -439,6 +445,8 @@ pub struct LbEndpoint {
     pub load_balancing_weight: u32,
     /// `envoy.transport_socket_match` of its metadata, sorted by key; values as compact JSON.
     pub transport_socket_match: Vec<(Name, Name)>,
+    /// `istio.workload` of its metadata.
+    pub workload: Option<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::access_log::AccessLog;
 use crate::compressor::Compressor;
 use crate::http2::Http2Options;
+use crate::istio::{Alpn, IstioStats, PeerMetadata};
 use crate::matcher::HeaderMatcher;
 use crate::route::RouteConfiguration;
 use crate::tracing::Tracing;
@@ -180,6 +181,9 @@ pub enum HttpFilterKind {
     /// `extensions.filters.http.grpc_web.v3.GrpcWeb`, which has no options.
     GrpcWeb,
     Compressor(Arc<Compressor>),
+    PeerMetadata(Arc<PeerMetadata>),
+    Alpn(Arc<Alpn>),
+    IstioStats(Arc<IstioStats>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

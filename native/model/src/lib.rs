@@ -11,6 +11,7 @@ pub mod compressor;
 pub mod format;
 pub mod hcm;
 pub mod http2;
+pub mod istio;
 pub mod listener;
 pub mod matcher;
 pub mod retry;

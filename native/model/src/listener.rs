@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::Name;
 use crate::access_log::AccessLog;
 use crate::hcm::HttpConnectionManager;
+use crate::istio::{IstioStats, MetadataExchange};
 use crate::tls::DownstreamTransport;
 
 /// `config.listener.v3.Listener`.
@@ -168,6 +169,8 @@ pub struct ReadFilter {
 pub enum ReadFilterKind {
     /// `envoy.filters.network.sni_cluster`: the requested server name is the cluster of the TCP proxy.
     SniCluster,
+    MetadataExchange(Arc<MetadataExchange>),
+    IstioStats(Arc<IstioStats>),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -19,6 +19,7 @@ pub mod hash_policy;
 pub mod header_name;
 pub mod headers;
 mod ids;
+pub mod istio_stats;
 pub mod listener;
 pub mod log_context;
 pub mod matcher;

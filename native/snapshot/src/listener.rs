@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::hcm::{HttpConnectionManager, HttpFilter, HttpFilterKind, RouteSource};
+use tidegate_model::istio::MetadataExchange;
 use tidegate_model::listener::{
     FilterChain, Listener, NetworkFilter, ReadFilter, ReadFilterKind, TcpCluster, TcpProxy,
 };
@@ -18,6 +19,7 @@ use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
+use crate::istio_stats::CompiledIstioStats;
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
 use crate::tracing::CompiledTracing;
@@ -71,6 +73,8 @@ pub struct Chain {
 #[derive(Debug)]
 pub enum CompiledReadFilter {
     SniCluster,
+    MetadataExchange(Arc<MetadataExchange>),
+    IstioStats(Arc<CompiledIstioStats>),
 }
 
 #[derive(Debug)]
@@ -146,6 +150,8 @@ pub struct CompiledHttpFilter {
     pub fault: Option<CompiledFault>,
     /// For `HttpFilterKind::GrpcStats`.
     pub grpc_stats: Option<CompiledGrpcStats>,
+    /// For `HttpFilterKind::IstioStats`.
+    pub istio_stats: Option<Arc<CompiledIstioStats>>,
 }
 
 /// Finds listeners by address.
@@ -313,16 +319,26 @@ fn compile_chain(
         read_filters: config
             .read_filters
             .iter()
-            .map(compile_read_filter)
-            .collect(),
+            .enumerate()
+            .map(|(at, filter)| {
+                compile_read_filter(filter)
+                    .map_err(|e| e.within(&format!("filters[{at}].typed_config")))
+            })
+            .collect::<Result<_, _>>()?,
         filter,
     }))
 }
 
-const fn compile_read_filter(config: &ReadFilter) -> CompiledReadFilter {
-    match &config.kind {
+fn compile_read_filter(config: &ReadFilter) -> Result<CompiledReadFilter, CompileError> {
+    Ok(match &config.kind {
         ReadFilterKind::SniCluster => CompiledReadFilter::SniCluster,
-    }
+        ReadFilterKind::MetadataExchange(exchange) => {
+            CompiledReadFilter::MetadataExchange(Arc::clone(exchange))
+        }
+        ReadFilterKind::IstioStats(stats) => {
+            CompiledReadFilter::IstioStats(Arc::new(CompiledIstioStats::compile(stats)?))
+        }
+    })
 }
 
 fn compile_hcm(
@@ -339,7 +355,7 @@ fn compile_hcm(
     let mut upstream_log = AccessLogs::default();
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
-        let (mut fault, mut grpc_stats) = (None, None);
+        let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -352,11 +368,20 @@ fn compile_hcm(
                 grpc_stats = Some(CompiledGrpcStats::compile(stats));
             }
             HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb | HttpFilterKind::Compressor(_) => {}
+            HttpFilterKind::IstioStats(stats) => {
+                let compiled = CompiledIstioStats::compile(stats).map_err(within)?;
+                istio_stats = Some(Arc::new(compiled));
+            }
+            HttpFilterKind::Cors(_)
+            | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::PeerMetadata(_)
+            | HttpFilterKind::Alpn(_) => {}
         }
         filters.push(CompiledHttpFilter {
             config: filter.clone(),
             fault,
             grpc_stats,
+            istio_stats,
         });
     }
     Ok(CompiledHcm {

@@ -21,6 +21,7 @@ pub mod listener;
 pub mod listener_http;
 pub mod listener_manager;
 pub mod listener_worker;
+pub mod metadata_exchange;
 pub mod outlier;
 pub mod rds;
 pub mod runtime;

@@ -16,7 +16,7 @@ use crate::context::{Context, Fault, Result, message_type, unreadable};
 use crate::fields::Fields;
 use crate::message::{Encoded, Message, Value};
 use crate::references::check_listener_clusters;
-use crate::{Decoder, Rejected, cluster, json, listener, rules, tls, tracing, v2, yaml};
+use crate::{Decoder, Rejected, cluster, istio, json, listener, rules, tls, tracing, v2, yaml};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -302,6 +302,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         zone: Name::from(""),
         id: Name::from(""),
         cluster: Name::from(""),
+        metadata: Arc::default(),
     });
     let discovers = dynamic.lds.is_some() || dynamic.cds.is_some() || dynamic.ads.is_some();
     let eds = clusters
@@ -366,8 +367,8 @@ fn regex_engine(fields: &Fields<'_>) -> Result<()> {
 
 fn node(fields: &Fields<'_>) -> Result<Node> {
     // All of it goes to the management server as it is; only these have a meaning here.
+    // All of it goes to the management server as it is; few parts have a meaning here.
     for name in [
-        "metadata",
         "dynamic_parameters",
         "user_agent_name",
         "user_agent_version",
@@ -387,6 +388,7 @@ fn node(fields: &Fields<'_>) -> Result<Node> {
         zone: zone.unwrap_or_default(),
         id: fields.string("id"),
         cluster: fields.string("cluster"),
+        metadata: Arc::new(istio::node_metadata(fields)),
     })
 }
 

@@ -14,10 +14,9 @@ use crate::context::Result;
 use crate::fields::Fields;
 use crate::outlier_detection::outlier_detection;
 use crate::upstream_http::{NO_TLS, common_options, http_protocol_options, protocols};
-use crate::{address, endpoint, lb, tls};
+use crate::{address, endpoint, istio, lb, tls};
 
 pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
-    fields.ignore(&["metadata"], "cluster metadata has no reader");
     fields.ignore(&["upstream_http_protocol_options"], NO_TLS);
     fields.ignore(
         &["track_timeout_budgets", "track_cluster_stats"],
@@ -65,6 +64,8 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
             .bool("close_connections_on_host_health_failure"),
         transport_socket: tls::upstream_transport(fields)?,
         transport_socket_matches: tls::transport_socket_matches(fields)?,
+        istio: istio::cluster_metadata(fields),
+        metadata_exchange: istio::cluster_filters(fields)?,
     })
 }
 

@@ -10,7 +10,7 @@ use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 use crate::any::Decode;
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, compressor, cors, fault};
+use crate::{access_log, compressor, cors, fault, istio};
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
 pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
@@ -50,6 +50,9 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::GrpcStats(_) => "envoy.filters.http.grpc_stats",
         HttpFilterKind::GrpcWeb => "envoy.filters.http.grpc_web",
         HttpFilterKind::Compressor(_) => "envoy.filters.http.compressor",
+        HttpFilterKind::PeerMetadata(_) => "envoy.filters.http.peer_metadata",
+        HttpFilterKind::Alpn(_) => "envoy.filters.http.alpn",
+        HttpFilterKind::IstioStats(_) => "envoy.filters.http.istio_stats",
     }
 }
 
@@ -81,6 +84,17 @@ const SUPPORTED: &[(&str, Decode<'static, HttpFilterKind>)] = &[
             )))
         },
     ),
+    (istio::PEER_METADATA, &|fields| {
+        Ok(HttpFilterKind::PeerMetadata(Arc::new(
+            istio::peer_metadata(fields)?,
+        )))
+    }),
+    (istio::ALPN, &|fields| {
+        Ok(HttpFilterKind::Alpn(Arc::new(istio::alpn(fields)?)))
+    }),
+    (istio::STATS, &|fields| {
+        Ok(HttpFilterKind::IstioStats(Arc::new(istio::stats(fields)?)))
+    }),
 ];
 
 fn is_supported<T>(table: &[(&str, T)], kind: &str) -> bool {

@@ -33,6 +33,7 @@ mod fields;
 mod hash_policy;
 mod hcm;
 mod http2;
+mod istio;
 mod http_filter;
 mod json;
 mod lb;

@@ -52,6 +52,7 @@ fn assignment(ports: &[u16], weight: u32) -> Arc<ClusterLoadAssignment> {
             endpoints: ports
                 .iter()
                 .map(|&port| LbEndpoint {
+                    workload: None,
                     address: Address::Socket(SocketAddr::from(([127, 0, 0, 1], port))),
                     hostname: "".into(),
                     health: HealthStatus::Unknown,

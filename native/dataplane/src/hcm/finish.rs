@@ -90,6 +90,9 @@ impl ServerConnection {
         stream.times.downstream_tx_end.get_or_insert(now);
         stream.active = None;
         self.count(&stream, core);
+        if self.hcm.istio.is_some() {
+            self.istio_stats(&stream, core);
+        }
         self.write_logs(&stream, core);
         self.end_span(&mut stream, worker);
         let core = &mut worker.core;

@@ -199,6 +199,9 @@ impl ServerConnection {
             | FilterKind::Compressor
             | FilterKind::GrpcStats
             | FilterKind::GrpcWeb
+            | FilterKind::PeerMetadata
+            | FilterKind::Alpn
+            | FilterKind::IstioStats
             | FilterKind::Router => Verdict::Continue,
         }
     }

@@ -149,6 +149,9 @@ impl ServerConnection {
             self.run_encoders(stream, worker, ends);
         }
         let core = &mut worker.core;
+        if hcm.istio.is_some() {
+            self.peer_metadata_response(stream, core);
+        }
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
             headers.append(b"via", b", ", via.as_bytes());

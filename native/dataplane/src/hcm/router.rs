@@ -132,6 +132,11 @@ impl ServerConnection {
                 FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
                 FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
                 FilterKind::Compressor => self.compressor(stream, &worker.core, filter.index),
+                FilterKind::PeerMetadata => {
+                    self.peer_metadata(stream, &mut worker.core, filter.index)
+                }
+                FilterKind::Alpn => self.istio_alpn(stream, &mut worker.core, filter.index),
+                FilterKind::IstioStats => Verdict::Continue,
             };
             let demand = match verdict {
                 Verdict::Continue => continue,

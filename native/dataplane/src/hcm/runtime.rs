@@ -8,11 +8,13 @@ use tidegate_model::hcm::{
     HeadersWithUnderscoresAction, HttpConnectionManager, HttpFilterKind,
     ServerHeaderTransformation, UpgradeConfig,
 };
+use tidegate_model::listener::TrafficDirection;
 use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
 use super::compressor::{CompressorGroups, CompressorStats};
+use super::istio::IstioFilters;
 use super::tracing::TracingRuntime;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
@@ -32,6 +34,10 @@ pub(crate) enum FilterKind {
     GrpcStats,
     GrpcWeb,
     Compressor,
+    PeerMetadata,
+    Alpn,
+    /// Does its work at the end of the stream.
+    IstioStats,
     Router,
 }
 
@@ -65,6 +71,8 @@ pub(crate) struct HcmRuntime {
     /// `x-envoy-*` response headers are left out.
     pub(crate) suppress_envoy_headers: bool,
     pub(crate) respect_expected_rq_timeout: bool,
+    /// Istio's filters, where there are some.
+    pub(super) istio: Option<Box<IstioFilters>>,
     /// Statistics by response code.
     pub(crate) dynamic_stats: bool,
     /// Told apart from a later listener at the same place by being held.
@@ -167,6 +175,9 @@ impl HcmRuntime {
                 HttpFilterKind::GrpcStats(_) => FilterKind::GrpcStats,
                 HttpFilterKind::GrpcWeb => FilterKind::GrpcWeb,
                 HttpFilterKind::Compressor(_) => FilterKind::Compressor,
+                HttpFilterKind::PeerMetadata(_) => FilterKind::PeerMetadata,
+                HttpFilterKind::Alpn(_) => FilterKind::Alpn,
+                HttpFilterKind::IstioStats(_) => FilterKind::IstioStats,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;
@@ -225,6 +236,11 @@ impl HcmRuntime {
             suppress_envoy_headers,
             respect_expected_rq_timeout,
             dynamic_stats,
+            istio: IstioFilters::new(
+                core,
+                compiled,
+                listener.compiled.config.traffic_direction == TrafficDirection::Inbound,
+            ),
             config: Arc::clone(config),
             chain: Arc::clone(chain),
             _listener: Rc::clone(listener),

@@ -33,6 +33,7 @@ use super::streams::StreamKey;
 use super::tracing::Span as TraceSpan;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use crate::conn::Key;
+use crate::istio::Exchanged;
 use crate::pool::PoolId;
 
 /// What the client speaks.
@@ -417,6 +418,8 @@ pub(crate) struct Stream {
     pub(crate) active_fault: bool,
     /// Of a connection manager that traces.
     pub(crate) span: Option<Box<TraceSpan>>,
+    /// What Istio's filters have found out.
+    pub(crate) istio: Exchanged,
     /// Response headers of the route's levels have been applied.
     pub(crate) response_mutated: bool,
 }

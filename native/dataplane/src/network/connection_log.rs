@@ -11,13 +11,15 @@ use tidegate_snapshot::log_context::{
 use tidegate_snapshot::{AccessLogs, HeaderName, ResponseFlags};
 
 use crate::accept::ConnectionInfo;
+use crate::cluster::ClusterRuntime;
+use crate::istio::KnownPeer;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
 /// The facts of one connection when its log line is written.
 pub(crate) struct ConnectionLog<'a> {
-    listener: &'a Rc<ListenerRuntime>,
-    info: &'a ConnectionInfo,
+    pub(crate) listener: &'a Rc<ListenerRuntime>,
+    pub(crate) info: &'a ConnectionInfo,
     start: SystemTime,
     now: SystemTime,
     pub(crate) flags: ResponseFlags,
@@ -38,6 +40,11 @@ pub(crate) struct ConnectionLog<'a> {
 
 /// The upstream side.
 pub(crate) struct UpstreamLog<'a> {
+    pub(crate) config: &'a Rc<ClusterRuntime>,
+    /// The host's `istio.workload`.
+    pub(crate) workload: Option<&'a Name>,
+    /// Who the host's proxy is, as it has told; the outer `None`: it may still do so.
+    pub(crate) peer: Option<Option<&'a Rc<KnownPeer>>>,
     pub(crate) cluster: &'a Name,
     pub(crate) cluster_alt_stat_name: &'a Name,
     /// `None`: no host was chosen.

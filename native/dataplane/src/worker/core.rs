@@ -17,6 +17,7 @@ use super::{LogBuffers, own_timer};
 use crate::cluster::{ClusterRuntime, Clusters};
 use crate::conn::{Key, TimerKey};
 use crate::hcm::HttpState;
+use crate::istio::metrics::IstioState;
 use crate::listener::Listeners;
 use crate::pool::Pools;
 use crate::shared::{Generation, Shared, WorkerContext};
@@ -55,6 +56,8 @@ pub struct Core {
     pub pools: Pools,
     /// What the HTTP connections share.
     pub(crate) http: HttpState,
+    /// What Istio's filters share.
+    pub(crate) istio: IstioState,
     /// Free segments for `OutBuf`.
     pub segments: SegmentPool,
     pub pipes: PipePool,
@@ -91,6 +94,7 @@ impl Core {
             listeners: Listeners::new(),
             pools: Pools::default(),
             http: HttpState::new(),
+            istio: IstioState::default(),
             segments: SegmentPool::new(),
             pipes: PipePool::new(PIPES),
             logs: LogBuffers::new(

@@ -195,6 +195,7 @@ pub(crate) fn endpoint(address: SocketAddr) -> LbEndpoint {
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
         transport_socket_match: Vec::new(),
+        workload: None,
     }
 }
 

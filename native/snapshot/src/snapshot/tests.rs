@@ -50,6 +50,7 @@ fn assignment(name: &str, addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
                     transport_socket_match: Vec::new(),
+                    workload: None,
                 })
                 .collect(),
             load_balancing_weight: None,

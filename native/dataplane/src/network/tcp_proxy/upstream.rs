@@ -150,6 +150,12 @@ impl Upstream {
         self.id
     }
 
+    /// The protocol that ALPN has agreed on with the host; nothing without TLS.
+    #[expect(clippy::unused_self, reason = "connections will tell it")]
+    pub(super) const fn negotiated(&self) -> &'static str {
+        ""
+    }
+
     /// The cluster's `per_connection_buffer_limit_bytes`.
     pub(super) fn buffer_limit(&self) -> u32 {
         self.cluster().config.per_connection_buffer_limit_bytes

@@ -6,6 +6,7 @@ What is made up per request (dates, generated ids, durations, ephemeral ports) i
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
@@ -16,6 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import brotli
+import zstandard
 
 from differential.backend import Backend, free_port
 from differential.client import Exchange, Response, Tls, exchange
@@ -35,6 +39,7 @@ DATE = re.compile(r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\
 REMOTE = re.compile(r"127\.0\.0\.1:(\d+) ")
 #: What SETTINGS mean that are not announced.
 UNSAID = {"HEADER_TABLE_SIZE": 4096, "ENABLE_CONNECT_PROTOCOL": 0}
+MADE_COOKIE = re.compile(r'="[0-9a-f]{16}"')
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 
 
@@ -44,6 +49,8 @@ KEY = re.compile(r"key-[0-9a-f]{32}")
 def _value(name: str, value: str) -> str:
     if name == "date" and DATE.match(value) and "2024" not in value:
         return "<date>"
+    if name == "set-cookie":  # made of the connection's ports
+        return MADE_COOKIE.sub('="<hash>"', value)
     if name == "x-envoy-upstream-service-time":
         return "<ms>"
     if name == "x-envoy-expected-rq-timeout-ms" and value.isdigit() and int(value) > 1000:  # what is left of it
@@ -51,6 +58,11 @@ def _value(name: str, value: str) -> str:
     if name == "grpc-timeout" and value[-1:] in "mun":  # what is left of it
         return re.sub(r"^\d+", "<n>", value)
     return KEY.sub("<key>", UUID.sub("<uuid>", STAMP.sub("<time>", value)))
+
+
+def _cipher(value: Any) -> Any:
+    """BoringSSL takes the client's first AES suite of TLS 1.3, rustls the server's: either is as good."""
+    return re.sub(r"TLS_AES_\w+", "<AES of TLS 1.3>", value) if isinstance(value, str) else value
 
 
 def _headers(pairs: list[tuple[str, str]], port: int) -> list[tuple[str, str]]:
@@ -67,10 +79,22 @@ def _sum(text: str) -> str:
     return f"<{len(text)} bytes, {hashlib.sha256(text.encode('latin-1')).hexdigest()[:12]}>"
 
 
+def _plain(response: Response | Message) -> bytes:
+    """What was compressed, as it was before: libraries differ in what they make of it."""
+    match response.get("content-encoding"):
+        case "gzip":
+            return gzip.decompress(response.body)
+        case "br":
+            return bytes(brotli.decompress(response.body))
+        case "zstd":
+            return zstandard.ZstdDecompressor().decompressobj().decompress(response.body)
+    return response.body
+
+
 def _body(response: Response | Message, port: int) -> Any:
     """The upstream's echo as a document, a long one by its sum, anything else as text."""
-    text = response.body.decode("latin-1")
     whole = response.complete if isinstance(response, Response) else response.ended
+    text = (_plain(response) if whole else response.body).decode("latin-1")
     if response.get("x-backend") and text.startswith("{") and whole:
         echo = json.loads(text)
         pairs = [(n, v) for n, v in echo["headers"]]
@@ -101,7 +125,7 @@ def comparable(result: Exchange, port: int) -> dict[str, Any]:
         "responses": [one(r) for r in result.responses],
         "end": result.end,
         "leftover": result.leftover.decode("latin-1"),
-        **({"tls": result.tls} if result.tls else {}),
+        **({"tls": {n: _cipher(v) for n, v in result.tls.items()}} if result.tls else {}),
     }
 
 
@@ -275,6 +299,7 @@ def _own(lines: list[str], ports: set[int]) -> list[str]:
 def _log(line: str, port: int) -> str:
     # That is what Envoy's HTTP/2 library calls a fault, not what Envoy does.
     line = re.sub(r"codec_error:\S+|http2\.unknown\.nghttp2\.error", "codec_error:<why>", line)
+    line = _cipher(line)
     if len(line) > 2000:
         line = re.sub(r"(.)\1{500,}", r"<many \1>", line)
     return KEY.sub("<key>", UUID.sub("<uuid>", STAMP.sub("<time>", line))).replace(str(port), "<port>")

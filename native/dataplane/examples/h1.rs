@@ -27,6 +27,7 @@ use tidegate_model::route::{
     ClusterSpecifier, Forward, ForwardPolicy, HostRewrite, PathSpecifier, PerFilterConfig,
     RequireTls, Route, RouteAction, RouteConfiguration, RouteMatch, RoutingPriority, VirtualHost,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_model::{HeaderMutations, Name};
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Registry;
@@ -65,7 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sink = Arc::new(Files(Mutex::new(BTreeMap::new())));
     let mut handle = spawn_workers(config, Registry::new(workers), sink)?;
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(Arc::new(cluster(upstream)));
+    builder.set_cluster(Arc::new(cluster(upstream))).unwrap();
     builder.set_listener(Arc::new(listener(listen, log.as_deref())))?;
     if let Some(error) = handle.publish(builder.build()).into_iter().next() {
         return Err(error.into());
@@ -89,6 +90,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
                     transport_socket_match: Vec::new(),
+                    workload: None,
                 }],
                 load_balancing_weight: None,
                 priority: 0,
@@ -100,19 +102,12 @@ fn cluster(upstream: SocketAddr) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers {
             default: Thresholds::default(),
             high: Thresholds::default(),
         },
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
-        transport_socket: Default::default(),
-        transport_socket_matches: Vec::new(),
+        ..Cluster::default()
     }
 }
 
@@ -130,7 +125,7 @@ fn listener(address: SocketAddr, log: Option<&str>) -> Listener {
             matches: FilterChainMatch::default(),
             read_filters: Vec::new(),
             filter: NetworkFilter::HttpConnectionManager(Arc::new(manager(log))),
-            transport_socket: Default::default(),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,
@@ -173,6 +168,7 @@ fn manager(log: Option<&str>) -> HttpConnectionManager {
         max_headers_count: 100,
         idle_timeout: Some(Duration::from_hours(1)),
         max_connection_duration: None,
+        tracing: None,
         max_stream_duration: None,
         max_requests_per_connection: None,
         headers_with_underscores_action: HeadersWithUnderscoresAction::Allow,
@@ -200,6 +196,7 @@ fn manager(log: Option<&str>) -> HttpConnectionManager {
         preserve_external_request_id: false,
         always_set_request_id_in_response: false,
         forward_client_cert_details: ForwardClientCertDetails::Sanitize,
+        set_current_client_cert_details: Default::default(),
         proxy_100_continue: false,
         upgrade_configs: Vec::new(),
         normalize_path: false,
@@ -236,6 +233,8 @@ fn routes() -> RouteConfiguration {
             upgrade_configs: Vec::new(),
         },
         retry_policy: None,
+        hash_policy: Vec::new(),
+        mirrors: Arc::default(),
     };
     RouteConfiguration {
         name: "routes".into(),
@@ -256,6 +255,8 @@ fn routes() -> RouteConfiguration {
                 headers: HeaderMutations::default(),
                 per_filter: PerFilterConfig::default(),
                 body_buffer_limit: None,
+                decorator: None,
+                tracing: None,
             })],
             require_tls: RequireTls::None,
             headers: HeaderMutations::default(),

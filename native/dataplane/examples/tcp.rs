@@ -14,6 +14,7 @@ use tidegate_model::cluster::{
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, Listener, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Registry;
 
@@ -38,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut handle = spawn_workers(config, Registry::new(workers), Arc::new(NoLog))?;
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(Arc::new(cluster(upstream)));
+    builder.set_cluster(Arc::new(cluster(upstream))).unwrap();
     builder.set_listener(Arc::new(listener(listen)))?;
     if let Some(error) = handle.publish(builder.build()).into_iter().next() {
         return Err(error.into());
@@ -62,6 +63,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
                     transport_socket_match: Vec::new(),
+                    workload: None,
                 }],
                 load_balancing_weight: None,
                 priority: 0,
@@ -73,8 +75,6 @@ fn cluster(upstream: SocketAddr) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers {
             default: Thresholds {
                 max_connections: u32::MAX,
@@ -85,12 +85,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
             high: Thresholds::default(),
         },
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
-        transport_socket: Default::default(),
-        transport_socket_matches: Vec::new(),
+        ..Cluster::default()
     }
 }
 
@@ -114,8 +109,9 @@ fn listener(address: SocketAddr) -> Listener {
                 max_downstream_connection_duration: None,
                 access_log: Vec::new(),
                 max_connect_attempts: 1,
+                hash_source_ip: false,
             })),
-            transport_socket: Default::default(),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,

@@ -1,23 +1,30 @@
 //! Load balancing: from a cluster's endpoints to one host.
 //!
 //! Envoy's scheme: a priority is chosen by the health of all priorities (overprovisioning, panic), then, if locality
-//! weighted, a locality, then a host by policy. All state belongs to one worker. This module must not know pools,
-//! sockets or statistics; it sees hosts as a list with weights, health and a number of active requests.
+//! weighted, a locality, then a host by policy. All state belongs to one worker, but for the tables of consistent hashing,
+//! which nobody writes to. This module must not know pools, sockets or statistics; it sees hosts as a list with weights,
+//! health, age and a number of active requests.
 
 mod edf;
+mod hashing;
 mod least_request;
 mod priority_load;
 mod random;
 mod round_robin;
+mod weights;
 
 #[cfg(test)]
 mod tests;
 
-use tidegate_model::cluster::{HealthStatus, LbPolicy};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_model::cluster::{Cluster, HealthStatus, LbPolicy, SlowStart};
 use tidegate_rt::Rng;
-use tidegate_snapshot::Endpoints;
+use tidegate_snapshot::{Endpoints, Host};
 
 use self::edf::Edf;
+pub use self::hashing::{HashTables, TableCache, TableStats};
 use self::least_request::LeastRequest;
 use self::priority_load::PriorityLoad;
 use self::round_robin::RoundRobin;
@@ -26,6 +33,15 @@ use self::round_robin::RoundRobin;
 pub trait HostLoad {
     /// Requests (for the TCP proxy: connections) in flight from this worker.
     fn active(&self, host: u32) -> u32;
+
+    /// The same from all workers.
+    fn active_everywhere(&self, host: u32) -> u32;
+
+    /// The same to all hosts of the cluster.
+    fn total_active(&self) -> u32;
+
+    /// How long the host has been there and healthy; asked only for slow start.
+    fn age(&self, host: u32) -> Duration;
 }
 
 /// The outcome of a choice.
@@ -35,6 +51,15 @@ pub struct Choice {
     pub host: Option<u32>,
     /// The priority was in panic: health was ignored.
     pub panic: bool,
+}
+
+/// What a request goes by in consistent hashing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HashKey {
+    /// `None`: any host will do.
+    pub hash: Option<u64>,
+    /// How many hosts have been turned down for this try.
+    pub attempt: u32,
 }
 
 /// A candidate: index and weight.
@@ -57,14 +82,29 @@ enum Policy {
 }
 
 impl HostPool {
-    fn new(policy: LbPolicy, candidates: Vec<Candidate>, rng: &mut Rng) -> Self {
-        let policy = match policy {
-            LbPolicy::RoundRobin => Policy::RoundRobin(RoundRobin::new(&candidates, rng)),
-            LbPolicy::LeastRequest { choice_count } => {
-                Policy::LeastRequest(LeastRequest::new(choice_count, &candidates, rng))
+    fn new(
+        config: &BalancerConfig,
+        candidates: Vec<Candidate>,
+        rng: &mut Rng,
+        load: &impl HostLoad,
+    ) -> Self {
+        let slow_start = config.slow_start;
+        let policy = match config.policy {
+            LbPolicy::RoundRobin => {
+                Policy::RoundRobin(RoundRobin::new(slow_start, &candidates, rng, load))
             }
-            // ORIGINAL_DST clusters have no endpoints to choose from.
-            LbPolicy::Random | LbPolicy::ClusterProvided => Policy::Random,
+            LbPolicy::LeastRequest(policy) => Policy::LeastRequest(LeastRequest::new(
+                policy,
+                slow_start,
+                &candidates,
+                rng,
+                load,
+            )),
+            // Of ORIGINAL_DST clusters there is nothing to choose from; consistent hashing has tables.
+            LbPolicy::Random
+            | LbPolicy::ClusterProvided
+            | LbPolicy::RingHash(_)
+            | LbPolicy::Maglev { .. } => Policy::Random,
         };
         Self { candidates, policy }
     }
@@ -74,7 +114,7 @@ impl HostPool {
         let position = match &mut self.policy {
             // One candidate needs no policy.
             _ if candidates.len() < 2 => 0,
-            Policy::RoundRobin(policy) => policy.choose(candidates),
+            Policy::RoundRobin(policy) => policy.choose(candidates, load),
             Policy::LeastRequest(policy) => policy.choose(candidates, rng, load),
             Policy::Random => random::choose(candidates, rng),
         };
@@ -97,10 +137,13 @@ struct Tier {
     degraded_localities: Option<Localities>,
 }
 
-/// The balancer of one cluster in one worker, for one version of its endpoints.
+/// The balancer of one cluster in one worker, for one version of its endpoints and of their health.
 pub struct Balancer {
     tiers: Vec<Tier>,
     load: PriorityLoad,
+    /// In place of the tiers.
+    tables: Option<Arc<HashTables>>,
+    fail_traffic_on_panic: bool,
 }
 
 /// What of the cluster's configuration concerns balancing.
@@ -110,6 +153,25 @@ pub struct BalancerConfig {
     /// Percent.
     pub healthy_panic_threshold: u32,
     pub locality_weighted: bool,
+    pub fail_traffic_on_panic: bool,
+    pub use_hostname_for_hashing: bool,
+    pub hash_balance_factor: u32,
+    pub slow_start: Option<SlowStart>,
+}
+
+impl From<&Cluster> for BalancerConfig {
+    fn from(cluster: &Cluster) -> Self {
+        let lb = &cluster.lb;
+        Self {
+            policy: cluster.lb_policy,
+            healthy_panic_threshold: lb.healthy_panic_threshold,
+            locality_weighted: lb.locality_weighted,
+            fail_traffic_on_panic: lb.fail_traffic_on_panic,
+            use_hostname_for_hashing: lb.use_hostname_for_hashing,
+            hash_balance_factor: lb.hash_balance_factor,
+            slow_start: lb.slow_start,
+        }
+    }
 }
 
 /// A host may be sent requests.
@@ -118,71 +180,59 @@ pub const fn is_healthy(health: HealthStatus) -> bool {
 }
 
 impl Balancer {
-    pub fn new(config: BalancerConfig, endpoints: &Endpoints, rng: &mut Rng) -> Self {
-        let candidates = |members: &[u32], wanted: fn(HealthStatus) -> bool| {
-            members
-                .iter()
-                .filter_map(|&index| {
-                    let host = endpoints.hosts.get(index as usize)?;
-                    wanted(host.health).then_some(Candidate {
-                        host: index,
-                        weight: host.weight,
-                    })
-                })
-                .collect::<Vec<_>>()
-        };
-        let degraded = |health| health == HealthStatus::Degraded;
-        let mut tiers = Vec::with_capacity(endpoints.priorities.len());
-        for priority in &endpoints.priorities {
-            let mut pool = |members: &[u32], wanted: fn(HealthStatus) -> bool| {
-                HostPool::new(config.policy, candidates(members, wanted), rng)
-            };
-            let mut tier = Tier {
-                healthy: pool(&priority.hosts, is_healthy),
-                degraded: pool(&priority.hosts, degraded),
-                all: pool(&priority.hosts, |_| true),
-                healthy_localities: None,
-                degraded_localities: None,
-            };
-            if config.locality_weighted {
-                let mut localities = |wanted: fn(HealthStatus) -> bool| {
-                    let mut pools = Vec::new();
-                    for group in &priority.localities {
-                        let members = candidates(&group.hosts, wanted);
-                        let weight = effective_weight(
-                            group.weight.unwrap_or(0),
-                            members.len(),
-                            group.hosts.len(),
-                            endpoints.overprovisioning_factor,
-                        );
-                        if weight > 0.0 && !members.is_empty() {
-                            pools.push((HostPool::new(config.policy, members, rng), weight));
-                        }
-                    }
-                    (!pools.is_empty()).then(|| Localities {
-                        order: Edf::new(pools.iter().map(|(_, weight)| *weight)),
-                        pools,
-                    })
-                };
-                tier.healthy_localities = localities(is_healthy);
-                tier.degraded_localities = localities(degraded);
+    /// Of a cluster without hosts.
+    pub fn empty() -> Self {
+        Self {
+            load: PriorityLoad::default(),
+            tiers: Vec::new(),
+            tables: None,
+            fail_traffic_on_panic: false,
+        }
+    }
+
+    /// `health`: of a host as it is now, whatever its configuration says. `tables`: for consistent hashing.
+    pub fn new(
+        config: &BalancerConfig,
+        endpoints: &Endpoints,
+        health: &dyn Fn(&Host) -> HealthStatus,
+        tables: Option<Arc<HashTables>>,
+        rng: &mut Rng,
+        load: &impl HostLoad,
+    ) -> Self {
+        let mut tiers = Vec::new();
+        if tables.is_none() {
+            tiers.reserve_exact(endpoints.priorities.len());
+            for priority in &endpoints.priorities {
+                tiers.push(Tier::new(config, endpoints, priority, health, rng, load));
             }
-            tiers.push(tier);
         }
         Self {
-            load: PriorityLoad::new(endpoints, config.healthy_panic_threshold),
+            load: PriorityLoad::new(endpoints, config.healthy_panic_threshold, health),
             tiers,
+            tables,
+            fail_traffic_on_panic: config.fail_traffic_on_panic,
         }
     }
 
     /// A host for one request or connection.
-    pub fn choose(&mut self, rng: &mut Rng, load: &impl HostLoad) -> Choice {
+    pub fn choose(&mut self, key: HashKey, rng: &mut Rng, load: &impl HostLoad) -> Choice {
+        if let Some(tables) = &self.tables {
+            let hash = key.hash.unwrap_or_else(|| rng.next_u64());
+            let picked = self.load.pick((hash % 100) as u32);
+            return Choice {
+                host: tables.choose(picked.priority, hash, key.attempt, load),
+                panic: self.load.in_panic(picked.priority),
+            };
+        }
         let picked = if self.load.is_single() {
             self.load.only()
         } else {
             self.load.pick(rng.below(100) as u32)
         };
         let panic = self.load.in_panic(picked.priority);
+        if panic && self.fail_traffic_on_panic {
+            return Choice { host: None, panic };
+        }
         let host = self
             .tiers
             .get_mut(picked.priority)
@@ -192,6 +242,63 @@ impl Balancer {
 }
 
 impl Tier {
+    fn new(
+        config: &BalancerConfig,
+        endpoints: &Endpoints,
+        priority: &tidegate_snapshot::cluster::Priority,
+        health: &dyn Fn(&Host) -> HealthStatus,
+        rng: &mut Rng,
+        load: &impl HostLoad,
+    ) -> Self {
+        let candidates = |members: &[u32], wanted: fn(HealthStatus) -> bool| {
+            members
+                .iter()
+                .filter_map(|&index| {
+                    let host = endpoints.hosts.get(index as usize)?;
+                    wanted(health(host)).then_some(Candidate {
+                        host: index,
+                        weight: host.weight,
+                    })
+                })
+                .collect::<Vec<_>>()
+        };
+        let degraded = |health| health == HealthStatus::Degraded;
+        let mut pool = |members: &[u32], wanted: fn(HealthStatus) -> bool| {
+            HostPool::new(config, candidates(members, wanted), rng, load)
+        };
+        let mut tier = Self {
+            healthy: pool(&priority.hosts, is_healthy),
+            degraded: pool(&priority.hosts, degraded),
+            all: pool(&priority.hosts, |_| true),
+            healthy_localities: None,
+            degraded_localities: None,
+        };
+        if config.locality_weighted {
+            let mut localities = |wanted: fn(HealthStatus) -> bool| {
+                let mut pools = Vec::new();
+                for group in &priority.localities {
+                    let members = candidates(&group.hosts, wanted);
+                    let weight = effective_weight(
+                        group.weight.unwrap_or(0),
+                        members.len(),
+                        group.hosts.len(),
+                        endpoints.overprovisioning_factor,
+                    );
+                    if weight > 0.0 && !members.is_empty() {
+                        pools.push((HostPool::new(config, members, rng, load), weight));
+                    }
+                }
+                (!pools.is_empty()).then(|| Localities {
+                    order: Edf::new(pools.iter().map(|(_, weight)| *weight)),
+                    pools,
+                })
+            };
+            tier.healthy_localities = localities(is_healthy);
+            tier.degraded_localities = localities(degraded);
+        }
+        tier
+    }
+
     fn choose(
         &mut self,
         degraded: bool,

@@ -8,16 +8,20 @@ mod breakers;
 mod guards;
 mod host;
 mod original_dst;
+pub(crate) mod outlier;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidegate_model::cluster::{Cluster, Discovery};
-use tidegate_rt::{ConnectOptions, Errno, Keepalive, Moment, Rng, Socket};
+use tidegate_model::cluster::{Cluster, Discovery, LbPolicy};
+use tidegate_model::route::RoutingPriority;
+use tidegate_rt::{Clock, ConnectOptions, Errno, Keepalive, Moment, Rng, Socket};
+use tidegate_snapshot::hash_policy::CompiledHashPolicy;
 use tidegate_snapshot::{
-    ClusterId, CompiledCluster, Endpoints, HostAddress, Snapshot, UpstreamTransports,
+    ClusterId, CompiledCluster, Endpoints, Host, HostAddress, Snapshot, UpstreamTransports,
 };
 use tidegate_stats::{Group, Local, defs::cluster as stat, defs::ssl as ssl_stat};
 use tidegate_tls::{ClientOptions, Session};
@@ -27,7 +31,8 @@ pub use self::guards::{ActiveConnection, ActiveRequest};
 pub(crate) use self::host::HostTable;
 pub use self::host::{HostCells, HostRuntime, HostShared, HostState};
 use self::original_dst::OriginalDstHosts;
-use crate::balance::{Balancer, BalancerConfig, HostLoad};
+use self::outlier::{Detector, effective_health};
+use crate::balance::{Balancer, BalancerConfig, HashKey, HashTables, HostLoad, TableCache};
 use crate::http2::LazyStats;
 use crate::transport::{SslStats, TlsOptions, TlsStats, Transport};
 
@@ -40,6 +45,9 @@ pub struct ClusterShared {
     pub(crate) hosts: Arc<HostTable>,
     /// If it has TLS.
     pub(crate) ssl: Option<SslStats>,
+    pub(crate) detector: Option<Arc<Detector>>,
+    /// Of consistent hashing.
+    pub(crate) tables: Arc<TableCache>,
 }
 
 /// What a choice of host may depend on besides the balancer's own state.
@@ -49,6 +57,8 @@ pub struct LbContext {
     pub original_dst: Option<SocketAddr>,
     /// The address that the request's `x-envoy-original-dst-host` header names, if the cluster reads it.
     pub header_dst: Option<SocketAddr>,
+    /// For consistent hashing.
+    pub key: HashKey,
 }
 
 /// A cluster in one worker.
@@ -67,25 +77,62 @@ pub struct ClusterRuntime {
     tls_stats: Option<Rc<TlsStats>>,
     worker: usize,
     shared_hosts: Arc<HostTable>,
+    detector: Option<Arc<Detector>>,
+    tables: Arc<TableCache>,
+    /// What goes by in consistent hashing in place of the route's policies.
+    pub(crate) hash_policy: Option<CompiledHashPolicy>,
+    /// Hosts are chosen by hash: somebody has to make one.
+    pub(crate) hashes: bool,
     state: RefCell<State>,
 }
 
 struct State {
     endpoints: Arc<Endpoints>,
+    /// The version of the hosts' health, with outlier detection.
+    health: u64,
+    /// Connections of hosts that were ejected up to this version have been drained.
+    drained: u64,
     /// In the order of `endpoints.hosts`.
     hosts: Vec<Rc<HostRuntime>>,
     balancer: Balancer,
     original_dst: Option<OriginalDstHosts>,
 }
 
-struct Loads<'a>(&'a [Rc<HostRuntime>]);
+struct Loads<'a> {
+    hosts: &'a [Rc<HostRuntime>],
+    breakers: &'a Breakers,
+    now: Moment,
+}
+
+impl Loads<'_> {
+    #[inline]
+    fn host(&self, host: u32) -> Option<&HostState> {
+        self.hosts.get(host as usize).map(|host| &*host.state)
+    }
+}
 
 impl HostLoad for Loads<'_> {
     #[inline]
     fn active(&self, host: u32) -> u32 {
-        self.0
-            .get(host as usize)
-            .map_or(u32::MAX, |host| host.state.rq_active())
+        self.host(host).map_or(u32::MAX, HostState::rq_active)
+    }
+
+    fn active_everywhere(&self, host: u32) -> u32 {
+        self.host(host)
+            .map_or(u32::MAX, HostState::rq_active_everywhere)
+    }
+
+    fn total_active(&self) -> u32 {
+        let used = |priority| {
+            let requests = self.breakers.resource(priority, ResourceKind::Requests);
+            requests.used()
+        };
+        used(RoutingPriority::Default).wrapping_add(used(RoutingPriority::High))
+    }
+
+    fn age(&self, host: u32) -> Duration {
+        self.host(host)
+            .map_or(Duration::MAX, |host| host.age(self.now))
     }
 }
 
@@ -99,10 +146,8 @@ impl ClusterRuntime {
         let config = Arc::clone(&compiled.config);
         let original_dst = match &config.discovery {
             Discovery::OriginalDst(original_dst) => {
-                {
                 let transport = compiled.transports().choose(&[]);
                 Some(OriginalDstHosts::new(original_dst.clone(), transport))
-            }
             }
             _ => None,
         };
@@ -126,16 +171,75 @@ impl ClusterRuntime {
                 .map(|ssl| Rc::new(TlsStats::new(ssl, worker))),
             worker,
             shared_hosts: Arc::clone(&shared.hosts),
+            detector: shared.detector.as_ref().map(Arc::clone),
+            tables: Arc::clone(&shared.tables),
+            // It has been compiled before, by the decoder's checks.
+            hash_policy: CompiledHashPolicy::compile(&config.lb.hash_policy).unwrap_or_default(),
+            hashes: matches!(
+                config.lb_policy,
+                LbPolicy::RingHash(_) | LbPolicy::Maglev { .. }
+            ),
             state: RefCell::new(State {
                 endpoints: Arc::default(),
+                health: 0,
+                drained: 0,
                 hosts: Vec::new(),
-                balancer: Balancer::new(balancer_config(&config), &Endpoints::default(), rng),
+                balancer: Balancer::empty(),
                 original_dst,
             }),
             config,
         };
         let _none = runtime.update_endpoints(&compiled.endpoints, rng);
         runtime
+    }
+
+    /// Makes the balancer anew, for other hosts or for another health of theirs.
+    fn rebalance(&self, state: &mut State, rng: &mut Rng) {
+        let detector = self.detector.as_ref();
+        // Read before what it is the version of: a change in between is found by the next look.
+        state.health = detector.map_or(0, |detector| detector.version());
+        let ejected = detector
+            .map(|detector| detector.ejected())
+            .unwrap_or_default();
+        let health = |host: &Host| effective_health(&ejected, host);
+        let config = BalancerConfig::from(&*self.config);
+        let version = (state.endpoints.version, state.health);
+        let tables = self.hashes.then(|| {
+            self.tables.get(version, || {
+                HashTables::build(&config, &state.endpoints, &health)
+            })
+        });
+        let loads = Loads {
+            hosts: &state.hosts,
+            breakers: &self.breakers,
+            now: Clock::precise(),
+        };
+        state.balancer = Balancer::new(
+            &config,
+            &state.endpoints,
+            &health,
+            tables.flatten(),
+            rng,
+            &loads,
+        );
+    }
+
+    /// Takes a change of the hosts' health over; returns those that have been ejected since the last time.
+    fn follow_health(&self, rng: &mut Rng) -> Vec<Rc<HostRuntime>> {
+        let Some(detector) = &self.detector else {
+            return Vec::new();
+        };
+        let state = &mut *self.state.borrow_mut();
+        let version = detector.version();
+        if version != state.health {
+            self.rebalance(state, rng);
+        }
+        if state.drained == version {
+            return Vec::new();
+        }
+        state.drained = version;
+        let ejected = |host: &&Rc<HostRuntime>| host.state.is_newly_ejected();
+        state.hosts.iter().filter(ejected).cloned().collect()
     }
 
     /// Takes new endpoints over; returns the hosts that are gone. Hosts that stay keep their state.
@@ -158,13 +262,16 @@ impl ClusterRuntime {
                 None => Rc::new(HostRuntime::new(
                     Arc::clone(host),
                     self.shared_hosts.get(host.id),
+                    self.detector
+                        .as_ref()
+                        .and_then(|detector| detector.monitor(host.id)),
                     self.worker,
                 )),
             })
             .collect();
         state.hosts = hosts;
-        state.balancer = Balancer::new(balancer_config(&self.config), endpoints, rng);
         state.endpoints = Arc::clone(endpoints);
+        self.rebalance(&mut state, rng);
         let gone: Vec<_> = before.into_values().collect();
         for host in &gone {
             host.state.set_gone();
@@ -184,7 +291,17 @@ impl ClusterRuntime {
         if let Some(original_dst) = &mut state.original_dst {
             return original_dst.choose(context, now, self.worker);
         }
-        let choice = state.balancer.choose(rng, &Loads(&state.hosts));
+        if let Some(detector) = &self.detector
+            && detector.version() != state.health
+        {
+            self.rebalance(state, rng);
+        }
+        let loads = Loads {
+            hosts: &state.hosts,
+            breakers: &self.breakers,
+            now,
+        };
+        let choice = state.balancer.choose(context.key, rng, &loads);
         if choice.panic {
             self.stats.inc(stat::LB_HEALTHY_PANIC);
         }
@@ -251,7 +368,11 @@ impl ClusterRuntime {
         };
         let none = TlsOptions::default();
         let options = options.unwrap_or(&none);
-        let names: Vec<&str> = options.subject_alt_names.iter().map(|name| &**name).collect();
+        let names: Vec<&str> = options
+            .subject_alt_names
+            .iter()
+            .map(|name| &**name)
+            .collect();
         let alpn: Vec<&[u8]> = options.alpn.iter().map(|name| &**name).collect();
         let session = Session::client(
             &context,
@@ -281,14 +402,6 @@ impl ClusterRuntime {
             Some(original_dst) => original_dst.clean(now),
             None => Vec::new(),
         }
-    }
-}
-
-fn balancer_config(config: &Cluster) -> BalancerConfig {
-    BalancerConfig {
-        policy: config.lb_policy,
-        healthy_panic_threshold: config.healthy_panic_threshold,
-        locality_weighted: config.locality_weighted,
     }
 }
 
@@ -369,6 +482,20 @@ impl Clusters {
             }
         }
         gone
+    }
+
+    /// Brings balancers in line with the health of hosts; returns the hosts that have been ejected meanwhile.
+    pub(crate) fn follow_health(&self, rng: &mut Rng) -> Vec<GoneHost> {
+        let mut ejected = Vec::new();
+        for cluster in self.slots.iter().flatten() {
+            for host in cluster.follow_health(rng) {
+                ejected.push(GoneHost {
+                    cluster: Rc::clone(cluster),
+                    host,
+                });
+            }
+        }
+        ejected
     }
 
     /// Whether any cluster makes hosts on demand, whose unused ones have to be cleaned up.

@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use tidegate_model::Name;
-use tidegate_model::cluster::HealthStatus;
+use tidegate_model::cluster::{HealthStatus, LbPolicy};
 use tidegate_model::listener::{Listener, ListenerFilterKind, TrafficDirection};
-use tidegate_rt::{Errno, ListenOptions, Listening, Waker};
+use tidegate_rt::{Clock, Errno, ListenOptions, Listening, Moment, Waker};
 use tidegate_snapshot::{ChainFilter, CompiledCluster, CompiledListener, HostId, Snapshot};
 use tidegate_stats::{Group, Registry, defs::cluster as cluster_stat};
 
-use crate::balance::is_healthy;
+use crate::balance::{BalancerConfig, HashTables, TableCache, is_healthy};
+use crate::cluster::outlier::{Detector, Monitor, effective_health};
 use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable};
 use crate::hcm::HcmGroups;
 use crate::listener::{ChainStats, ListenerShared, ListenerStats};
@@ -361,6 +362,12 @@ impl DataplaneHandle {
         };
         let endpoints = &compiled.endpoints;
         hosts.retain(|id| endpoints.hosts.iter().any(|host| host.id == id));
+        if compiled.config.lb.slow_start.is_some() {
+            let now = Clock::precise();
+            for host in &endpoints.hosts {
+                hosts.start_slowly(host, now);
+            }
+        }
         if before.is_none_or(|before| before.compiled.endpoints.hosts != endpoints.hosts) {
             count_membership(
                 before.map(|before| &*before.compiled),
@@ -371,6 +378,24 @@ impl DataplaneHandle {
         let ssl = compiled
             .has_tls()
             .then(|| SslStats::new(registry, &prefix, "client_ssl_socket_factory."));
+        let detector = match same_incarnation {
+            Some(before) => before.detector.as_ref().map(Arc::clone),
+            None => compiled.config.outlier_detection.as_ref().map(|config| {
+                Detector::new(
+                    config,
+                    registry.group(&format!("{prefix}outlier_detection.")),
+                    membership.clone(),
+                    Arc::clone(&hosts),
+                    self.shared.wakers.clone(),
+                )
+            }),
+        };
+        if let Some(detector) = &detector {
+            detector.set_hosts(endpoints);
+        }
+        let tables =
+            same_incarnation.map_or_else(Arc::default, |before| Arc::clone(&before.tables));
+        prepare_tables(compiled, detector.as_deref(), &tables, &membership);
         Arc::new(ClusterShared {
             ssl,
             compiled: Arc::clone(compiled),
@@ -378,7 +403,31 @@ impl DataplaneHandle {
             membership,
             breakers,
             hosts,
+            detector,
+            tables,
         })
+    }
+
+    /// Looks after outlier detection, whose intervals may be over; returns when to call again, if ever.
+    pub fn detect_outliers(&self, now: Moment) -> Option<Moment> {
+        let generation = self.shared.generation.load();
+        let detectors = generation.clusters.iter().flatten();
+        detectors
+            .filter_map(|cluster| Some(cluster.detector.as_ref()?.tick(now)))
+            .min()
+    }
+
+    /// The outlier detection of a cluster, if it has one.
+    pub fn detector(&self, cluster: &str) -> Option<Arc<Detector>> {
+        let generation = self.shared.generation.load();
+        let id = generation.snapshot.cluster_by_name(cluster)?.id();
+        let shared = generation.clusters.get(id.index())?.as_ref()?;
+        shared.detector.as_ref().map(Arc::clone)
+    }
+
+    /// What it knows of a host.
+    pub fn host_monitor(&self, cluster: &str, host: HostId) -> Option<Arc<Monitor>> {
+        self.detector(cluster)?.monitor(host)
     }
 
     /// The addresses a listener is bound to, with the ports the kernel chose.
@@ -439,6 +488,34 @@ impl DataplaneHandle {
         for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }
+    }
+}
+
+/// Builds the tables of consistent hashing before the workers ask for them, and tells of them.
+fn prepare_tables(
+    compiled: &CompiledCluster,
+    detector: Option<&Detector>,
+    tables: &TableCache,
+    membership: &Group<cluster_stat::Membership>,
+) {
+    let health = detector.map_or(0, Detector::version);
+    let ejected = detector.map(Detector::ejected).unwrap_or_default();
+    let endpoints = &compiled.endpoints;
+    let config = BalancerConfig::from(&*compiled.config);
+    let built = tables.get((endpoints.version, health), || {
+        HashTables::build(&config, endpoints, &|host| effective_health(&ejected, host))
+    });
+    let Some(tables) = built else { return };
+    let stats = membership.shared();
+    let built = tables.stats.unwrap_or_default();
+    let (least, most) = (built.min_per_host as i64, built.max_per_host as i64);
+    if matches!(config.policy, LbPolicy::Maglev { .. }) {
+        stats.gauge_set(cluster_stat::MAGLEV_LB_MIN_ENTRIES_PER_HOST, least);
+        stats.gauge_set(cluster_stat::MAGLEV_LB_MAX_ENTRIES_PER_HOST, most);
+    } else {
+        stats.gauge_set(cluster_stat::RING_HASH_LB_SIZE, built.size as i64);
+        stats.gauge_set(cluster_stat::RING_HASH_LB_MIN_HASHES_PER_HOST, least);
+        stats.gauge_set(cluster_stat::RING_HASH_LB_MAX_HASHES_PER_HOST, most);
     }
 }
 

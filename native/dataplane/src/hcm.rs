@@ -14,6 +14,7 @@
 )]
 pub(crate) mod async_client;
 mod client_cert;
+mod compressor;
 mod downstream;
 mod filtered;
 mod filters;
@@ -24,8 +25,10 @@ mod grpc_timeout;
 mod headers;
 mod http1;
 mod http2;
+mod istio;
 mod local_reply;
 mod log;
+mod mirror;
 mod path;
 #[expect(dead_code, reason = "as `async_client`")]
 mod paused;
@@ -39,6 +42,7 @@ mod runtime;
 mod stream;
 mod streams;
 mod timeouts;
+pub(crate) mod tracing;
 mod upgrade;
 mod upstream;
 mod upstream_http1;
@@ -119,6 +123,10 @@ pub struct ServerConnection {
     /// The socket has failed.
     broken: bool,
     requests: u32,
+    /// Read and written.
+    bytes: (u64, u64),
+    /// The client has broken the protocol.
+    protocol_error: bool,
     /// Since when no stream is active.
     idle_since: Moment,
     /// Since when a head is being received.
@@ -185,6 +193,8 @@ impl ServerConnection {
             peer_closed: false,
             broken: false,
             requests: 0,
+            bytes: (0, 0),
+            protocol_error: false,
             idle_since: now,
             head_since: None,
             linger_until: None,
@@ -273,7 +283,7 @@ impl ServerConnection {
             self.flushed(&worker.core, linger);
         }
         if self.phase == Phase::Closed {
-            self.end_filters(&mut worker.core);
+            self.log_connection(&mut worker.core);
             self.timer.cancel(&mut worker.core.timers);
             self.out.clear(&mut worker.core.segments);
             return After::Close;

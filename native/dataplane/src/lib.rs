@@ -20,6 +20,7 @@ pub mod drain;
 pub mod conn;
 mod handle;
 mod http2;
+mod istio;
 pub mod shared;
 pub(crate) mod transport;
 pub mod worker;

@@ -1,6 +1,8 @@
 //! Network filters: what a filter chain does with a connection.
 
 pub(crate) mod connection_log;
+mod istio_stats;
+pub(crate) mod metadata_exchange;
 #[allow(
     dead_code,
     reason = "what a filter may ask and say is a whole, used in parts"

@@ -434,7 +434,7 @@ enum Offered {
     Taken,
     /// No request waits.
     Nobody,
-    /// Its host is gone, and no request waits.
+    /// Its host is gone, and no request waits; or it is to take no more.
     Gone,
 }
 
@@ -445,6 +445,9 @@ fn offer(worker: &mut Worker, connection: &mut ClientConnection) -> Offered {
         let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
             return Offered::Gone;
         };
+        if pool.host.state.has_drained(connection.connect_begin) {
+            return Offered::Gone;
+        }
         let Some(waiting) = pool.waiting.pop_front() else {
             return if pool.host.state.is_gone() {
                 Offered::Gone
@@ -638,6 +641,12 @@ pub fn host_gone(worker: &mut Worker, gone: &GoneHost) {
             }
         }
     }
+}
+
+/// A host has been ejected: its connections close as those of a host that is gone do, though new ones may be opened.
+pub(crate) fn drain_host(worker: &mut Worker, ejected: &GoneHost) {
+    ejected.host.state.drain(worker.core.now());
+    host_gone(worker, ejected);
 }
 
 /// When the idle connections of a pool were last used is their own affair; this is what they ask.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tidegate_model::bootstrap::Node;
+use tidegate_model::tracing::Provider;
 use tidegate_rt::{Listening, Waker};
 use tidegate_snapshot::Snapshot;
 use tidegate_stats::Registry;
@@ -31,6 +32,8 @@ pub struct DataplaneConfig {
     pub drain_gradually: bool,
     /// `--file-flush-interval-msec`.
     pub log_flush_interval: Duration,
+    /// Where spans go of connection managers that do not say it.
+    pub tracing: Option<Provider>,
     /// Downstream connections of the whole process at most; `None`: no limit, and nothing is counted.
     pub max_downstream_connections: Option<u64>,
     /// `--busy-poll-us`: a worker with nothing to do polls so long before it sleeps.
@@ -42,13 +45,16 @@ impl Default for DataplaneConfig {
         Self {
             workers: 1,
             node: Node {
+                zone: "".into(),
                 id: "".into(),
                 cluster: "".into(),
+                metadata: Arc::default(),
             },
             drain_time: Duration::from_mins(10),
             drain_gradually: true,
             log_flush_interval: Duration::from_secs(1),
             max_downstream_connections: None,
+            tracing: None,
             busy_poll: Duration::ZERO,
         }
     }

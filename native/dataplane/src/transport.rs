@@ -39,7 +39,10 @@ pub(crate) struct TlsOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {
     /// Bytes at the front of the buffer, possibly none. `more`: the socket may have more to read.
-    Data { count: usize, more: bool },
+    Data {
+        count: usize,
+        more: bool,
+    },
     /// The peer sends no more.
     Eof,
     WouldBlock,

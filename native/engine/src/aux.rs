@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tidegate_dataplane::DrainScope;
+use tidegate_rt::Clock;
 use tidegate_stats::defs::dns as dns_stat;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -64,6 +65,7 @@ async fn run(
         tokio::spawn(admin::serve(Arc::clone(&core), admin));
     }
     tokio::spawn(flush_statistics(Arc::clone(&core), flush));
+    tokio::spawn(detect_outliers(Arc::clone(&core)));
     let (outcomes, answers) = unbounded_channel();
     tokio::spawn(take_answers(Arc::clone(&core), answers));
     let stats = core.registry.group::<dns_stat::Dns>("dns.cares.");
@@ -93,6 +95,24 @@ async fn flush_statistics(core: Arc<Core>, mut flush: StatsFlush) {
         ticks.tick().await;
         flush.flush();
         core.with_manager(Manager::forget_drained);
+    }
+}
+
+/// Judges hosts when the intervals of outlier detection are over. A new configuration may have sooner ones.
+async fn detect_outliers(core: Arc<Core>) {
+    loop {
+        let now = Clock::precise();
+        let due = core
+            .lock()
+            .dataplane()
+            .and_then(|dataplane| dataplane.detect_outliers(now));
+        match due {
+            Some(due) => {
+                let wait = tokio::time::timeout(due.since(now), core.configured.notified());
+                let _in_time = wait.await;
+            }
+            None => core.configured.notified().await,
+        }
     }
 }
 

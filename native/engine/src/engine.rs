@@ -67,6 +67,8 @@ pub(crate) struct Core {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) log_files: OnceLock<LogFiles>,
+    /// A change of the configuration may be in force.
+    pub(crate) configured: tokio::sync::Notify,
     orders: Orders,
     manager: Mutex<Manager>,
 }
@@ -81,6 +83,7 @@ impl Core {
         {
             self.order(Order::Dns(jobs));
         }
+        self.configured.notify_one();
         result
     }
 
@@ -171,7 +174,15 @@ impl Engine {
         drop(decoder);
         let opened =
             |what: &str, error: String| ConfigError::new("", "", format!("{what}: {error}"));
-        let log = ServerLog::new(&options)
+        let mut log_options = options.clone();
+        if let Some(format) = &loaded.bootstrap.log_format {
+            if !options.log_format.is_empty() {
+                let both = "Only one of ApplicationLogConfig.log_format or CLI option --log-format can be specified.";
+                return Err(ConfigError::new("", "application_log_config", both));
+            }
+            log_options.log_format = format.to_string();
+        }
+        let log = ServerLog::new(&log_options)
             .map_err(|error| opened(&options.log_path, error.to_string()))?;
         let log = Arc::new(log);
         for warning in &loaded.bootstrap.warnings {
@@ -220,6 +231,7 @@ impl Engine {
                 started: Instant::now(),
                 started_at: SystemTime::now(),
                 log_files: OnceLock::new(),
+                configured: tokio::sync::Notify::new(),
                 orders,
                 manager: Mutex::new(manager),
             }),
@@ -277,6 +289,7 @@ impl Engine {
             drain_gradually: core.options.drain_gradually,
             log_flush_interval: core.options.file_flush_interval,
             busy_poll: core.options.busy_poll,
+            tracing: bootstrap.tracing.clone(),
             max_downstream_connections: bootstrap.max_active_downstream_connections,
         };
         let dataplane = spawn_workers(config, core.registry.clone(), Arc::new(log_files.clone()))

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::Name;
 use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
+use crate::istio::NodeMetadata;
 use crate::listener::Listener;
 use crate::tls::Secret;
+use crate::tracing::Provider;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bootstrap {
@@ -26,8 +28,12 @@ pub struct Bootstrap {
     pub runtime: Vec<(Name, Name)>,
     pub admin_layer: bool,
     pub header_prefix: Name,
+    /// `tracing.http`, for connection managers that name no provider.
+    pub tracing: Option<Provider>,
     /// `overload_manager`: the resource monitor `global_downstream_max_connections`.
     pub max_active_downstream_connections: Option<u64>,
+    /// `application_log_config`: the line format of the process's own log, in spdlog's syntax.
+    pub log_format: Option<Name>,
     /// Fields Envoy honours and we do not, which are safe to leave out: warned about once and counted.
     pub warnings: Vec<String>,
 }
@@ -36,6 +42,8 @@ pub struct Bootstrap {
 pub struct Node {
     pub id: Name,
     pub cluster: Name,
+    pub zone: Name,
+    pub metadata: Arc<NodeMetadata>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::Name;
 use crate::http2::Http2Options;
+use crate::istio::{IstioCluster, MetadataExchange};
+use crate::route::HashPolicy;
 use crate::tls::{TransportSocketMatch, UpstreamTransport};
 
 /// `config.cluster.v3.Cluster`.
@@ -20,9 +22,8 @@ pub struct Cluster {
     /// Default 1 MiB.
     pub per_connection_buffer_limit_bytes: u32,
     pub lb_policy: LbPolicy,
-    /// Percent; default 50.
-    pub healthy_panic_threshold: u32,
-    pub locality_weighted: bool,
+    pub lb: LbConfig,
+    pub outlier_detection: Option<Box<OutlierDetection>>,
     pub circuit_breakers: CircuitBreakers,
     pub http: UpstreamHttpOptions,
     pub tcp_keepalive: Option<TcpKeepalive>,
@@ -32,6 +33,35 @@ pub struct Cluster {
     pub transport_socket: UpstreamTransport,
     /// The first that a host's metadata meet takes the place of `transport_socket`.
     pub transport_socket_matches: Vec<TransportSocketMatch>,
+    pub istio: Option<Arc<IstioCluster>>,
+    /// Metadata exchange with the hosts' proxies, on connections that carry no HTTP (of `filters`).
+    pub metadata_exchange: Option<Arc<MetadataExchange>>,
+}
+
+impl Default for Cluster {
+    /// A nameless static cluster without hosts, everything else as where the configuration is silent.
+    fn default() -> Self {
+        Self {
+            name: Name::from(""),
+            alt_stat_name: Name::from(""),
+            discovery: Discovery::Static(Arc::new(ClusterLoadAssignment::empty(Name::from("")))),
+            connect_timeout: Duration::from_secs(5),
+            per_connection_buffer_limit_bytes: 1 << 20,
+            lb_policy: LbPolicy::default(),
+            lb: LbConfig::default(),
+            outlier_detection: None,
+            circuit_breakers: CircuitBreakers::default(),
+            http: UpstreamHttpOptions::default(),
+            tcp_keepalive: None,
+            upstream_bind_address: None,
+            ignore_health_on_host_removal: false,
+            close_connections_on_host_health_failure: false,
+            transport_socket: UpstreamTransport::default(),
+            transport_socket_matches: Vec::new(),
+            istio: None,
+            metadata_exchange: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -85,16 +115,169 @@ pub struct OriginalDst {
     pub cleanup_interval: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which host of those that are left takes a request: `lb_policy`, or the extension in `load_balancing_policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum LbPolicy {
+    #[default]
     RoundRobin,
-    LeastRequest {
-        /// Default 2.
-        choice_count: u32,
-    },
+    LeastRequest(LeastRequest),
     Random,
+    RingHash(RingHash),
+    Maglev {
+        /// A prime number up to 5,000,011; default 65,537.
+        table_size: u64,
+    },
     /// ORIGINAL_DST clusters.
     ClusterProvided,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LeastRequest {
+    /// Default 2.
+    pub choice_count: u32,
+    /// Of the requests in flight, where weights differ; default 1.
+    pub active_request_bias: f64,
+    /// All hosts are compared (`selection_method: FULL_SCAN`).
+    pub full_scan: bool,
+}
+
+impl Default for LeastRequest {
+    fn default() -> Self {
+        Self {
+            choice_count: 2,
+            active_request_bias: 1.0,
+            full_scan: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingHash {
+    pub hash_function: RingHashFunction,
+    /// Default 1,024; at most 8 Mi.
+    pub minimum_ring_size: u64,
+    /// Default and limit 8 Mi.
+    pub maximum_ring_size: u64,
+}
+
+impl Default for RingHash {
+    fn default() -> Self {
+        Self {
+            hash_function: RingHashFunction::XxHash,
+            minimum_ring_size: 1024,
+            maximum_ring_size: 8 << 20,
+        }
+    }
+}
+
+/// What places the hosts on the ring; requests are always hashed with xxHash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RingHashFunction {
+    #[default]
+    XxHash,
+    /// libstdc++'s `std::hash` for strings.
+    MurmurHash2,
+}
+
+/// What all policies have in common (`common_lb_config`, and the like in the extensions).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LbConfig {
+    /// Percent; default 50.
+    pub healthy_panic_threshold: u32,
+    pub locality_weighted: bool,
+    /// In panic no host is chosen, instead of any.
+    pub fail_traffic_on_panic: bool,
+    pub use_hostname_for_hashing: bool,
+    /// Percent of the average load that a host may have, by consistent hashing; 0: any.
+    pub hash_balance_factor: u32,
+    /// In place of the route's, from the extension's configuration.
+    pub hash_policy: Vec<HashPolicy>,
+    pub slow_start: Option<SlowStart>,
+    pub close_connections_on_host_set_change: bool,
+}
+
+impl Default for LbConfig {
+    fn default() -> Self {
+        Self {
+            healthy_panic_threshold: 50,
+            locality_weighted: false,
+            fail_traffic_on_panic: false,
+            use_hostname_for_hashing: false,
+            hash_balance_factor: 0,
+            hash_policy: Vec::new(),
+            slow_start: None,
+            close_connections_on_host_set_change: false,
+        }
+    }
+}
+
+/// `slow_start_config`: how the weight of a host that has just come grows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowStart {
+    pub window: Duration,
+    /// More than 0; default 1.
+    pub aggression: f64,
+    /// Percent; default 10.
+    pub min_weight_percent: f64,
+}
+
+/// `config.cluster.v3.OutlierDetection`, Envoy's defaults where the configuration is silent. Percentages are whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutlierDetection {
+    pub interval: Duration,
+    pub base_ejection_time: Duration,
+    pub max_ejection_time: Duration,
+    pub max_ejection_time_jitter: Duration,
+    pub max_ejection_percent: u32,
+    pub always_eject_one_host: bool,
+    pub split_external_local_origin_errors: bool,
+    pub consecutive_5xx: u32,
+    pub consecutive_gateway_failure: u32,
+    pub consecutive_local_origin_failure: u32,
+    pub success_rate_minimum_hosts: u32,
+    pub success_rate_request_volume: u32,
+    /// In thousandths.
+    pub success_rate_stdev_factor: u32,
+    pub failure_percentage_threshold: u32,
+    pub failure_percentage_minimum_hosts: u32,
+    pub failure_percentage_request_volume: u32,
+    pub enforcing_consecutive_5xx: u32,
+    pub enforcing_consecutive_gateway_failure: u32,
+    pub enforcing_consecutive_local_origin_failure: u32,
+    pub enforcing_success_rate: u32,
+    pub enforcing_local_origin_success_rate: u32,
+    pub enforcing_failure_percentage: u32,
+    pub enforcing_failure_percentage_local_origin: u32,
+}
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_mins(5),
+            max_ejection_time_jitter: Duration::ZERO,
+            max_ejection_percent: 10,
+            always_eject_one_host: false,
+            split_external_local_origin_errors: false,
+            consecutive_5xx: 5,
+            consecutive_gateway_failure: 5,
+            consecutive_local_origin_failure: 5,
+            success_rate_minimum_hosts: 5,
+            success_rate_request_volume: 100,
+            success_rate_stdev_factor: 1900,
+            failure_percentage_threshold: 85,
+            failure_percentage_minimum_hosts: 5,
+            failure_percentage_request_volume: 50,
+            enforcing_consecutive_5xx: 100,
+            enforcing_consecutive_gateway_failure: 0,
+            enforcing_consecutive_local_origin_failure: 100,
+            enforcing_success_rate: 100,
+            enforcing_local_origin_success_rate: 100,
+            enforcing_failure_percentage: 0,
+            enforcing_failure_percentage_local_origin: 0,
+        }
+    }
 }
 
 /// Limits for the two priorities; Envoy's defaults are 1024, 1024, 1024 and 3.
@@ -223,6 +406,18 @@ pub struct ClusterLoadAssignment {
     pub drop_overloads: Vec<(Name, crate::Fraction)>,
 }
 
+impl ClusterLoadAssignment {
+    pub const fn empty(cluster_name: Name) -> Self {
+        Self {
+            cluster_name,
+            localities: Vec::new(),
+            overprovisioning_factor: 140,
+            weighted_priority_health: false,
+            drop_overloads: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct LocalityLbEndpoints {
     pub locality: Locality,
@@ -258,6 +453,8 @@ pub struct LbEndpoint {
     pub load_balancing_weight: u32,
     /// `envoy.transport_socket_match` of its metadata, sorted by key; values as compact JSON.
     pub transport_socket_match: Vec<(Name, Name)>,
+    /// `istio.workload` of its metadata.
+    pub workload: Option<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

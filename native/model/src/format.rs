@@ -468,11 +468,7 @@ impl Command<'_> {
                         TlsSide::Downstream
                     },
                     end: self.name.ends_with("END"),
-                    format: parse_time_format(
-                        self.argument
-                            .filter(|argument| !argument.is_empty())
-                            .unwrap_or("%Y-%m-%dT%H:%M:%E*SZ"),
-                    )?,
+                    format: parse_time_format(self.argument.unwrap_or(""))?,
                 })
             }
             name if NOT_YET.contains(&name) => Err(error(format!(

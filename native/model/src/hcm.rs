@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
+use crate::compressor::Compressor;
 use crate::http2::Http2Options;
+use crate::istio::{Alpn, IstioStats, PeerMetadata};
 use crate::matcher::HeaderMatcher;
 use crate::route::RouteConfiguration;
+use crate::tracing::Tracing;
 use crate::{Name, RuntimeFraction};
 
 /// `extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpConnectionManager {
+    pub tracing: Option<Arc<Tracing>>,
     pub stat_prefix: Name,
     pub codec_type: CodecType,
     pub routes: RouteSource,
@@ -187,6 +191,10 @@ pub enum HttpFilterKind {
     GrpcStats(Arc<GrpcStats>),
     /// `extensions.filters.http.grpc_web.v3.GrpcWeb`, which has no options.
     GrpcWeb,
+    Compressor(Arc<Compressor>),
+    PeerMetadata(Arc<PeerMetadata>),
+    Alpn(Arc<Alpn>),
+    IstioStats(Arc<IstioStats>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

@@ -7,14 +7,17 @@
 pub mod access_log;
 pub mod bootstrap;
 pub mod cluster;
+pub mod compressor;
 pub mod format;
 pub mod hcm;
 pub mod http2;
+pub mod istio;
 pub mod listener;
 pub mod matcher;
 pub mod retry;
 pub mod route;
 pub mod tls;
+pub mod tracing;
 
 use std::sync::Arc;
 
@@ -45,6 +48,13 @@ impl Fraction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeFraction {
     pub default: Fraction,
+    pub runtime_key: Option<Name>,
+}
+
+/// A switch that a runtime key may override (`RuntimeFeatureFlag`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeFlag {
+    pub default: bool,
     pub runtime_key: Option<Name>,
 }
 

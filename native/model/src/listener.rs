@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::Name;
 use crate::access_log::AccessLog;
 use crate::hcm::HttpConnectionManager;
+use crate::istio::{IstioStats, MetadataExchange};
 use crate::tls::DownstreamTransport;
 
 /// `config.listener.v3.Listener`.
@@ -100,6 +101,19 @@ impl ConnectionPredicate {
     }
 }
 
+impl Listener {
+    /// Whether an update to `new` may leave the connections of unchanged filter chains alone: nothing else has changed
+    /// (Envoy's `supportUpdateFilterChain`).
+    pub fn may_become_in_place(&self, new: &Self) -> bool {
+        let without_chains = |listener: &Self| Self {
+            filter_chains: Vec::new(),
+            default_filter_chain: None,
+            ..listener.clone()
+        };
+        !new.filter_chains.is_empty() && without_chains(self) == without_chains(new)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrafficDirection {
     #[default]
@@ -155,6 +169,8 @@ pub struct ReadFilter {
 pub enum ReadFilterKind {
     /// `envoy.filters.network.sni_cluster`: the requested server name is the cluster of the TCP proxy.
     SniCluster,
+    MetadataExchange(Arc<MetadataExchange>),
+    IstioStats(Arc<IstioStats>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -174,6 +190,8 @@ pub struct TcpProxy {
     pub access_log: Vec<Arc<AccessLog>>,
     /// Default 1.
     pub max_connect_attempts: u32,
+    /// Consistent hashing goes by the client's address (`hash_policy`).
+    pub hash_source_ip: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compressor::CompressorPerRoute;
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
 use crate::retry::{BodyBufferLimit, RetryPolicy};
+use crate::tracing::{Decorator, RouteTracing};
 use crate::{DataSource, HeaderMutations, Name, RuntimeFraction};
 
 /// `config.route.v3.RouteConfiguration`.
@@ -64,6 +66,8 @@ pub struct Route {
     pub per_filter: PerFilterConfig,
     /// `None`: the virtual host's.
     pub body_buffer_limit: Option<BodyBufferLimit>,
+    pub decorator: Option<Decorator>,
+    pub tracing: Option<Box<RouteTracing>>,
 }
 
 /// `config.route.v3.RouteMatch`.
@@ -109,6 +113,59 @@ pub struct Forward {
     pub policy: ForwardPolicy,
     /// `None`: the virtual host's.
     pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// What consistent hashing goes by.
+    pub hash_policy: Vec<HashPolicy>,
+    /// `request_mirror_policies`: the route's, else the virtual host's, else those of the route configuration.
+    pub mirrors: Arc<[MirrorPolicy]>,
+}
+
+/// `config.route.v3.RouteAction.RequestMirrorPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorPolicy {
+    pub cluster: MirrorCluster,
+    /// `None`: every request.
+    pub runtime_fraction: Option<RuntimeFraction>,
+    pub disable_shadow_host_suffix_append: bool,
+    pub host_rewrite_literal: Option<Name>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MirrorCluster {
+    Name(Name),
+    /// The request header that names it, in lower case.
+    Header(Name),
+}
+
+/// `config.route.v3.RouteAction.HashPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashPolicy {
+    pub specifier: HashSpecifier,
+    /// If there is a hash once this one has been asked, the rest is not.
+    pub terminal: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashSpecifier {
+    Header {
+        /// Lower case.
+        name: Name,
+        regex_rewrite: Option<RegexRewrite>,
+    },
+    Cookie(HashCookie),
+    /// `connection_properties.source_ip`.
+    SourceIp,
+    QueryParameter(Name),
+}
+
+/// `HashPolicy.Cookie`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashCookie {
+    pub name: Name,
+    /// `None`: never made up; zero: for the session. Whole seconds.
+    pub ttl: Option<Duration>,
+    pub path: Name,
+    /// Name and value, which may be empty.
+    pub attributes: Vec<(Name, Name)>,
 }
 
 /// Timeouts, priority, upgrades and what else of `RouteAction` needs no compiling. Most routes of a configuration say the
@@ -239,10 +296,21 @@ pub struct PerFilterConfig {
     pub fault: Option<Arc<Fault>>,
     /// Names of filters switched off (`true`) or on (`false`) here by `FilterConfig.disabled`.
     pub disabled: Vec<(Name, bool)>,
+    /// What other filters, by name, are to do here.
+    pub policies: Vec<(Name, FilterPolicy)>,
+}
+
+/// The configuration of one filter at one level.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterPolicy {
+    Compressor(CompressorPerRoute),
 }
 
 impl PerFilterConfig {
     pub fn is_empty(&self) -> bool {
-        self.cors.is_none() && self.fault.is_none() && self.disabled.is_empty()
+        self.cors.is_none()
+            && self.fault.is_none()
+            && self.disabled.is_empty()
+            && self.policies.is_empty()
     }
 }

@@ -31,16 +31,9 @@ fn cluster(name: &str) -> Arc<Cluster> {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers::default(),
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
-        transport_socket: Default::default(),
-        transport_socket_matches: Vec::new(),
+        ..Cluster::default()
     })
 }
 
@@ -51,6 +44,7 @@ fn endpoints(name: &str, count: u16) -> Arc<ClusterLoadAssignment> {
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
         transport_socket_match: Vec::new(),
+        workload: None,
     };
     Arc::new(ClusterLoadAssignment {
         cluster_name: name.into(),
@@ -71,7 +65,7 @@ fn updates(count: usize) {
     let start = Instant::now();
     let mut builder = SnapshotBuilder::default();
     for i in 0..count {
-        builder.set_cluster(cluster(&name(i)));
+        builder.set_cluster(cluster(&name(i))).unwrap();
         builder.set_endpoints(&name(i), endpoints(&name(i), 3));
     }
     let mut snapshot = builder.build();
@@ -96,7 +90,7 @@ fn updates(count: usize) {
     for round in 0..rounds {
         let mut builder = SnapshotBuilder::from(&snapshot);
         if round % 2 == 0 {
-            builder.set_cluster(cluster("another"));
+            builder.set_cluster(cluster("another")).unwrap();
         } else {
             builder.remove_cluster("another");
         }

@@ -100,6 +100,8 @@ pub struct Host {
     pub priority: u32,
     /// Of its cluster's transport sockets.
     pub transport: TransportIndex,
+    /// `istio.workload` of its metadata: what telemetry knows of it.
+    pub workload: Option<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -152,7 +154,7 @@ impl CompiledCluster {
                 Arc::clone(&dns.load_assignment)
             }
             Discovery::Eds { .. } | Discovery::OriginalDst(_) => {
-                Arc::new(empty_assignment(&config.name))
+                Arc::new(ClusterLoadAssignment::empty(Name::clone(&config.name)))
             }
         };
         let ready = !matches!(
@@ -291,6 +293,7 @@ impl CompiledCluster {
                         locality: Arc::clone(&locality),
                         priority: group.priority,
                         transport: self.transports.choose(&endpoint.transport_socket_match),
+                        workload: endpoint.workload.clone(),
                     };
                     let index = next.hosts.len() as u32;
                     seen.insert((address, group.priority), index);
@@ -356,15 +359,5 @@ fn address_text(address: &HostAddress) -> Name {
     match address {
         HostAddress::Socket(socket) => Name::from(socket.to_string()),
         HostAddress::Pipe(path) => Name::clone(path),
-    }
-}
-
-fn empty_assignment(name: &Name) -> ClusterLoadAssignment {
-    ClusterLoadAssignment {
-        cluster_name: Name::clone(name),
-        localities: Vec::new(),
-        overprovisioning_factor: 140,
-        weighted_priority_health: false,
-        drop_overloads: Vec::new(),
     }
 }

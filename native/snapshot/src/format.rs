@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 use tidegate_model::Name;
 use tidegate_model::format::{
     self as parsed, AddressPart, DurationField, FormatItem, GrpcStatusFormat, HeaderMap,
-    MessageCountsFormat, Operator, PathSource, Precision, TextField, TimeField, TimeFormat, TlsField, TlsSide,
+    MessageCountsFormat, Operator, PathSource, Precision, TextField, TimeField, TimeFormat,
+    TlsField, TlsSide,
 };
 
 pub use tidegate_model::format::FormatError;

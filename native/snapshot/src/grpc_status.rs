@@ -43,6 +43,24 @@ pub(crate) fn names(status: i64) -> Option<(&'static str, &'static str)> {
     NAMES.get(usize::try_from(status).ok()?).copied()
 }
 
+/// The HTTP status that stands for a gRPC status, Envoy's `grpcToHttpStatus`.
+pub const fn to_http(status: u64) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
 /// `application/grpc`, alone or with a format (`+proto`). gRPC-Web is something else.
 pub fn is_grpc_content_type(content_type: &[u8]) -> bool {
     content_type
@@ -58,7 +76,7 @@ pub(crate) fn is_grpc_request(context: &(impl LogContext + ?Sized)) -> bool {
 }
 
 /// From the trailers, else the headers (a response of trailers only), else from the HTTP status.
-pub(crate) fn grpc_status(context: &(impl LogContext + ?Sized)) -> Option<i64> {
+pub fn grpc_status(context: &(impl LogContext + ?Sized)) -> Option<i64> {
     let said = |map| {
         context
             .header(map, &GRPC_STATUS)

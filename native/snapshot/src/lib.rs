@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod cluster;
+pub mod compressor;
 pub mod cors;
 mod error;
 pub mod explain;
@@ -14,9 +15,11 @@ pub mod filter_chain;
 pub mod format;
 pub mod grpc_stats;
 pub mod grpc_status;
+pub mod hash_policy;
 pub mod header_name;
 pub mod headers;
 mod ids;
+pub mod istio_stats;
 pub mod listener;
 pub mod log_context;
 pub mod matcher;
@@ -31,6 +34,7 @@ pub mod routes;
 pub mod runtime;
 mod snapshot;
 pub mod transport;
+pub mod tracing;
 
 pub use self::access_log::{AccessLogs, CompiledAccessLog};
 pub use self::cluster::{CompiledCluster, Endpoints, Host, HostAddress, HostId};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::hcm::{HttpConnectionManager, HttpFilter, HttpFilterKind, RouteSource};
+use tidegate_model::istio::MetadataExchange;
 use tidegate_model::listener::{
     FilterChain, Listener, NetworkFilter, ReadFilter, ReadFilterKind, TcpCluster, TcpProxy,
 };
@@ -20,8 +21,10 @@ use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
+use crate::istio_stats::CompiledIstioStats;
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
+use crate::tracing::CompiledTracing;
 
 /// One listener of a snapshot, bound to a socket or reached by hand-off only.
 #[derive(Debug)]
@@ -74,6 +77,8 @@ pub struct Chain {
 #[derive(Debug)]
 pub enum CompiledReadFilter {
     SniCluster,
+    MetadataExchange(Arc<MetadataExchange>),
+    IstioStats(Arc<CompiledIstioStats>),
 }
 
 #[derive(Debug)]
@@ -129,6 +134,7 @@ pub struct CompiledHcm {
     pub routes: HcmRoutes,
     /// In order, the router last.
     pub filters: Vec<CompiledHttpFilter>,
+    pub tracing: Option<CompiledTracing>,
     pub access_log: AccessLogs,
     /// `router.upstream_log`.
     pub upstream_log: AccessLogs,
@@ -148,6 +154,8 @@ pub struct CompiledHttpFilter {
     pub fault: Option<CompiledFault>,
     /// For `HttpFilterKind::GrpcStats`.
     pub grpc_stats: Option<CompiledGrpcStats>,
+    /// For `HttpFilterKind::IstioStats`.
+    pub istio_stats: Option<Arc<CompiledIstioStats>>,
 }
 
 /// Finds listeners by address.
@@ -315,25 +323,35 @@ fn compile_chain(
         read_filters: config
             .read_filters
             .iter()
-            .map(compile_read_filter)
-            .collect(),
+            .enumerate()
+            .map(|(at, filter)| {
+                compile_read_filter(filter)
+                    .map_err(|e| e.within(&format!("filters[{at}].typed_config")))
+            })
+            .collect::<Result<_, _>>()?,
         filter,
         tls: match &config.transport_socket {
             DownstreamTransport::RawBuffer => None,
             DownstreamTransport::Tls(context) => {
                 let slot = ServerSlot::new(Arc::clone(context));
-                Some(slot.map_err(|error| {
-                    CompileError::new("transport_socket", error.to_string())
-                })?)
+                Some(
+                    slot.map_err(|error| CompileError::new("transport_socket", error.to_string()))?,
+                )
             }
         },
     }))
 }
 
-const fn compile_read_filter(config: &ReadFilter) -> CompiledReadFilter {
-    match &config.kind {
+fn compile_read_filter(config: &ReadFilter) -> Result<CompiledReadFilter, CompileError> {
+    Ok(match &config.kind {
         ReadFilterKind::SniCluster => CompiledReadFilter::SniCluster,
-    }
+        ReadFilterKind::MetadataExchange(exchange) => {
+            CompiledReadFilter::MetadataExchange(Arc::clone(exchange))
+        }
+        ReadFilterKind::IstioStats(stats) => {
+            CompiledReadFilter::IstioStats(Arc::new(CompiledIstioStats::compile(stats)?))
+        }
+    })
 }
 
 fn compile_hcm(
@@ -350,7 +368,7 @@ fn compile_hcm(
     let mut upstream_log = AccessLogs::default();
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
-        let (mut fault, mut grpc_stats) = (None, None);
+        let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -362,18 +380,28 @@ fn compile_hcm(
             HttpFilterKind::GrpcStats(stats) => {
                 grpc_stats = Some(CompiledGrpcStats::compile(stats));
             }
-            HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb => {}
+            HttpFilterKind::IstioStats(stats) => {
+                let compiled = CompiledIstioStats::compile(stats).map_err(within)?;
+                istio_stats = Some(Arc::new(compiled));
+            }
+            HttpFilterKind::Cors(_)
+            | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::Compressor(_)
+            | HttpFilterKind::PeerMetadata(_)
+            | HttpFilterKind::Alpn(_) => {}
         }
         filters.push(CompiledHttpFilter {
             config: filter.clone(),
             fault,
             grpc_stats,
+            istio_stats,
         });
     }
     Ok(CompiledHcm {
         config: Arc::clone(config),
         routes,
         filters,
+        tracing: config.tracing.as_deref().map(CompiledTracing::compile),
         access_log: CompiledAccessLog::compile_all(&config.access_log)?,
         upstream_log,
     })

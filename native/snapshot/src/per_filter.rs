@@ -1,7 +1,8 @@
 //! `typed_per_filter_config` of one level, compiled; the most specific level that says something wins.
 
 use tidegate_model::Name;
-use tidegate_model::route::PerFilterConfig;
+use tidegate_model::compressor::CompressorPerRoute;
+use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 
 use crate::cors::{CompiledCors, CorsLevels};
 use crate::error::CompileError;
@@ -18,6 +19,22 @@ struct Inner {
     cors: Option<CompiledCors>,
     fault: Option<CompiledFault>,
     disabled: Vec<(Name, bool)>,
+    policies: Vec<(Name, CompiledPolicy)>,
+}
+
+/// The configuration of one filter at one level.
+#[derive(Debug)]
+pub enum CompiledPolicy {
+    Compressor(CompressorPerRoute),
+}
+
+impl CompiledPolicy {
+    #[expect(clippy::unnecessary_wraps, reason = "other policies may fail")]
+    fn compile(policy: &FilterPolicy) -> Result<Self, CompileError> {
+        Ok(match policy {
+            FilterPolicy::Compressor(policy) => Self::Compressor(*policy),
+        })
+    }
 }
 
 impl CompiledPerFilter {
@@ -32,8 +49,21 @@ impl CompiledPerFilter {
                 None => None,
             },
             disabled: config.disabled.clone(),
+            policies: config
+                .policies
+                .iter()
+                .map(|(name, policy)| {
+                    let within =
+                        |e: CompileError| e.within(&format!("typed_per_filter_config[\"{name}\"]"));
+                    let compiled = CompiledPolicy::compile(policy).map_err(within)?;
+                    Ok((Name::clone(name), compiled))
+                })
+                .collect::<Result<_, CompileError>>()?,
         };
-        let empty = inner.cors.is_none() && inner.fault.is_none() && inner.disabled.is_empty();
+        let empty = inner.cors.is_none()
+            && inner.fault.is_none()
+            && inner.disabled.is_empty()
+            && inner.policies.is_empty();
         Ok(Self((!empty).then(|| Box::new(inner))))
     }
 
@@ -56,6 +86,14 @@ impl CompiledPerFilter {
             .iter()
             .find(|(name, _)| &**name == filter)
             .map(|(_, disabled)| *disabled)
+    }
+
+    /// What this level says to the filter of that name.
+    #[inline]
+    pub fn policy(&self, filter: &str) -> Option<&CompiledPolicy> {
+        let inner = self.0.as_deref()?;
+        let named = |(name, _): &&(Name, CompiledPolicy)| &**name == filter;
+        inner.policies.iter().find(named).map(|(_, policy)| policy)
     }
 
     #[inline]
@@ -85,6 +123,25 @@ impl<'a> PerFilterLevels<'a> {
     #[inline]
     pub fn fault(self) -> Option<&'a CompiledFault> {
         self.levels().find_map(CompiledPerFilter::fault)
+    }
+
+    /// What the most specific level that says something says to the filter of that name.
+    #[inline]
+    pub fn policy(self, filter: &str) -> Option<&'a CompiledPolicy> {
+        self.levels().find_map(|level| level.policy(filter))
+    }
+
+    /// What every level says to the filter of that name, most specific first.
+    pub fn policies(self, filter: &str) -> impl DoubleEndedIterator<Item = &'a CompiledPolicy> {
+        [
+            self.weighted_cluster,
+            Some(self.route),
+            Some(self.virtual_host),
+            Some(self.route_configuration),
+        ]
+        .into_iter()
+        .flatten()
+        .filter_map(move |level| level.policy(filter))
     }
 
     /// The CORS filter looks at all levels together, field by field.

@@ -1,7 +1,7 @@
 //! Runtime values: keys that override fractions and numbers of the configuration while the process runs.
 
 use rustc_hash::FxHashMap;
-use tidegate_model::{Fraction, Name, RuntimeFraction};
+use tidegate_model::{Fraction, Name, RuntimeFlag, RuntimeFraction};
 
 /// The flattened runtime layers; immutable, a change makes a new snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +42,16 @@ impl Runtime {
                 Some(over) => over,
                 None => fraction.default,
             },
+        }
+    }
+
+    /// The switch in force: `true` or `false` under the key, as in Envoy.
+    pub fn flag(&self, flag: &RuntimeFlag) -> bool {
+        let over = flag.runtime_key.as_ref().and_then(|key| self.get(key));
+        match over.map(str::trim) {
+            Some(value) if value.eq_ignore_ascii_case("true") => true,
+            Some(value) if value.eq_ignore_ascii_case("false") => false,
+            _ => flag.default,
         }
     }
 

@@ -70,10 +70,7 @@ impl UpstreamTransports {
     }
 }
 
-fn socket(
-    config: &UpstreamTransport,
-    path: &str,
-) -> Result<Option<Arc<ClientSlot>>, CompileError> {
+fn socket(config: &UpstreamTransport, path: &str) -> Result<Option<Arc<ClientSlot>>, CompileError> {
     match config {
         UpstreamTransport::RawBuffer => Ok(None),
         UpstreamTransport::Tls(context) => ClientSlot::new(Arc::clone(context))

@@ -201,18 +201,14 @@ impl CertificateInfo {
 
     /// All names, as Envoy lists them when none of them matches.
     pub fn all_sans(&self) -> Vec<String> {
-        let named = |kind: &str, names: &[Box<str>]| -> Vec<String> {
-            names.iter().map(|name| format!("{kind}:{name}")).collect()
-        };
-        let mut all = named("URI", &self.uri_sans);
-        all.extend(named("DNS", &self.dns_sans));
-        all.extend(self.ip_sans.iter().map(|ip| format!("IP_ADD:{ip}")));
-        all.extend(named("EMAIL", &self.email_sans));
-        all.extend(
-            self.other_sans
-                .iter()
-                .map(|(_, value)| format!("OTHERNAME:{value}")),
-        );
+        let texts = [&self.uri_sans, &self.dns_sans, &self.email_sans];
+        let mut all: Vec<String> = texts
+            .into_iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
+        all.extend(self.ip_sans.iter().map(ToString::to_string));
+        all.extend(self.other_sans.iter().map(|(_, value)| value.to_string()));
         all
     }
 }

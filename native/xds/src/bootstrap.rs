@@ -16,7 +16,7 @@ use crate::context::{Context, Fault, Result, message_type, unreadable};
 use crate::fields::Fields;
 use crate::message::{Encoded, Message, Value};
 use crate::references::check_listener_clusters;
-use crate::{Decoder, Rejected, cluster, json, listener, rules, tls, v2, yaml};
+use crate::{Decoder, Rejected, cluster, istio, json, listener, rules, tls, tracing, v2, yaml};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -248,7 +248,6 @@ fn build_version(overrides: &Overrides<'_>) -> Result<Vec<u8>> {
 }
 
 fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
-    fields.ignore(&["tracing"], "spans are not reported yet");
     fields.ignore(&["watchdog", "watchdogs"], "there is no watchdog");
     fields.ignore(
         &["deferred_stat_options", "enable_dispatcher_stats"],
@@ -269,10 +268,6 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
             "memory_allocator_manager",
         ],
         "it only tunes Envoy",
-    );
-    fields.ignore(
-        &["application_log_config"],
-        "the log format is given on the command line",
     );
     fields.ignore(&["flags_path"], "there are no runtime flag files");
     fields.ignore(
@@ -304,8 +299,10 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         Ok(())
     })?;
     let node = node.unwrap_or_else(|| Node {
+        zone: Name::from(""),
         id: Name::from(""),
         cluster: Name::from(""),
+        metadata: Arc::default(),
     });
     let discovers = dynamic.lds.is_some() || dynamic.cds.is_some() || dynamic.ads.is_some();
     let eds = clusters
@@ -342,8 +339,14 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         header_prefix: fields
             .opt_string("header_prefix")
             .unwrap_or_else(|| Name::from("x-envoy")),
+        tracing: fields
+            .opt("tracing", |tracing| tracing.opt("http", tracing::provider))?
+            .flatten(),
         max_active_downstream_connections: fields
             .opt("overload_manager", operations::overload_manager)?
+            .flatten(),
+        log_format: fields
+            .opt("application_log_config", operations::application_log)?
             .flatten(),
         warnings: Vec::new(),
     })
@@ -363,11 +366,10 @@ fn regex_engine(fields: &Fields<'_>) -> Result<()> {
 }
 
 fn node(fields: &Fields<'_>) -> Result<Node> {
-    // All of it goes to the management server as it is; only these two have a meaning here.
+    // All of it goes to the management server as it is; only these have a meaning here.
+    // All of it goes to the management server as it is; few parts have a meaning here.
     for name in [
-        "metadata",
         "dynamic_parameters",
-        "locality",
         "user_agent_name",
         "user_agent_version",
         "user_agent_build_version",
@@ -377,9 +379,16 @@ fn node(fields: &Fields<'_>) -> Result<Node> {
     ] {
         fields.get(name);
     }
+    let zone = fields.opt("locality", |locality| {
+        locality.get("region");
+        locality.get("sub_zone");
+        Ok(locality.string("zone"))
+    })?;
     Ok(Node {
+        zone: zone.unwrap_or_default(),
         id: fields.string("id"),
         cluster: fields.string("cluster"),
+        metadata: Arc::new(istio::node_metadata(fields)),
     })
 }
 

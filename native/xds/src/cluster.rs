@@ -6,28 +6,25 @@ use std::time::Duration;
 use tidegate_model::Name;
 use tidegate_model::cluster::{
     Address, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery, DnsCluster,
-    DnsLookupFamily, LbPolicy, OriginalDst, RetryBudget, TcpKeepalive, Thresholds,
-    UpstreamHttpOptions, UpstreamProtocol,
+    DnsLookupFamily, OriginalDst, RetryBudget, TcpKeepalive, Thresholds, UpstreamHttpOptions,
+    UpstreamProtocol,
 };
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::upstream_http::{
-    common_options, http_protocol_options, protocols, upstream_options,
-};
-use crate::{address, endpoint, tls};
+use crate::outlier_detection::outlier_detection;
+use crate::upstream_http::{common_options, http_protocol_options, protocols, upstream_options};
+use crate::{address, endpoint, istio, lb, tls};
 
 pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
-    fields.ignore(&["metadata"], "cluster metadata has no reader");
     fields.ignore(
         &["track_timeout_budgets", "track_cluster_stats"],
         "it only adds statistics",
     );
     fields.expect_bool("wait_for_warm_on_init", true)?;
     let name = fields.string("name");
-    let common = common_lb(fields)?;
     let discovery = discovery(fields, &name)?;
-    let lb_policy = lb_policy(fields, &discovery)?;
+    let (lb_policy, lb) = lb::balancing(fields, &discovery)?;
     let tcp_keepalive = fields.opt("upstream_connection_options", |options| {
         options.ignore(
             &["set_local_interface_name_on_upstream_connections"],
@@ -53,8 +50,10 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
             .opt_u32("per_connection_buffer_limit_bytes")
             .unwrap_or(1 << 20),
         lb_policy,
-        healthy_panic_threshold: common.healthy_panic_threshold,
-        locality_weighted: common.locality_weighted,
+        lb,
+        outlier_detection: fields.opt("outlier_detection", |outlier| {
+            outlier_detection(outlier).map(Box::new)
+        })?,
         circuit_breakers: fields.or_default("circuit_breakers", circuit_breakers)?,
         http: upstream_http(fields)?,
         tcp_keepalive: tcp_keepalive.flatten(),
@@ -64,6 +63,8 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
             .bool("close_connections_on_host_health_failure"),
         transport_socket: tls::upstream_transport(fields)?,
         transport_socket_matches: tls::transport_socket_matches(fields)?,
+        istio: istio::cluster_metadata(fields),
+        metadata_exchange: istio::cluster_filters(fields)?,
     })
 }
 
@@ -115,44 +116,6 @@ fn upstream_http(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
         )),
         None => Ok(options),
     }
-}
-
-struct CommonLb {
-    healthy_panic_threshold: u32,
-    locality_weighted: bool,
-}
-
-fn common_lb(fields: &Fields<'_>) -> Result<CommonLb> {
-    let common = fields.opt("common_lb_config", |common| {
-        common.ignore(
-            &["zone_aware_lb_config"],
-            "there is no local cluster, without which Envoy does not use it",
-        );
-        common.ignore(&["update_merge_window"], "updates are applied at once");
-        common.ignore(
-            &["ignore_new_hosts_until_first_hc", "override_host_status"],
-            "there are no active health checks",
-        );
-        common.ignore(
-            &["consistent_hashing_lb_config"],
-            "it is for consistent hashing, which is not in use",
-        );
-        common.expect_bool("close_connections_on_host_set_change", false)?;
-        let threshold = common.opt("healthy_panic_threshold", |percent| {
-            Ok(percent.opt_double("value").unwrap_or_default())
-        })?;
-        let locality_weighted = common
-            .opt("locality_weighted_lb_config", |_| Ok(()))?
-            .is_some();
-        Ok(CommonLb {
-            healthy_panic_threshold: threshold.map_or(50, |percent| percent as u32),
-            locality_weighted,
-        })
-    })?;
-    Ok(common.unwrap_or(CommonLb {
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
-    }))
 }
 
 fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
@@ -222,13 +185,7 @@ fn assignment(fields: &Fields<'_>, name: &Name, dns: bool) -> Result<Arc<Cluster
     let assignment = fields.opt("load_assignment", |assignment| {
         endpoint::load_assignment(assignment, dns)
     })?;
-    let assignment = assignment.unwrap_or_else(|| ClusterLoadAssignment {
-        cluster_name: name.clone(),
-        localities: Vec::new(),
-        overprovisioning_factor: 140,
-        weighted_priority_health: false,
-        drop_overloads: Vec::new(),
-    });
+    let assignment = assignment.unwrap_or_else(|| ClusterLoadAssignment::empty(name.clone()));
     let pipe = |address: &Address| matches!(address, Address::Pipe(_));
     if dns
         && assignment
@@ -299,45 +256,6 @@ fn original_dst(fields: &Fields<'_>) -> Result<Discovery> {
         Ok(())
     })?;
     Ok(Discovery::OriginalDst(original))
-}
-
-fn lb_policy(fields: &Fields<'_>, discovery: &Discovery) -> Result<LbPolicy> {
-    let choice_count = fields
-        .opt("least_request_lb_config", |config| {
-            Ok(config.opt_u32("choice_count"))
-        })?
-        .flatten();
-    fields.opt("round_robin_lb_config", |_| Ok(()))?;
-    let name = fields.enum_name("lb_policy");
-    let policy = match &*name {
-        "ROUND_ROBIN" => LbPolicy::RoundRobin,
-        "LEAST_REQUEST" => LbPolicy::LeastRequest {
-            choice_count: choice_count.unwrap_or(2),
-        },
-        "RANDOM" => LbPolicy::Random,
-        "CLUSTER_PROVIDED" => LbPolicy::ClusterProvided,
-        other => return Err(fields.fault("lb_policy", format!("{other} is not supported"))),
-    };
-    let original_dst = matches!(discovery, Discovery::OriginalDst(_));
-    if original_dst && policy != LbPolicy::ClusterProvided {
-        return Err(fields.fault(
-            "lb_policy",
-            format!(
-                "cluster: LB policy {name} is not valid for Cluster type ORIGINAL_DST. Only 'CLUSTER_PROVIDED' is allowed \
-                 with cluster type 'ORIGINAL_DST'"
-            ),
-        ));
-    }
-    if !original_dst && policy == LbPolicy::ClusterProvided {
-        return Err(fields.fault(
-            "lb_policy",
-            format!(
-                "cluster manager: cluster provided LB specified but cluster '{}' did not provide one. Check cluster documentation.",
-                fields.str("name")
-            ),
-        ));
-    }
-    Ok(policy)
 }
 
 fn circuit_breakers(fields: &Fields<'_>) -> Result<CircuitBreakers> {

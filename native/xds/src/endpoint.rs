@@ -8,7 +8,7 @@ use tidegate_model::cluster::{
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::message::{Encoded, Value};
-use crate::{address, matcher, tls};
+use crate::{address, istio, matcher, tls};
 
 /// Endpoints that EDS delivers: IP addresses.
 pub(crate) fn eds_load_assignment(fields: &Fields<'_>) -> Result<ClusterLoadAssignment> {
@@ -107,6 +107,7 @@ fn lb_endpoint(fields: &Fields<'_>, dns: bool) -> Result<LbEndpoint> {
         health,
         load_balancing_weight: fields.opt_u32("load_balancing_weight").unwrap_or(1),
         transport_socket_match,
+        workload: istio::endpoint_workload(fields),
     })
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tidegate_model::hcm::{
     CorsPolicy, GrpcStats, GrpcStatsMethods, HttpFilter, HttpFilterKind, Router,
 };
-use tidegate_model::route::PerFilterConfig;
+use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 
+use crate::any::Decode;
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, cors, fault};
+use crate::{access_log, compressor, cors, fault, istio};
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
 pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
@@ -48,16 +49,57 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::Fault(_) => "envoy.filters.http.fault",
         HttpFilterKind::GrpcStats(_) => "envoy.filters.http.grpc_stats",
         HttpFilterKind::GrpcWeb => "envoy.filters.http.grpc_web",
+        HttpFilterKind::Compressor(_) => "envoy.filters.http.compressor",
+        HttpFilterKind::PeerMetadata(_) => "envoy.filters.http.peer_metadata",
+        HttpFilterKind::Alpn(_) => "envoy.filters.http.alpn",
+        HttpFilterKind::IstioStats(_) => "envoy.filters.http.istio_stats",
     }
 }
 
-const SUPPORTED: &[&str] = &[
-    "envoy.extensions.filters.http.router.v3.Router",
-    "envoy.extensions.filters.http.cors.v3.Cors",
-    "envoy.extensions.filters.http.fault.v3.HTTPFault",
-    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
-    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+/// The filters there are, by the type of their configuration.
+const SUPPORTED: &[(&str, Decode<'static, HttpFilterKind>)] = &[
+    (
+        "envoy.extensions.filters.http.router.v3.Router",
+        &|fields| Ok(HttpFilterKind::Router(router(fields)?)),
+    ),
+    ("envoy.extensions.filters.http.cors.v3.Cors", &|_| {
+        Ok(HttpFilterKind::Cors(CorsPolicy::default()))
+    }),
+    (
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        &|fields| Ok(HttpFilterKind::Fault(Arc::new(fault::fault(fields)?))),
+    ),
+    (
+        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+        &|fields| Ok(HttpFilterKind::GrpcStats(Arc::new(grpc_stats(fields)?))),
+    ),
+    ("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", &|_| {
+        Ok(HttpFilterKind::GrpcWeb)
+    }),
+    (
+        "envoy.extensions.filters.http.compressor.v3.Compressor",
+        &|fields| {
+            Ok(HttpFilterKind::Compressor(Arc::new(
+                compressor::compressor(fields)?,
+            )))
+        },
+    ),
+    (istio::PEER_METADATA, &|fields| {
+        Ok(HttpFilterKind::PeerMetadata(Arc::new(
+            istio::peer_metadata(fields)?,
+        )))
+    }),
+    (istio::ALPN, &|fields| {
+        Ok(HttpFilterKind::Alpn(Arc::new(istio::alpn(fields)?)))
+    }),
+    (istio::STATS, &|fields| {
+        Ok(HttpFilterKind::IstioStats(Arc::new(istio::stats(fields)?)))
+    }),
 ];
+
+fn is_supported<T>(table: &[(&str, T)], kind: &str) -> bool {
+    table.iter().any(|(known, _)| *known == kind)
+}
 
 /// A filter; `None` for one of an unsupported type that the configuration calls optional.
 fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
@@ -67,7 +109,7 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
     if optional
         && fields
             .any_type("typed_config")
-            .is_some_and(|found| !SUPPORTED.contains(&found.as_str()))
+            .is_some_and(|found| !is_supported(SUPPORTED, &found))
     {
         fields.ignore(
             &["typed_config"],
@@ -75,31 +117,7 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
         );
         return Ok(None);
     }
-    let [
-        router_type,
-        cors_type,
-        fault_type,
-        grpc_stats_type,
-        grpc_web_type,
-    ] = [0, 1, 2, 3, 4].map(|at| SUPPORTED.get(at).copied().unwrap_or_default());
-    let kind = fields.need_any(
-        "typed_config",
-        &[
-            (router_type, &|config: &Fields<'_>| {
-                Ok(HttpFilterKind::Router(router(config)?))
-            }),
-            (cors_type, &|_: &Fields<'_>| {
-                Ok(HttpFilterKind::Cors(CorsPolicy::default()))
-            }),
-            (fault_type, &|config: &Fields<'_>| {
-                Ok(HttpFilterKind::Fault(Arc::new(fault::fault(config)?)))
-            }),
-            (grpc_stats_type, &|config: &Fields<'_>| {
-                Ok(HttpFilterKind::GrpcStats(Arc::new(grpc_stats(config)?)))
-            }),
-            (grpc_web_type, &|_: &Fields<'_>| Ok(HttpFilterKind::GrpcWeb)),
-        ],
-    )?;
+    let kind = fields.need_any("typed_config", SUPPORTED)?;
     if disabled && matches!(kind, HttpFilterKind::Router(_)) {
         return Err(fields.fault("disabled", format!("Error: the last (terminal) filter ({name}) in the chain cannot be disabled by default.")));
     }
@@ -143,15 +161,43 @@ fn router(fields: &Fields<'_>) -> Result<Router> {
     })
 }
 
+/// What one entry of `typed_per_filter_config` says.
+enum Policy {
+    Cors(CorsPolicy),
+    Fault(tidegate_model::hcm::Fault),
+    Other(FilterPolicy),
+    Enabled,
+    Disabled,
+}
+
+/// The configurations that filters may have per route.
+const POLICIES: &[(&str, Decode<'static, Policy>)] = &[
+    (
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        &|fields| cors::policy(fields).map(Policy::Cors),
+    ),
+    (
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        &|fields| fault::fault(fields).map(Policy::Fault),
+    ),
+    (
+        "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute",
+        &|fields| {
+            Ok(Policy::Other(FilterPolicy::Compressor(
+                compressor::per_route(fields)?,
+            )))
+        },
+    ),
+    (FILTER_CONFIG, &filter_config),
+];
+
+const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
+
 /// `typed_per_filter_config` of one level.
 pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
     let mut config = PerFilterConfig::default();
     fields.entries("typed_per_filter_config", |name, any| {
-        let policy = any.unpack(&[
-            (CORS, &cors_policy),
-            (FAULT, &fault_policy),
-            ("envoy.config.route.v3.FilterConfig", &filter_config),
-        ])?;
+        let policy = any.unpack(POLICIES)?;
         if let Policy::Disabled = policy {
             config.disabled.push((name.into(), true));
             return Ok(());
@@ -161,22 +207,12 @@ pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
         match policy {
             Policy::Cors(policy) => config.cors = Some(Arc::new(policy)),
             Policy::Fault(fault) => config.fault = Some(Arc::new(fault)),
+            Policy::Other(policy) => config.policies.push((name.into(), policy)),
             Policy::Enabled | Policy::Disabled => {}
         }
         Ok(())
     })?;
     Ok(config)
-}
-
-const CORS: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
-const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
-
-/// What one entry of `typed_per_filter_config` says.
-enum Policy {
-    Cors(CorsPolicy),
-    Fault(tidegate_model::hcm::Fault),
-    Enabled,
-    Disabled,
 }
 
 /// `config.route.v3.FilterConfig`, which wraps a configuration.
@@ -186,6 +222,7 @@ fn filter_config(wrapper: &Fields<'_>) -> Result<Policy> {
         wrapper.ignore(&["config"], "the filter is disabled here");
         return Ok(Policy::Disabled);
     }
+    let known = |kind: &str| kind != FILTER_CONFIG && is_supported(POLICIES, kind);
     match wrapper.any_type("config") {
         None => Err(wrapper.fault(
             "config",
@@ -195,21 +232,17 @@ fn filter_config(wrapper: &Fields<'_>) -> Result<Policy> {
             wrapper.get("config");
             Ok(Policy::Enabled)
         }
-        Some(kind) if optional && kind != CORS && kind != FAULT => {
+        Some(kind) if optional && !known(&kind) => {
             wrapper.ignore(
                 &["config"],
                 "the filter is not supported and the configuration calls it optional",
             );
             Ok(Policy::Enabled)
         }
-        Some(_) => wrapper.need_any("config", &[(CORS, &cors_policy), (FAULT, &fault_policy)]),
+        Some(kind) if kind == FILTER_CONFIG => Err(wrapper.fault(
+            "config",
+            "a FilterConfig in a FilterConfig is not supported",
+        )),
+        Some(_) => wrapper.need_any("config", POLICIES),
     }
-}
-
-fn cors_policy(fields: &Fields<'_>) -> Result<Policy> {
-    cors::policy(fields).map(Policy::Cors)
-}
-
-fn fault_policy(fields: &Fields<'_>) -> Result<Policy> {
-    fault::fault(fields).map(Policy::Fault)
 }

@@ -7,7 +7,7 @@ use tidegate_model::listener::{NetworkFilter, ReadFilter, ReadFilterKind, TcpClu
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, hcm};
+use crate::{access_log, hash_policy, hcm, istio};
 
 /// What may stand in a chain.
 enum Kind {
@@ -19,6 +19,10 @@ impl Kind {
     const fn name(&self) -> &'static str {
         match self {
             Self::Read(ReadFilterKind::SniCluster) => "envoy.filters.network.sni_cluster",
+            Self::Read(ReadFilterKind::MetadataExchange(_)) => {
+                "envoy.filters.network.metadata_exchange"
+            }
+            Self::Read(ReadFilterKind::IstioStats(_)) => "envoy.filters.network.istio_stats",
             Self::Terminal(NetworkFilter::TcpProxy(_)) => "envoy.filters.network.tcp_proxy",
             Self::Terminal(NetworkFilter::HttpConnectionManager(_)) => {
                 "envoy.filters.network.http_connection_manager"
@@ -42,12 +46,22 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<(Vec<ReadFilter>, NetworkFi
             )))
         };
         let sni_cluster = |_: &Fields<'_>| Ok(Kind::Read(ReadFilterKind::SniCluster));
+        let metadata_exchange = |config: &Fields<'_>| {
+            let exchange = Arc::new(istio::metadata_exchange(config)?);
+            Ok(Kind::Read(ReadFilterKind::MetadataExchange(exchange)))
+        };
+        let istio_stats = |config: &Fields<'_>| {
+            let stats = Arc::new(istio::stats(config)?);
+            Ok(Kind::Read(ReadFilterKind::IstioStats(stats)))
+        };
         let kind = filter.need_any(
             "typed_config",
             &[
                 ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", &tcp_proxy),
                 ("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", &manager),
                 ("envoy.extensions.filters.network.sni_cluster.v3.SniCluster", &sni_cluster),
+                (istio::METADATA_EXCHANGE, &metadata_exchange),
+                (istio::STATS, &istio_stats),
             ],
         )?;
         Ok((name, kind))
@@ -111,5 +125,6 @@ fn tcp_proxy(fields: &Fields<'_>) -> Result<TcpProxy> {
             .timeout("max_downstream_connection_duration", None)?,
         access_log: fields.each("access_log", access_log::access_log)?,
         max_connect_attempts: fields.opt_u32("max_connect_attempts").unwrap_or(1),
+        hash_source_ip: hash_policy::tcp_source_ip(fields)?,
     })
 }

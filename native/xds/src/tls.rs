@@ -26,16 +26,6 @@ const UPSTREAM: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsCon
 /// The metadata namespace that [`TransportSocketMatch`] looks at.
 pub(crate) const MATCH_METADATA: &str = "envoy.transport_socket_match";
 
-const CARRIED: bool = true;
-
-fn carried(fields: &Fields<'_>) -> Result<()> {
-    if CARRIED {
-        Ok(())
-    } else {
-        Err(fields.here("TLS is not supported"))
-    }
-}
-
 /// `transport_socket` of a filter chain.
 pub(crate) fn downstream_transport(fields: &Fields<'_>) -> Result<DownstreamTransport> {
     let socket = fields.opt("transport_socket", |socket| {
@@ -48,7 +38,6 @@ pub(crate) fn downstream_transport(fields: &Fields<'_>) -> Result<DownstreamTran
                 }),
                 (DOWNSTREAM, &|context: &Fields<'_>| {
                     let decoded = downstream(context)?;
-                    carried(context)?;
                     Ok(DownstreamTransport::Tls(Arc::new(decoded)))
                 }),
             ],
@@ -69,7 +58,6 @@ pub(crate) fn upstream_transport(fields: &Fields<'_>) -> Result<UpstreamTranspor
                 }),
                 (UPSTREAM, &|context: &Fields<'_>| {
                     let decoded = upstream(context)?;
-                    carried(context)?;
                     Ok(UpstreamTransport::Tls(Arc::new(decoded)))
                 }),
             ],
@@ -103,7 +91,7 @@ pub(crate) fn labels(fields: &Encoded<'_>) -> Vec<(Name, Name)> {
     labels
 }
 
-fn downstream(fields: &Fields<'_>) -> Result<DownstreamTlsContext> {
+pub(crate) fn downstream(fields: &Fields<'_>) -> Result<DownstreamTlsContext> {
     let common = fields.or_default("common_tls_context", |common| self::common(common, None))?;
     match &common.certificates {
         Certificates::Given(given) if given.is_empty() => {
@@ -142,7 +130,7 @@ fn downstream(fields: &Fields<'_>) -> Result<DownstreamTlsContext> {
     })
 }
 
-fn upstream(fields: &Fields<'_>) -> Result<UpstreamTlsContext> {
+pub(crate) fn upstream(fields: &Fields<'_>) -> Result<UpstreamTlsContext> {
     if fields.bool("allow_renegotiation") {
         return Err(fields.fault("allow_renegotiation", "renegotiation is not supported"));
     }

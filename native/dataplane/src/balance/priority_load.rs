@@ -1,7 +1,7 @@
 //! How traffic is spread over priorities: Envoy's arithmetic of health, overprovisioning and panic, in whole percent.
 
 use tidegate_model::cluster::HealthStatus;
-use tidegate_snapshot::Endpoints;
+use tidegate_snapshot::{Endpoints, Host};
 
 use super::is_healthy;
 
@@ -22,7 +22,11 @@ pub(super) struct PriorityLoad {
 }
 
 impl PriorityLoad {
-    pub(super) fn new(endpoints: &Endpoints, panic_threshold: u32) -> Self {
+    pub(super) fn new(
+        endpoints: &Endpoints,
+        panic_threshold: u32,
+        health: &dyn Fn(&Host) -> HealthStatus,
+    ) -> Self {
         let count = endpoints.priorities.len().max(1);
         let mut totals = Vec::with_capacity(count);
         let mut healthy_share = Vec::with_capacity(count);
@@ -37,7 +41,7 @@ impl PriorityLoad {
             };
             let amount = |wanted: fn(HealthStatus) -> bool| -> u64 {
                 hosts()
-                    .filter(|host| wanted(host.health))
+                    .filter(|host| wanted(health(host)))
                     .map(|host| {
                         if endpoints.weighted_priority_health {
                             u64::from(host.weight)
@@ -59,7 +63,10 @@ impl PriorityLoad {
             })));
             let members = priority.hosts.len() as u64;
             let usable = hosts()
-                .filter(|host| is_healthy(host.health) || host.health == HealthStatus::Degraded)
+                .filter(|host| {
+                    let health = health(host);
+                    is_healthy(health) || health == HealthStatus::Degraded
+                })
                 .count() as u64;
             // An empty priority has 0 % healthy hosts.
             below_threshold.push(

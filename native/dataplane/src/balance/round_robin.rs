@@ -1,56 +1,53 @@
 //! ROUND_ROBIN: in turn; by earliest deadline first where weights differ.
 
+use tidegate_model::cluster::SlowStart;
 use tidegate_rt::Rng;
 
-use super::{Candidate, Edf};
+use super::weights::{are_needed, weight_of};
+use super::{Candidate, Edf, HostLoad};
 
 pub(super) enum RoundRobin {
-    Equal { next: usize },
-    Weighted(Edf),
+    Equal {
+        next: usize,
+    },
+    Weighted {
+        order: Edf,
+        slow_start: Option<SlowStart>,
+    },
 }
 
 impl RoundRobin {
     /// Starts at a random host, so that the workers of many proxies do not all begin with the first.
-    pub(super) fn new(candidates: &[Candidate], rng: &mut Rng) -> Self {
+    pub(super) fn new(
+        slow_start: Option<SlowStart>,
+        candidates: &[Candidate],
+        rng: &mut Rng,
+        load: &impl HostLoad,
+    ) -> Self {
         let start = rng.below(candidates.len() as u64);
-        if !weights_differ(candidates) {
+        if !are_needed(slow_start, candidates, load) {
             return Self::Equal {
                 next: start as usize,
             };
         }
-        let mut edf = Edf::new(
-            candidates
-                .iter()
-                .map(|candidate| f64::from(candidate.weight)),
-        );
+        let weight = |position| weight_of(slow_start, candidates, position, load);
+        let mut order = Edf::new((0..candidates.len()).map(weight));
         for _ in 0..start {
-            let _skipped = edf.pick(|position| weight_of(candidates, position));
+            let _skipped = order.pick(weight);
         }
-        Self::Weighted(edf)
+        Self::Weighted { order, slow_start }
     }
 
-    pub(super) fn choose(&mut self, candidates: &[Candidate]) -> usize {
+    pub(super) fn choose(&mut self, candidates: &[Candidate], load: &impl HostLoad) -> usize {
         match self {
             Self::Equal { next } => {
                 let position = *next % candidates.len();
                 *next = position + 1;
                 position
             }
-            Self::Weighted(edf) => edf
-                .pick(|position| weight_of(candidates, position))
+            Self::Weighted { order, slow_start } => order
+                .pick(|position| weight_of(*slow_start, candidates, position, load))
                 .unwrap_or(0),
         }
     }
-}
-
-pub(super) fn weights_differ(candidates: &[Candidate]) -> bool {
-    candidates
-        .first()
-        .is_some_and(|first| candidates.iter().any(|other| other.weight != first.weight))
-}
-
-pub(super) fn weight_of(candidates: &[Candidate], position: usize) -> f64 {
-    candidates
-        .get(position)
-        .map_or(1.0, |candidate| f64::from(candidate.weight))
 }

@@ -4,13 +4,27 @@ use tidegate_model::cluster::Locality;
 use tidegate_snapshot::cluster::{LocalityHosts, Priority};
 use tidegate_snapshot::{Endpoints, Host, HostAddress, HostId};
 
+use tidegate_model::cluster::LeastRequest as LeastRequestConfig;
+
 use super::*;
 
-struct NoLoad;
+pub(super) struct NoLoad;
 
 impl HostLoad for NoLoad {
     fn active(&self, _: u32) -> u32 {
         0
+    }
+
+    fn active_everywhere(&self, _: u32) -> u32 {
+        0
+    }
+
+    fn total_active(&self) -> u32 {
+        0
+    }
+
+    fn age(&self, _: u32) -> Duration {
+        Duration::MAX
     }
 }
 
@@ -20,14 +34,26 @@ impl HostLoad for Loads {
     fn active(&self, host: u32) -> u32 {
         self.0[host as usize]
     }
+
+    fn active_everywhere(&self, host: u32) -> u32 {
+        self.active(host)
+    }
+
+    fn total_active(&self) -> u32 {
+        self.0.iter().sum()
+    }
+
+    fn age(&self, host: u32) -> Duration {
+        Duration::from_secs(u64::from(self.active(host)))
+    }
 }
 
 use HealthStatus::{Degraded, Healthy, Unhealthy};
 
 /// Priorities of localities of (health, weight), with the locality's weight.
-type Shape<'a> = &'a [&'a [(u32, &'a [(HealthStatus, u32)])]];
+pub(super) type Shape<'a> = &'a [&'a [(u32, &'a [(HealthStatus, u32)])]];
 
-fn endpoints(shape: Shape<'_>) -> Endpoints {
+pub(super) fn endpoints(shape: Shape<'_>) -> Endpoints {
     let mut endpoints = Endpoints {
         overprovisioning_factor: 140,
         ready: true,
@@ -42,9 +68,11 @@ fn endpoints(shape: Shape<'_>) -> Endpoints {
                 let index = endpoints.hosts.len() as u32;
                 members.push(index);
                 endpoints.hosts.push(Arc::new(Host {
+                    transport: tidegate_snapshot::TransportIndex::default(),
+                    workload: None,
                     id: HostId(u64::from(index)),
                     address: HostAddress::Socket(([127, 0, 0, 1], 1000 + index as u16).into()),
-                    address_text: "".into(),
+                    address_text: format!("127.0.0.1:{}", 1000 + index).into(),
                     hostname: "".into(),
                     health: *health,
                     weight: *host_weight,
@@ -64,13 +92,19 @@ fn endpoints(shape: Shape<'_>) -> Endpoints {
     endpoints
 }
 
+fn of(host: &Host) -> HealthStatus {
+    host.health
+}
+
+fn config(policy: LbPolicy) -> BalancerConfig {
+    BalancerConfig::from(&Cluster {
+        lb_policy: policy,
+        ..Cluster::default()
+    })
+}
+
 fn balancer(policy: LbPolicy, endpoints: &Endpoints, rng: &mut Rng) -> Balancer {
-    let config = BalancerConfig {
-        policy,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
-    };
-    Balancer::new(config, endpoints, rng)
+    Balancer::new(&config(policy), endpoints, &of, None, rng, &NoLoad)
 }
 
 fn shares(
@@ -82,7 +116,7 @@ fn shares(
 ) -> Vec<usize> {
     let mut counts = vec![0; hosts];
     for _ in 0..picks {
-        counts[balancer.choose(rng, load).host.unwrap() as usize] += 1;
+        counts[balancer.choose(HashKey::default(), rng, load).host.unwrap() as usize] += 1;
     }
     counts
 }
@@ -108,13 +142,17 @@ fn round_robin_takes_turns_and_honours_weights() {
 fn least_request_prefers_the_idle() {
     let mut rng = Rng::with_seed(2);
     let hosts = endpoints(&[&[(1, &[(Healthy, 1), (Healthy, 1)])]]);
-    let mut least = balancer(LbPolicy::LeastRequest { choice_count: 2 }, &hosts, &mut rng);
+    let mut least = balancer(
+        LbPolicy::LeastRequest(LeastRequestConfig::default()),
+        &hosts,
+        &mut rng,
+    );
     let counts = shares(&mut least, &mut rng, &Loads(vec![10, 0]), 2, 1000);
     // The busy one is taken only when both samples hit it: a quarter.
     assert!((200..300).contains(&counts[0]), "{counts:?}");
     let weighted = endpoints(&[&[(1, &[(Healthy, 3), (Healthy, 1)])]]);
     let mut least = balancer(
-        LbPolicy::LeastRequest { choice_count: 2 },
+        LbPolicy::LeastRequest(LeastRequestConfig::default()),
         &weighted,
         &mut rng,
     );
@@ -139,11 +177,15 @@ fn unhealthy_hosts_get_nothing_until_panic() {
     assert_eq!(shares(&mut turns, &mut rng, &NoLoad, 3, 100), [50, 50, 0]);
     let most_down = endpoints(&[&[(1, &[(Healthy, 1), (Unhealthy, 1), (Unhealthy, 1)])]]);
     let mut turns = balancer(LbPolicy::RoundRobin, &most_down, &mut rng);
-    assert!(turns.choose(&mut rng, &NoLoad).panic);
+    assert!(turns.choose(HashKey::default(), &mut rng, &NoLoad).panic);
     assert_eq!(shares(&mut turns, &mut rng, &NoLoad, 3, 99), [33, 33, 33]);
     let none = endpoints(&[]);
     assert_eq!(
-        balancer(LbPolicy::RoundRobin, &none, &mut rng).choose(&mut rng, &NoLoad),
+        balancer(LbPolicy::RoundRobin, &none, &mut rng).choose(
+            HashKey::default(),
+            &mut rng,
+            &NoLoad
+        ),
         Choice {
             host: None,
             panic: true
@@ -169,7 +211,7 @@ fn priorities_spill_over_as_in_envoys_table() {
     ] {
         let hosts = p0(healthy);
         let shape = endpoints(&[&[(1, &hosts)], &[(1, &[(Healthy, 1)])]]);
-        let load = PriorityLoad::new(&shape, 50);
+        let load = PriorityLoad::new(&shape, 50, &of);
         assert_eq!(load.loads().0, wanted, "{healthy}");
         assert!(!load.in_panic(0));
     }
@@ -181,7 +223,7 @@ fn total_panic_spreads_by_size_and_degraded_hosts_come_second() {
         &[(1, &[(Unhealthy, 1), (Unhealthy, 1), (Unhealthy, 1)])],
         &[(1, &[(Unhealthy, 1)])],
     ]);
-    let load = PriorityLoad::new(&shape, 50);
+    let load = PriorityLoad::new(&shape, 50, &of);
     assert_eq!(
         load.loads(),
         (&[75, 25][..], &[0, 0][..], &[true, true][..])
@@ -190,7 +232,7 @@ fn total_panic_spreads_by_size_and_degraded_hosts_come_second() {
         1,
         &[(Healthy, 1), (Degraded, 1), (Degraded, 1), (Degraded, 1)],
     )]]);
-    let load = PriorityLoad::new(&shape, 50);
+    let load = PriorityLoad::new(&shape, 50, &of);
     assert_eq!(load.loads(), (&[35][..], &[65][..], &[false][..]));
     assert!(load.pick(99).degraded && !load.pick(34).degraded);
 }
@@ -203,11 +245,10 @@ fn localities_share_by_weight_when_asked_to() {
         (1, &[(Healthy, 1), (Healthy, 1), (Healthy, 1)]),
     ]]);
     let config = BalancerConfig {
-        policy: LbPolicy::RoundRobin,
-        healthy_panic_threshold: 50,
         locality_weighted: true,
+        ..config(LbPolicy::RoundRobin)
     };
-    let mut weighted = Balancer::new(config, &shape, &mut rng);
+    let mut weighted = Balancer::new(&config, &shape, &of, None, &mut rng, &NoLoad);
     let counts = shares(&mut weighted, &mut rng, &NoLoad, 4, 1000);
     assert!(counts[0].abs_diff(900) <= 2, "{counts:?}");
 }

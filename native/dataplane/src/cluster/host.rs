@@ -4,9 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tidegate_rt::Moment;
 use tidegate_snapshot::{Host, HostId};
+
+use super::outlier::{Monitor, Outcome};
 
 /// One worker's counters of a host. Only that worker writes them.
 #[derive(Debug, Default)]
@@ -19,6 +23,18 @@ pub struct HostCells {
     pub rq_success: AtomicU64,
     pub rq_timeout: AtomicU64,
     pub rq_total: AtomicU64,
+    /// What outlier detection has been told, with it: answers, and among them those that were none of a server's errors.
+    pub(super) external_total: AtomicU64,
+    pub(super) external_success: AtomicU64,
+    /// The same of connections, if they count apart.
+    pub(super) local_total: AtomicU64,
+    pub(super) local_success: AtomicU64,
+}
+
+impl HostCells {
+    pub(super) fn add(&self, cell: &AtomicU64) {
+        add(cell, 1);
+    }
 }
 
 /// A plain load and store: each cell has one writer.
@@ -34,12 +50,15 @@ fn add(cell: &AtomicU64, by: u64) {
 #[derive(Debug)]
 pub struct HostShared {
     pub cells: Box<[HostCells]>,
+    /// Since when it has been there and healthy, in nanoseconds; 0: not yet. Only of clusters with slow start.
+    pub(super) healthy_since: AtomicU64,
 }
 
 impl HostShared {
     fn new(workers: usize) -> Self {
         Self {
             cells: (0..workers.max(1)).map(|_| HostCells::default()).collect(),
+            healthy_since: AtomicU64::new(0),
         }
     }
 
@@ -53,6 +72,7 @@ impl HostShared {
 
 /// The counters of a cluster's hosts. Locked when a worker first meets a host and when `/clusters` is read, never on the
 /// path.
+#[derive(Debug)]
 pub(crate) struct HostTable {
     workers: usize,
     hosts: Mutex<FxHashMap<HostId, Arc<HostShared>>>,
@@ -85,6 +105,16 @@ impl HostTable {
             .map(Arc::clone)
     }
 
+    /// The slow start of a healthy host begins when it is first seen.
+    pub(crate) fn start_slowly(&self, host: &Host, now: Moment) {
+        if crate::balance::is_healthy(host.health) {
+            let since = &self.get(host.id).healthy_since;
+            if since.load(Ordering::Relaxed) == 0 {
+                since.store(now.nanos().max(1), Ordering::Relaxed);
+            }
+        }
+    }
+
     pub(crate) fn retain(&self, keep: impl Fn(HostId) -> bool) {
         self.hosts
             .lock()
@@ -101,22 +131,30 @@ pub struct HostRuntime {
 }
 
 impl HostRuntime {
-    pub(super) fn new(host: Arc<Host>, shared: Arc<HostShared>, worker: usize) -> Self {
+    pub(super) fn new(
+        host: Arc<Host>,
+        shared: Arc<HostShared>,
+        monitor: Option<Arc<Monitor>>,
+        worker: usize,
+    ) -> Self {
         Self {
             host,
             state: Rc::new(HostState {
                 uid: next_uid(),
                 shared,
+                monitor,
                 worker,
                 rq_active: Cell::new(0),
                 gone: Cell::new(false),
+                ejected: Cell::new(false),
+                drained: Cell::new(Moment::default()),
             }),
         }
     }
 
     /// For a host that no endpoint list has (ORIGINAL_DST).
     pub(super) fn on_demand(host: Arc<Host>, worker: usize) -> Self {
-        Self::new(host, Arc::new(HostShared::new(worker + 1)), worker)
+        Self::new(host, Arc::new(HostShared::new(worker + 1)), None, worker)
     }
 }
 
@@ -125,9 +163,15 @@ impl HostRuntime {
 pub struct HostState {
     uid: u64,
     shared: Arc<HostShared>,
+    /// Of a cluster with outlier detection.
+    monitor: Option<Arc<Monitor>>,
     worker: usize,
     rq_active: Cell<u32>,
     gone: Cell<bool>,
+    /// As of the last look.
+    ejected: Cell<bool>,
+    /// Connections opened before take no more requests.
+    drained: Cell<Moment>,
 }
 
 impl HostState {
@@ -151,6 +195,47 @@ impl HostState {
     #[inline]
     pub const fn rq_active(&self) -> u32 {
         self.rq_active.get()
+    }
+
+    /// The same from all workers.
+    pub(super) fn rq_active_everywhere(&self) -> u32 {
+        self.shared.sum(|cells| &cells.rq_active) as u32
+    }
+
+    /// Outlier detection has left it out since the last time this was asked.
+    pub(super) fn is_newly_ejected(&self) -> bool {
+        let ejected = self
+            .monitor
+            .as_ref()
+            .is_some_and(|monitor| monitor.is_ejected());
+        !self.ejected.replace(ejected) && ejected
+    }
+
+    pub(crate) fn drain(&self, now: Moment) {
+        self.drained.set(now);
+    }
+
+    /// A connection that was opened then takes no more requests.
+    #[inline]
+    pub(crate) fn has_drained(&self, opened: Moment) -> bool {
+        opened < self.drained.get()
+    }
+
+    /// How long it has been there and healthy.
+    pub(super) fn age(&self, now: Moment) -> Duration {
+        let since = self.shared.healthy_since.load(Ordering::Relaxed);
+        now.since(Moment::from_nanos(since))
+    }
+
+    /// Tells outlier detection, if there is any, what came of a request or connection. `code`: the HTTP status that stands
+    /// for it.
+    #[inline]
+    pub(crate) fn put_result(&self, outcome: Outcome, code: Option<u16>) {
+        if let Some(monitor) = &self.monitor
+            && let Some(cells) = self.cells()
+        {
+            monitor.put(cells, outcome, code);
+        }
     }
 
     /// This worker's counters.

@@ -73,6 +73,7 @@ impl OriginalDstHosts {
                 locality: Arc::new(Locality::default()),
                 priority: 0,
                 transport,
+                workload: None,
             });
             Entry {
                 host: Rc::new(HostRuntime::on_demand(host, worker)),

@@ -23,8 +23,6 @@ fn config(discovery: Discovery) -> Cluster {
         discovery,
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers {
             default: Thresholds {
                 max_connections: 2,
@@ -34,12 +32,7 @@ fn config(discovery: Discovery) -> Cluster {
             high: Thresholds::default(),
         },
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
-        transport_socket: Default::default(),
-        transport_socket_matches: Vec::new(),
+        ..Cluster::default()
     }
 }
 
@@ -59,6 +52,7 @@ fn assignment(ports: &[u16], weight: u32) -> Arc<ClusterLoadAssignment> {
             endpoints: ports
                 .iter()
                 .map(|&port| LbEndpoint {
+                    workload: None,
                     address: Address::Socket(SocketAddr::from(([127, 0, 0, 1], port))),
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
@@ -94,7 +88,7 @@ impl Bench {
             rng: Rng::with_seed(1),
         };
         bench.update(|builder| {
-            builder.set_cluster(Arc::new(config));
+            builder.set_cluster(Arc::new(config)).unwrap();
         });
         bench
     }
@@ -106,6 +100,9 @@ impl Bench {
         let mut shared = vec![None; self.snapshot.cluster_slots()];
         for compiled in self.snapshot.clusters() {
             shared[compiled.id().index()] = Some(Arc::new(ClusterShared {
+                ssl: None,
+                detector: None,
+                tables: Arc::default(),
                 compiled: Arc::clone(compiled),
                 traffic: self.registry.group("cluster.c."),
                 membership: self.registry.group("cluster.c."),
@@ -182,7 +179,7 @@ fn a_changed_cluster_starts_anew_and_a_removed_one_is_gone() {
     let mut changed = eds();
     changed.connect_timeout = Duration::from_secs(1);
     let gone = bench.update(|builder| {
-        builder.set_cluster(Arc::new(changed));
+        builder.set_cluster(Arc::new(changed)).unwrap();
     });
     assert_eq!(gone.len(), 1);
     let new = bench.cluster();
@@ -249,6 +246,7 @@ fn original_dst_hosts_are_made_on_demand_and_cleaned_when_unused() {
     let start = Clock::precise();
     let at = |seconds| start + Duration::from_secs(seconds);
     let to = |address: &str| LbContext {
+        key: HashKey::default(),
         original_dst: Some(address.parse().unwrap()),
         header_dst: Some("10.9.9.9:99".parse().unwrap()),
     };

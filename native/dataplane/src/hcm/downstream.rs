@@ -14,6 +14,9 @@ use crate::conn::Conn;
 use crate::transport::Input;
 use crate::worker::{Core, Worker};
 
+/// Bytes that are read behind a request that is being answered.
+const AHEAD: usize = 64 * 1024;
+
 impl ServerConnection {
     /// Whether anything that might be read could be used now.
     pub(super) fn wants_input(&self) -> bool {
@@ -28,11 +31,21 @@ impl ServerConnection {
             // A client that asks without reading the answers is not asked for more.
             (Phase::Open, None) => !self.mark.is_above(),
             (Phase::Open, Some(stream)) => {
-                (!stream.request.complete) && !self.is_request_held(stream)
+                if stream.request.complete {
+                    self.listens_for_end()
+                } else {
+                    !self.is_request_held(stream)
+                }
             }
             (Phase::Flushing { linger: true } | Phase::Lingering, _) => true,
             _ => false,
         }
+    }
+
+    /// Behind a complete request: over TLS only reading tells that the client has ended, where the poller tells it of a
+    /// plain socket. What comes instead waits, up to a limit.
+    fn listens_for_end(&self) -> bool {
+        !self.downstream.transport.is_plain() && self.input.len() < AHEAD
     }
 
     /// The upstream side has as much of the request as it may have.
@@ -60,6 +73,7 @@ impl ServerConnection {
                     self.hcm
                         .stats
                         .add(stat::DOWNSTREAM_CX_RX_BYTES_TOTAL, count as u64);
+                    self.bytes.0 += count as u64;
                     if count > 0 {
                         self.on_input(worker, buf.get(..count).unwrap_or_default());
                     }
@@ -199,6 +213,9 @@ impl ServerConnection {
 
     /// As [`Self::pass_body`], behind the filters.
     pub(super) fn pass_on(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        if stream.mirrors.is_some() {
+            self.mirror_body(stream, worker, body);
+        }
         if stream.tries.is_some() && !self.keep_body(stream, worker, body) {
             return;
         }
@@ -245,6 +262,7 @@ impl ServerConnection {
         self.hcm
             .stats
             .add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, total as u64);
+        self.bytes.1 += total as u64;
         if self.out.is_empty() && !self.corked {
             match self.downstream.transport.send(core, pieces) {
                 Sent::Bytes(count) if count == total && self.downstream.transport.is_plain() => {

@@ -7,14 +7,19 @@ use tidegate_codec::h2::RequestLine;
 use tidegate_model::cluster::UpstreamProtocol;
 use tidegate_model::route::RoutingPriority;
 use tidegate_snapshot::ResponseFlags;
+use tidegate_snapshot::hash_policy::set_cookie;
 use tidegate_snapshot::routes::rewrite::CompiledHostRewrite;
 use tidegate_stats::defs::cluster as cluster_stat;
+use xxhash_rust::xxh64::xxh64;
 
 use super::http1::feed_payload;
 use super::local_reply::Reply;
 use super::retry::{self, Ended};
 use super::stream::{Attached, Protocol, Stream, StreamRoute, Token, Upstream};
+use super::upstream::put_lost;
 use super::{ServerConnection, StreamKey};
+use crate::balance::HashKey;
+use crate::cluster::outlier::Outcome;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
 use crate::conn::Conn;
 use crate::pool::{self, Acquired, ClientConnection, PoolFailure, PoolProtocol, Wanted};
@@ -30,10 +35,16 @@ impl ServerConnection {
         cluster: &Rc<ClusterRuntime>,
         body: Attached<'_>,
     ) {
+        let key = if cluster.hashes {
+            self.hash_key(stream, cluster)
+        } else {
+            HashKey::default()
+        };
         let info = &self.downstream.info;
         let context = LbContext {
             original_dst: info.local_restored.then_some(info.local),
             header_dst: original_dst_header(cluster, stream),
+            key,
         };
         if stream.attempts == 0 && self.drops_overload(stream, worker, cluster) {
             return;
@@ -101,6 +112,27 @@ impl ServerConnection {
             }
             Acquired::Failed(failure) => self.pool_failed(stream, worker, &host, failure),
         }
+    }
+
+    /// What consistent hashing goes by: the cluster's own policies, else the route's.
+    fn hash_key(&self, stream: &mut Stream, cluster: &ClusterRuntime) -> HashKey {
+        let forward = stream.route.as_ref().and_then(StreamRoute::forward);
+        let of_route = || forward.and_then(|forward| forward.hash_policy.as_deref());
+        let Some(policy) = cluster.hash_policy.as_ref().or_else(of_route) else {
+            return HashKey::default();
+        };
+        let info = &self.downstream.info;
+        let mut cookies = Vec::new();
+        let client = stream.client.map(|client| client.ip());
+        let hash = policy.hash(&stream.request, client, &mut |cookie| {
+            // One connection's requests get one value.
+            let ends = format!("{}{}", info.remote, info.local);
+            let value = format!("{:016x}", xxh64(ends.as_bytes(), 0));
+            cookies.push(set_cookie(cookie, &value));
+            value
+        });
+        stream.set_cookies.append(&mut cookies);
+        HashKey { hash, attempt: 0 }
     }
 
     /// `drop_overloads` of the cluster's endpoints.
@@ -225,6 +257,12 @@ impl ServerConnection {
         if failure != PoolFailure::Overflow {
             stream.host = Some(Rc::clone(host));
         }
+        if !matches!(
+            failure,
+            PoolFailure::Overflow | PoolFailure::RequestOverflow
+        ) {
+            put_lost(stream);
+        }
         let ended = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => Ended::Overflow,
             _ => Ended::NotConnected,
@@ -244,6 +282,7 @@ pub(super) fn send_on(
     body: &[u8],
 ) -> bool {
     let now = core.now();
+    host.state.put_result(Outcome::LocalConnectSuccess, None);
     if let Some(cluster) = &stream.cluster {
         let priority = stream
             .route
@@ -587,13 +626,16 @@ fn original_dst_header(cluster: &ClusterRuntime, stream: &Stream) -> Option<std:
 /// What the request, or its cluster for it, wants of the TLS of its connection.
 fn tls_options(stream: &Stream, cluster: &ClusterRuntime) -> Option<Rc<TlsOptions>> {
     let http = &cluster.config.http;
-    if http.auto_sni.is_none() && stream.upstream_alpn.is_none() {
+    if http.auto_sni.is_none() && stream.istio.alpn.is_none() {
         return None;
     }
     let name = http.auto_sni.as_deref().and_then(|header| {
         let value = match header {
             ":authority" | "host" => stream.request.authority_bytes(),
-            name => stream.request.headers.get(name.as_bytes())?,
+            name => {
+                let named = stream.request.headers.get(name.as_bytes());
+                named.unwrap_or(stream.request.authority_bytes())
+            }
         };
         let value = std::str::from_utf8(value).ok()?;
         // Addresses are no server names.
@@ -601,7 +643,7 @@ fn tls_options(stream: &Stream, cluster: &ClusterRuntime) -> Option<Rc<TlsOption
         let is_address = name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok();
         (!name.is_empty()).then_some((name, is_address))
     });
-    let alpn = stream.upstream_alpn.as_deref().unwrap_or_default();
+    let alpn = stream.istio.alpn.as_deref().unwrap_or_default();
     let server_name = name.filter(|(_, is_address)| !is_address);
     let validated = name.filter(|_| http.auto_san_validation);
     if server_name.is_none() && validated.is_none() && alpn.is_empty() {
@@ -613,7 +655,7 @@ fn tls_options(stream: &Stream, cluster: &ClusterRuntime) -> Option<Rc<TlsOption
             .map(|(name, _)| Box::from(name))
             .into_iter()
             .collect(),
-        alpn: alpn.to_vec(),
+        alpn: alpn.iter().map(|name| Box::from(name.as_bytes())).collect(),
     }))
 }
 

@@ -85,6 +85,7 @@ impl ServerConnection {
         }
         if reply.attempts {
             response::tell_attempts(stream);
+            response::tell_own_cookies(stream);
         }
         self.mutate_response(stream, &mut worker.core);
         let headers = &mut stream.response.headers;
@@ -141,7 +142,9 @@ impl ServerConnection {
             ends,
         );
         self.write_response(stream, worker, body, true, true);
-        stream.response.bytes = body.len() as u64;
+        if !stream.compression.is_active() {
+            stream.response.bytes = body.len() as u64;
+        }
         stream.response.ended = true;
         if stream.response.pending.is_empty() {
             stream.response.complete = true;
@@ -212,6 +215,7 @@ impl ServerConnection {
         details: &'static str,
     ) {
         self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
+        self.protocol_error = true;
         stream
             .flags
             .insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
@@ -269,7 +273,11 @@ impl ServerConnection {
                     .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                 tls = Some(Rc::clone(why));
                 if matches!(failure, PoolFailure::Tls(_)) {
-                    ("remote connection failure", "remote_connection_failure", None)
+                    (
+                        "remote connection failure",
+                        "remote_connection_failure",
+                        None,
+                    )
                 } else {
                     ("local connection failure", "local_connection_failure", None)
                 }

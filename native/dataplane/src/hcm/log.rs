@@ -210,11 +210,7 @@ fn text_of<'a>(
         }
         TextField::RequestedServerName => {
             let info = &connection.downstream.info;
-            match &info.tls {
-                // Envoy sets it anew when the handshake is done.
-                Some(tls) if info.requested_server_name.is_none() => &tls.sni,
-                _ => info.requested_server_name.as_deref()?,
-            }
+            info.requested_server_name.as_deref()?
         }
         TextField::AccessLogType => "DownstreamEnd",
         _ => return None,
@@ -324,6 +320,16 @@ editable!(RequestSide, request);
 editable!(ResponseSide, response);
 
 impl ServerConnection {
+    /// A stream, to be read.
+    pub(super) fn view<'a>(&'a self, stream: &'a Stream, core: &Core) -> View<'a> {
+        View {
+            connection: self,
+            stream,
+            start: core.clock.wall_of(stream.times.start),
+            now: core.clock.wall(),
+        }
+    }
+
     /// Writes the access logs of a stream that is over.
     pub(super) fn write_logs(&self, stream: &Stream, core: &mut Core) {
         let hcm = Rc::clone(&self.hcm);
@@ -335,13 +341,7 @@ impl ServerConnection {
         }
         let snapshot = std::sync::Arc::clone(&core.snapshot);
         let random = core.rng.next_u64();
-        let (start, now) = (core.clock.wall_of(stream.times.start), core.clock.wall());
-        let view = View {
-            connection: self,
-            stream,
-            start,
-            now,
-        };
+        let view = self.view(stream, core);
         for log in compiled.access_log.iter() {
             core.log(log.path(), |out| {
                 log.write(&view, snapshot.runtime(), random, out);

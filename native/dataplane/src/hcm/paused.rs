@@ -194,9 +194,15 @@ impl ServerConnection {
         };
         match filter.kind {
             FilterKind::Fault => self.after_delay(stream, worker),
-            FilterKind::Cors | FilterKind::GrpcStats | FilterKind::GrpcWeb | FilterKind::Router => {
-                Verdict::Continue
-            }
+            // These do not wait.
+            FilterKind::Cors
+            | FilterKind::Compressor
+            | FilterKind::GrpcStats
+            | FilterKind::GrpcWeb
+            | FilterKind::PeerMetadata
+            | FilterKind::Alpn
+            | FilterKind::IstioStats
+            | FilterKind::Router => Verdict::Continue,
         }
     }
 

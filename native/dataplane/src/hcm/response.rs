@@ -45,6 +45,9 @@ pub(super) fn receive(stream: &mut Stream, hcm: &HcmRuntime, status: u16, core: 
             .headers
             .set_known(KnownHeader::XEnvoyUpstreamServiceTime, millis.as_bytes());
     }
+    for cookie in &stream.set_cookies {
+        stream.response.headers.add(b"set-cookie", cookie);
+    }
     tell_attempts(stream);
 }
 
@@ -58,6 +61,16 @@ pub(super) fn tell_attempts(stream: &mut Stream) {
         let count = buffer.format(stream.attempts);
         let headers = &mut stream.response.headers;
         headers.set_known(KnownHeader::XEnvoyAttemptCount, count.as_bytes());
+    }
+}
+
+/// Cookies that a balancer's own hash policies have made up come with any answer of the router's.
+pub(super) fn tell_own_cookies(stream: &mut Stream) {
+    let own = |cluster: &std::rc::Rc<ClusterRuntime>| cluster.hash_policy.is_some();
+    if !stream.set_cookies.is_empty() && stream.cluster.as_ref().is_some_and(own) {
+        for cookie in &stream.set_cookies {
+            stream.response.headers.add(b"set-cookie", cookie);
+        }
     }
 }
 
@@ -128,8 +141,16 @@ impl ServerConnection {
         if stream.cors {
             self.annotate_cors(stream);
         }
+        self.decorate_response(stream);
         if !stream.grpc.is_empty() {
             self.grpc_response_head(stream, core, ends);
+        }
+        if !hcm.encoders.is_empty() {
+            self.run_encoders(stream, worker, ends);
+        }
+        let core = &mut worker.core;
+        if hcm.istio.is_some() {
+            self.peer_metadata_response(stream, core);
         }
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
@@ -172,10 +193,10 @@ impl ServerConnection {
         with_head: bool,
         last: bool,
     ) {
-        if stream.grpc.is_empty() {
-            self.write_on(stream, worker, body, with_head, last);
-        } else {
+        if stream.is_response_filtered() {
             self.write_filtered(stream, worker, body, with_head, last);
+        } else {
+            self.write_on(stream, worker, body, with_head, last);
         }
     }
 
@@ -204,6 +225,7 @@ impl ServerConnection {
         if !stream.grpc.is_empty() && self.filter_trailers(stream, worker) {
             return;
         }
+        self.end_encoded(stream, worker);
         if !self.is_http2() {
             self.write_trailers_http1(stream, worker);
         } else if stream.response.pending.is_empty() {

@@ -31,6 +31,8 @@ use self::tries::{Pauses, take_requested};
 use super::ServerConnection;
 use super::local_reply::Reply;
 use super::stream::{Attached, Stream, StreamRoute};
+use super::upstream::put_answer;
+use crate::cluster::outlier::Outcome;
 use crate::cluster::{ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind};
 use crate::worker::{Core, Worker};
 
@@ -195,6 +197,7 @@ impl ServerConnection {
             self.give_up_retries(stream, &mut worker.core);
             return false;
         }
+        put_answer(stream, status);
         if let Some(cluster) = &stream.cluster {
             cluster.stats.inc(stat::RETRY_UPSTREAM_RQ_COMPLETED);
             cluster.stats.code(stat::RETRY_UPSTREAM_RQ, status);
@@ -307,6 +310,7 @@ impl ServerConnection {
         }
         if let Some(host) = &stream.host {
             host.state.count(|cells| &cells.rq_timeout);
+            host.state.put_result(Outcome::LocalTimeout, Some(504));
         }
         self.abandon_upstream(stream, worker);
         if self.retries_reset(stream, &mut worker.core, Ended::Reset) {
@@ -455,11 +459,13 @@ pub(super) fn choose_host(
     };
     let mut host = host?;
     if again {
+        let mut context = *context;
         for _ in 0..policy.host_selection_attempts {
             if !retry.tried.contains(&host.state.uid()) {
                 break;
             }
-            host = cluster.choose_host(&mut core.rng, now, context)?;
+            context.key.attempt += 1;
+            host = cluster.choose_host(&mut core.rng, now, &context)?;
         }
     }
     retry.tried.push(host.state.uid());

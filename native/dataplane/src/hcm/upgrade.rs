@@ -8,6 +8,7 @@ use tidegate_snapshot::ResponseFlags;
 
 use super::runtime::HcmRuntime;
 use super::stream::{Stream, StreamRoute, Upstream};
+use super::upstream::put_answer;
 use super::upstream_http1::Delivered;
 use super::{Phase, ServerConnection, forward, response};
 use crate::conn::Conn;
@@ -75,6 +76,7 @@ impl ServerConnection {
     ) {
         self.give_up_retries(stream, &mut worker.core);
         let hcm = Rc::clone(&self.hcm);
+        put_answer(stream, status);
         response::receive(stream, &hcm, status, &worker.core);
         let headers = &mut stream.response.headers;
         headers.remove_known(KnownHeader::XEnvoyUpstreamServiceTime);

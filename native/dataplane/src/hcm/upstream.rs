@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use tidegate_codec::h1::{BodyTracker, ResponseFraming};
+use tidegate_codec::h1::{BodyTracker, KnownHeader, ResponseFraming};
 use tidegate_snapshot::ResponseFlags;
+use tidegate_snapshot::grpc_status::to_http;
 use tidegate_stats::defs::cluster as stat;
 
 use super::local_reply::Reply;
 use super::retry::Ended;
 use super::stream::{BodyMode, Protocol, Stream, Upstream};
 use super::{ServerConnection, StreamKey, response};
+use crate::cluster::outlier::Outcome;
 use crate::pool::{ClientConnection, Reading};
 use crate::worker::Worker;
 
@@ -55,6 +57,9 @@ impl ServerConnection {
             return;
         };
         stream.upstream = Upstream::None;
+        if matches!(up.reading, Reading::Head) {
+            put_lost(&stream);
+        }
         match up.reading {
             Reading::Body(BodyTracker::UntilClose) => {
                 self.write_response(&mut stream, worker, &[], false, true);
@@ -87,6 +92,7 @@ impl ServerConnection {
     /// The upstream does not speak HTTP/1.
     pub(super) fn on_protocol_error(&mut self, stream: &mut Stream, worker: &mut Worker) {
         stream.upstream = Upstream::None;
+        put_lost(stream);
         if self.retries_reset(stream, &mut worker.core, Ended::Reset) {
             return;
         }
@@ -117,6 +123,7 @@ impl ServerConnection {
         ends: bool,
     ) {
         let hcm = Rc::clone(&self.hcm);
+        put_answer(stream, status);
         response::receive(stream, &hcm, status, &worker.core);
         if let Some(cluster) = &stream.cluster {
             if let Some(host) = &stream.host {
@@ -135,5 +142,35 @@ impl ServerConnection {
         if !stream.grpc.holds(status, &stream.response.headers, ends) {
             self.finish_response_head(stream, worker, framing, ends);
         }
+    }
+}
+
+/// Tells outlier detection of an answer, whose headers have been received.
+pub(super) fn put_answer(stream: &Stream, status: u16) {
+    let Some(host) = &stream.host else { return };
+    let mut code = status;
+    if stream.request.grpc
+        && let Some(text) = stream.response.headers.known(KnownHeader::GrpcStatus)
+    {
+        // What is no number is no success.
+        let status = std::str::from_utf8(text).ok();
+        code = to_http(
+            status
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(u64::MAX),
+        );
+    }
+    let outcome = if code >= 500 {
+        Outcome::ExternalFailed
+    } else {
+        Outcome::ExternalSuccess
+    };
+    host.state.put_result(outcome, Some(code));
+}
+
+/// Tells outlier detection that the upstream was lost before its answer was complete.
+pub(super) fn put_lost(stream: &Stream) {
+    if let Some(host) = &stream.host {
+        host.state.put_result(Outcome::LocalConnectFailed, None);
     }
 }

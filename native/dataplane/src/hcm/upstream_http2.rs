@@ -8,6 +8,7 @@ use tidegate_snapshot::ResponseFlags;
 use super::local_reply::Reply;
 use super::retry::Ended;
 use super::stream::{Attached, Stream, Token, Upstream};
+use super::upstream::put_lost;
 use super::{ServerConnection, StreamKey, forward, response};
 use crate::pool::ClientConnection;
 use crate::worker::Worker;
@@ -216,6 +217,9 @@ impl ServerConnection {
             Lost::Refused | Lost::GoneAway => Ended::Refused,
             _ => Ended::Reset,
         };
+        if lost != Lost::ProtocolError {
+            put_lost(&stream);
+        }
         let has_policy = stream.may_retry();
         if self.retries_reset(&mut stream, &mut worker.core, ended) {
             return self.settle(stream, worker);

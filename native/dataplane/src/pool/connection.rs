@@ -169,9 +169,7 @@ impl ClientConnection {
 
     pub(super) fn arm(&mut self, core: &mut Core) {
         let deadline = match (self.deadline, self.max_duration) {
-            (Some(a), Some(b))
-                if !matches!(self.state, State::Connecting | State::Handshaking) =>
-            {
+            (Some(a), Some(b)) if !matches!(self.state, State::Connecting | State::Handshaking) => {
                 Some(a.min(b))
             }
             (None, Some(b)) if self.state == State::Shared => Some(b),
@@ -391,7 +389,7 @@ impl ClientConnection {
     fn on_handshake_failure(&mut self, worker: &mut Worker) -> After {
         let failure = match self.transport.failure() {
             Some(reason) => PoolFailure::Tls(reason.into()),
-            None => PoolFailure::Remote(""),
+            None => PoolFailure::Tls(Rc::from("")),
         };
         self.on_connect_failure(worker, failure)
     }
@@ -426,6 +424,8 @@ impl ClientConnection {
     fn take_agreed_protocol(&mut self, core: &Core) {
         let info = self.transport.info();
         let is_http2 = info.is_some_and(|info| &*info.alpn == b"h2");
+        // Envoy's pool makes a second connection object out of the first.
+        self.guard.cluster.stats.inc(stat::UPSTREAM_CX_TOTAL);
         self.guard.cluster.stats.inc(if is_http2 {
             stat::UPSTREAM_CX_HTTP2_TOTAL
         } else {

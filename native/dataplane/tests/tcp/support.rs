@@ -15,6 +15,7 @@ use tidegate_model::cluster::{
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, Listener, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_snapshot::{Snapshot, SnapshotBuilder};
 use tidegate_stats::Registry;
 
@@ -79,7 +80,7 @@ impl Running {
     pub(crate) fn serve(&mut self, listener: Listener, cluster: Cluster) -> SocketAddr {
         let name = listener.name.clone();
         self.update(|builder| {
-            builder.set_cluster(Arc::new(cluster));
+            builder.set_cluster(Arc::new(cluster)).unwrap();
             builder.set_listener(Arc::new(listener)).unwrap();
         });
         self.address(&name)
@@ -139,6 +140,7 @@ pub(crate) fn tcp_proxy(cluster: &str) -> TcpProxy {
         max_downstream_connection_duration: None,
         access_log: access_log(),
         max_connect_attempts: 1,
+        hash_source_ip: false,
     }
 }
 
@@ -148,7 +150,7 @@ pub(crate) fn chain(proxy: TcpProxy) -> FilterChain {
         matches: FilterChainMatch::default(),
         read_filters: Vec::new(),
         filter: NetworkFilter::TcpProxy(Arc::new(proxy)),
-        transport_socket: Default::default(),
+        transport_socket: DownstreamTransport::default(),
         transport_socket_connect_timeout: None,
     }
 }
@@ -193,6 +195,7 @@ pub(crate) fn endpoint(address: SocketAddr) -> LbEndpoint {
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
         transport_socket_match: Vec::new(),
+        workload: None,
     }
 }
 
@@ -224,16 +227,9 @@ pub(crate) fn cluster_of(name: &str, discovery: Discovery) -> Cluster {
         connect_timeout: Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers::default(),
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
-        transport_socket: Default::default(),
-        transport_socket_matches: Vec::new(),
+        ..Cluster::default()
     }
 }
 

@@ -79,7 +79,41 @@ fn counters(host: Option<&HostShared>) -> Counters {
     ]
 }
 
-fn health_flags(health: HealthStatus) -> &'static str {
+/// What outlier detection says of a host.
+struct Watched {
+    ejected: bool,
+    /// Percent; -1: unknown.
+    success_rate: f64,
+    local_origin_success_rate: f64,
+}
+
+impl Watched {
+    fn new(dataplane: Option<&DataplaneHandle>, cluster: &str, host: &Host) -> Self {
+        let monitor = dataplane.and_then(|dataplane| dataplane.host_monitor(cluster, host.id));
+        let (success_rate, local_origin_success_rate) = monitor
+            .as_ref()
+            .map_or((-1.0, -1.0), |monitor| monitor.success_rates());
+        Self {
+            ejected: monitor.is_some_and(|monitor| monitor.is_ejected()),
+            success_rate,
+            local_origin_success_rate,
+        }
+    }
+}
+
+fn health_flags(health: HealthStatus, ejected: bool) -> &'static str {
+    match (health, ejected) {
+        (HealthStatus::Unknown | HealthStatus::Healthy, true) => "/failed_outlier_check",
+        (HealthStatus::Unhealthy | HealthStatus::Timeout, true) => {
+            "/failed_outlier_check/failed_eds_health"
+        }
+        (HealthStatus::Draining, true) => "/failed_outlier_check/eds_status_draining",
+        (HealthStatus::Degraded, true) => "/failed_outlier_check/degraded_eds_health",
+        (health, false) => configured_health_flags(health),
+    }
+}
+
+fn configured_health_flags(health: HealthStatus) -> &'static str {
     match health {
         HealthStatus::Unknown | HealthStatus::Healthy => "healthy",
         HealthStatus::Unhealthy => "/failed_eds_health",
@@ -107,6 +141,11 @@ fn write_text(
             line(&format!("{priority}_priority::{limit}"), &value);
         }
     }
+    if let Some(detector) = dataplane.and_then(|dataplane| dataplane.detector(name)) {
+        for (what, value) in detector.texts() {
+            line(what, &value);
+        }
+    }
     line("added_via_api", &added_via_api);
     if let Some(service) = eds_service_name(cluster) {
         line("eds_service_name", &service);
@@ -118,15 +157,22 @@ fn write_text(
             line(&format!("{at}::{counter}"), &value);
         }
         line(&format!("{at}::hostname"), &host.hostname);
-        line(&format!("{at}::health_flags"), &health_flags(host.health));
+        let watched = Watched::new(dataplane, name, host);
+        line(
+            &format!("{at}::health_flags"),
+            &health_flags(host.health, watched.ejected),
+        );
         line(&format!("{at}::weight"), &host.weight);
         line(&format!("{at}::region"), &host.locality.region.0);
         line(&format!("{at}::zone"), &host.locality.zone.0);
         line(&format!("{at}::sub_zone"), &host.locality.sub_zone.0);
         line(&format!("{at}::canary"), &false);
         line(&format!("{at}::priority"), &host.priority);
-        line(&format!("{at}::success_rate"), &"-1");
-        line(&format!("{at}::local_origin_success_rate"), &"-1");
+        line(&format!("{at}::success_rate"), &watched.success_rate);
+        line(
+            &format!("{at}::local_origin_success_rate"),
+            &watched.local_origin_success_rate,
+        );
     }
 }
 
@@ -167,11 +213,25 @@ fn status(
         .map(|host| {
             let shared =
                 dataplane.and_then(|dataplane| dataplane.host_counters(cluster.name(), host.id));
-            host_status(host, shared.as_deref())
+            let watched = Watched::new(dataplane, cluster.name(), host);
+            host_status(host, shared.as_deref(), &watched)
         })
         .collect();
     if !hosts.is_empty() {
         fields.insert("host_statuses".to_owned(), Value::Array(hosts));
+    }
+    if let Some(detector) = dataplane.and_then(|dataplane| dataplane.detector(cluster.name())) {
+        for (name, rate) in [
+            ("success_rate_ejection_threshold", detector.thresholds().0),
+            (
+                "local_origin_success_rate_ejection_threshold",
+                detector.thresholds().1,
+            ),
+        ] {
+            if rate >= 0.0 {
+                fields.insert(name.to_owned(), json!({ "value": rate }));
+            }
+        }
     }
     let breakers = &cluster.config.circuit_breakers;
     let limits = |limits: &Thresholds, high: bool| {
@@ -196,7 +256,7 @@ fn status(
     Value::Object(fields)
 }
 
-fn host_status(host: &Host, shared: Option<&HostShared>) -> Value {
+fn host_status(host: &Host, shared: Option<&HostShared>, watched: &Watched) -> Value {
     let address = match &host.address {
         HostAddress::Socket(address) => socket_address(address),
         HostAddress::Pipe(path) => json!({ "pipe": { "path": &**path } }),
@@ -219,7 +279,7 @@ fn host_status(host: &Host, shared: Option<&HostShared>) -> Value {
             .map(move |(name, gauge, value)| metric(name, *gauge, *value))
     };
     let stats: Vec<Value> = of_kind(false).chain(of_kind(true)).collect();
-    let health = match host.health {
+    let mut health = match host.health {
         HealthStatus::Unknown | HealthStatus::Healthy => json!({ "eds_health_status": "HEALTHY" }),
         HealthStatus::Unhealthy | HealthStatus::Timeout => {
             json!({ "eds_health_status": "UNHEALTHY" })
@@ -227,7 +287,23 @@ fn host_status(host: &Host, shared: Option<&HostShared>) -> Value {
         HealthStatus::Draining => json!({ "eds_health_status": "DRAINING" }),
         HealthStatus::Degraded => json!({ "eds_health_status": "DEGRADED" }),
     };
+    if watched.ejected
+        && let Some(health) = health.as_object_mut()
+    {
+        health.insert("failed_outlier_check".to_owned(), json!(true));
+    }
     let mut fields = Map::new();
+    for (name, rate) in [
+        ("success_rate", watched.success_rate),
+        (
+            "local_origin_success_rate",
+            watched.local_origin_success_rate,
+        ),
+    ] {
+        if rate >= 0.0 {
+            fields.insert(name.to_owned(), json!({ "value": rate }));
+        }
+    }
     fields.insert("address".to_owned(), address);
     fields.insert("stats".to_owned(), Value::Array(stats));
     fields.insert("health_status".to_owned(), health);

@@ -296,6 +296,11 @@ impl Manager {
                 .map_err(|error| ConfigError::new(name, "address", error.to_string()))?;
         }
         let stats = self.stats.listeners.shared();
+        if let Some(active) = self.listeners.active.get(name)
+            && active.config.may_become_in_place(&config)
+        {
+            stats.inc(stat::LISTENER_IN_PLACE_UPDATED);
+        }
         stats.inc(if self.listeners.active.contains_key(name) {
             stat::LISTENER_MODIFIED
         } else {

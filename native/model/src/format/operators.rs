@@ -1,8 +1,8 @@
 //! The names of operators, as Envoy 1.40 has them.
 
 use super::{
-    AddressField, AddressPart, DurationField, NumberField, Operator, TextField, TimePoint, TlsField,
-    TlsSide,
+    AddressField, AddressPart, DurationField, NumberField, Operator, TextField, TimePoint,
+    TlsField, TlsSide,
 };
 
 /// Operators of Envoy that print something real there and that this version cannot evaluate: refused by name.

@@ -1,4 +1,5 @@
 use tidegate_model::listener::{FilterChain, NetworkFilter, TcpCluster, TcpProxy};
+use tidegate_model::tls::DownstreamTransport;
 
 use super::*;
 use crate::ids::SlotTable;
@@ -12,10 +13,12 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
         max_downstream_connection_duration: None,
         access_log: Vec::new(),
         max_connect_attempts: 1,
+        hash_source_ip: false,
     });
     let (mut clusters, mut routes) = (SlotTable::default(), SlotTable::default());
     let mut names = Names::new(&mut clusters, &mut routes);
     Arc::new(Chain {
+        tls: None,
         read_filters: Vec::new(),
         filter: ChainFilter::TcpProxy(CompiledTcpProxy {
             clusters: TcpClusters::Single(names.cluster(&name.into())),
@@ -27,7 +30,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
             matches,
             read_filters: Vec::new(),
             filter: NetworkFilter::TcpProxy(proxy),
-            transport_socket: Default::default(),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         },
     })

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tidegate_model::Name;
 use tidegate_model::route::{
-    ClusterSpecifier, DirectResponse, Forward, ForwardPolicy, HostRewrite, PathRedirect,
-    PathSpecifier, Redirect, Route, RouteAction, RouteMatch, SchemeRedirect, WeightedClusterName,
+    ClusterSpecifier, DirectResponse, Forward, ForwardPolicy, HostRewrite, MirrorPolicy,
+    PathRedirect, PathSpecifier, Redirect, Route, RouteAction, RouteMatch, SchemeRedirect,
+    WeightedClusterName,
 };
 use tidegate_model::{HeaderMutations, RuntimeFraction};
 
@@ -14,6 +15,7 @@ use super::redirect::CompiledRedirect;
 use super::rewrite::{CompiledHostRewrite, PathRewrite};
 use crate::error::CompileError;
 use crate::grpc_status::is_grpc_content_type;
+use crate::hash_policy::CompiledHashPolicy;
 use crate::header_name::{HeaderName, WellKnown};
 use crate::headers::HeaderMutator;
 use crate::ids::ClusterRef;
@@ -66,6 +68,10 @@ pub struct CompiledForward {
     pub host_rewrite: CompiledHostRewrite,
     /// `None`: the virtual host's, if it has one.
     pub retry_policy: Option<Arc<CompiledRetryPolicy>>,
+    /// What consistent hashing goes by.
+    pub hash_policy: Option<Box<CompiledHashPolicy>>,
+    /// Where copies go.
+    pub mirrors: Arc<[MirrorPolicy]>,
 }
 
 #[derive(Debug)]
@@ -169,6 +175,8 @@ impl CompiledForward {
                 Some(policy) => Some(names.retry_policy(policy)?),
                 None => None,
             },
+            hash_policy: CompiledHashPolicy::compile(&config.hash_policy)?.map(Box::new),
+            mirrors: Arc::clone(&config.mirrors),
         })
     }
 
@@ -324,6 +332,8 @@ impl CompiledRoute {
             headers: HeaderMutations::default(),
             per_filter: tidegate_model::route::PerFilterConfig::default(),
             body_buffer_limit: None,
+            decorator: None,
+            tracing: None,
         };
         Self {
             path: PathMatch::everything(),

@@ -7,6 +7,7 @@ use tidegate_model::cluster::{
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 
 use super::*;
 use crate::cluster::HostAddress;
@@ -19,16 +20,9 @@ fn cluster(name: &str, discovery: Discovery) -> Arc<Cluster> {
         connect_timeout: std::time::Duration::from_secs(5),
         per_connection_buffer_limit_bytes: 1 << 20,
         lb_policy: LbPolicy::RoundRobin,
-        healthy_panic_threshold: 50,
-        locality_weighted: false,
         circuit_breakers: CircuitBreakers::default(),
         http: UpstreamHttpOptions::default(),
-        tcp_keepalive: None,
-        upstream_bind_address: None,
-        ignore_health_on_host_removal: false,
-        close_connections_on_host_health_failure: false,
-        transport_socket: Default::default(),
-        transport_socket_matches: Vec::new(),
+        ..Cluster::default()
     })
 }
 
@@ -56,6 +50,7 @@ fn assignment(name: &str, addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
                     transport_socket_match: Vec::new(),
+                    workload: None,
                 })
                 .collect(),
             load_balancing_weight: None,
@@ -87,8 +82,9 @@ fn tcp_chain(name: &str, to: &str) -> FilterChain {
             max_downstream_connection_duration: None,
             access_log: Vec::new(),
             max_connect_attempts: 1,
+            hash_source_ip: false,
         })),
-        transport_socket: Default::default(),
+        transport_socket: DownstreamTransport::default(),
         transport_socket_connect_timeout: None,
     }
 }
@@ -132,8 +128,8 @@ fn found(snapshot: &Snapshot, destination: &str) -> Option<String> {
 #[test]
 fn endpoint_updates_touch_their_cluster_only_and_keep_hosts() {
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(eds("a"));
-    builder.set_cluster(eds("b"));
+    builder.set_cluster(eds("a")).unwrap();
+    builder.set_cluster(eds("b")).unwrap();
     assert!(!builder.peek().cluster_by_name("a").unwrap().endpoints.ready);
     builder.set_endpoints(
         "a",
@@ -171,20 +167,20 @@ fn endpoint_updates_touch_their_cluster_only_and_keep_hosts() {
         "a",
         assignment("a", &[socket("10.0.0.2:80"), socket("10.0.0.3:80")])
     ));
-    assert!(!builder.set_cluster(eds("a")));
+    assert!(!builder.set_cluster(eds("a")).unwrap());
     assert!(!builder.is_changed());
 }
 
 #[test]
 fn a_changed_cluster_keeps_its_endpoints_and_gets_a_new_incarnation() {
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(eds("a"));
+    builder.set_cluster(eds("a")).unwrap();
     builder.set_endpoints("a", assignment("a", &[socket("10.0.0.1:80")]));
     let first = builder.build();
     let mut changed = (*eds("a")).clone();
     changed.connect_timeout = std::time::Duration::from_secs(1);
     let mut builder = SnapshotBuilder::from(&first);
-    assert!(builder.set_cluster(Arc::new(changed)));
+    assert!(builder.set_cluster(Arc::new(changed)).unwrap());
     let second = builder.build();
     let (before, after) = (
         first.cluster_by_name("a").unwrap(),
@@ -210,8 +206,12 @@ fn dns_results_become_hosts() {
         lookup_family: DnsLookupFamily::Auto,
     };
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(cluster("strict", Discovery::StrictDns(dns.clone())));
-    builder.set_cluster(cluster("logical", Discovery::LogicalDns(dns)));
+    builder
+        .set_cluster(cluster("strict", Discovery::StrictDns(dns.clone())))
+        .unwrap();
+    builder
+        .set_cluster(cluster("logical", Discovery::LogicalDns(dns)))
+        .unwrap();
     let ips: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
     for name in ["strict", "logical"] {
         assert!(builder.set_resolved(name, &"svc.local".into(), 80, ips.clone()));
@@ -279,13 +279,13 @@ fn cluster_ids_are_not_reused_while_something_names_the_cluster() {
     builder
         .set_listener(listener("l", "0.0.0.0:1", vec![tcp_chain("a", "one")]))
         .unwrap();
-    builder.set_cluster(eds("one"));
+    builder.set_cluster(eds("one")).unwrap();
     let first = builder.build();
     let id = first.cluster_by_name("one").unwrap().id();
 
     let mut builder = SnapshotBuilder::from(&first);
     assert!(builder.remove_cluster("one"));
-    builder.set_cluster(eds("two"));
+    builder.set_cluster(eds("two")).unwrap();
     let second = builder.build();
     assert!(second.cluster(id).is_none());
     assert_ne!(
@@ -295,7 +295,7 @@ fn cluster_ids_are_not_reused_while_something_names_the_cluster() {
 
     // The listener still names it, so it comes back under its id.
     let mut builder = SnapshotBuilder::from(&second);
-    builder.set_cluster(eds("one"));
+    builder.set_cluster(eds("one")).unwrap();
     let third = builder.build();
     assert_eq!(third.cluster_by_name("one").unwrap().id(), id);
 
@@ -307,7 +307,7 @@ fn cluster_ids_are_not_reused_while_something_names_the_cluster() {
     let fourth = builder.build();
     let mut builder = SnapshotBuilder::from(&fourth);
     builder.remove_cluster("two");
-    builder.set_cluster(eds("three"));
+    builder.set_cluster(eds("three")).unwrap();
     let fifth = builder.build();
     let three = fifth.cluster_by_name("three").unwrap().id();
     assert_eq!(three.index(), id.index());

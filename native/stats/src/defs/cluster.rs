@@ -32,11 +32,16 @@ group! {
         }
         gauges {
             LB_SUBSETS_ACTIVE "lb_subsets_active",
+            MAGLEV_LB_MAX_ENTRIES_PER_HOST ? "maglev_lb.max_entries_per_host",
+            MAGLEV_LB_MIN_ENTRIES_PER_HOST ? "maglev_lb.min_entries_per_host",
             MAX_HOST_WEIGHT "max_host_weight",
             MEMBERSHIP_DEGRADED "membership_degraded",
             MEMBERSHIP_EXCLUDED "membership_excluded",
             MEMBERSHIP_HEALTHY "membership_healthy",
             MEMBERSHIP_TOTAL "membership_total",
+            RING_HASH_LB_MAX_HASHES_PER_HOST ? "ring_hash_lb.max_hashes_per_host",
+            RING_HASH_LB_MIN_HASHES_PER_HOST ? "ring_hash_lb.min_hashes_per_host",
+            RING_HASH_LB_SIZE ? "ring_hash_lb.size",
             UPDATE_TIME ? "update_time",
             VERSION "version",
             WARMING_STATE "warming_state",

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use tidegate_model::cluster::{Address, ConfigSource, Discovery, DnsLookupFamily, LbPolicy};
+use tidegate_model::cluster::{
+    Address, ConfigSource, Discovery, DnsLookupFamily, LbPolicy, LeastRequest,
+};
 use tidegate_model::hcm::{FaultAbortKind, HttpConnectionManager, HttpFilterKind, RouteSource};
 use tidegate_model::listener::{Listener, NetworkFilter, SourceType, TcpCluster};
 use tidegate_model::matcher::{HeaderMatchSpecifier, QueryParameterMatchSpecifier, StringPattern};
@@ -411,10 +413,7 @@ fn what_changes_nothing_is_warned_about() {
     let routes = with(
         route_configuration(),
         &[
-            (
-                "/virtual_hosts/0/routes/0/decorator",
-                json!({ "operation": "a" }),
-            ),
+            ("/virtual_hosts/0/routes/0/stat_prefix", json!("a")),
             ("/virtual_hosts/0/routes/0/metadata", json!({})),
         ],
     );
@@ -430,7 +429,7 @@ fn what_changes_nothing_is_warned_about() {
         warnings,
         [
             "virtual_hosts[0].routes[0].metadata: ignored: route metadata has no reader",
-            "virtual_hosts[0].routes[0].decorator: ignored: spans are not reported yet",
+            "virtual_hosts[0].routes[0].stat_prefix: ignored: it only adds statistics",
         ]
     );
 }
@@ -444,7 +443,7 @@ fn clusters_of_every_type() {
     assert_eq!(fixed.connect_timeout, Duration::from_secs(5));
     assert_eq!(
         (
-            fixed.healthy_panic_threshold,
+            fixed.lb.healthy_panic_threshold,
             fixed.circuit_breakers.default.max_connections
         ),
         (50, 1024)
@@ -483,7 +482,10 @@ fn clusters_of_every_type() {
         ),
         ("/lb_policy", json!("LEAST_REQUEST")),
     ]);
-    assert_eq!(eds.lb_policy, LbPolicy::LeastRequest { choice_count: 2 });
+    assert_eq!(
+        eds.lb_policy,
+        LbPolicy::LeastRequest(LeastRequest::default())
+    );
     let Discovery::Eds {
         service_name,
         source,

@@ -106,12 +106,12 @@ fn a_resource_of_another_type() {
 fn a_rejection_names_its_resource_and_reads_as_a_line() {
     let bytes = super::encode(
         CLUSTER,
-        &with(cluster(), &[("/outlier_detection", json!({}))]),
+        &with(cluster(), &[("/lb_subset_config", json!({}))]),
     );
     let rejected = decode_cluster(&bytes).unwrap_err();
     assert_eq!(
         rejected.to_string(),
-        "backend: outlier_detection: is not supported"
+        "backend: lb_subset_config: is not supported"
     );
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, Listener, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_rt::Waker;
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Registry;
@@ -84,6 +85,7 @@ impl Bench {
         let snapshot = builder.build();
         let compiled = Arc::clone(snapshot.listener_by_name("l").unwrap());
         let listener = ListenerShared {
+            ssl: None,
             compiled,
             bound: Vec::new(),
             stats: Arc::new(ListenerStats::new(
@@ -174,8 +176,9 @@ fn listener() -> Listener {
                 max_downstream_connection_duration: None,
                 access_log: Vec::new(),
                 max_connect_attempts: 1,
+                hash_source_ip: false,
             })),
-            transport_socket: Default::default(),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,

@@ -6,9 +6,12 @@ use std::rc::Rc;
 use tidegate_model::route::RoutingPriority;
 use tidegate_rt::{Errno, Moment, Token};
 use tidegate_snapshot::HostAddress;
+use tidegate_snapshot::hash_policy::source_ip;
 use tidegate_stats::defs::cluster as stat;
 
 use crate::accept::ConnectionInfo;
+use crate::balance::HashKey;
+use crate::cluster::outlier::Outcome;
 use crate::cluster::{
     ActiveConnection, ActiveRequest, ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind,
 };
@@ -23,7 +26,10 @@ pub(super) enum Refusal {
     /// The circuit breaker for pending requests is open.
     PendingOverflow,
     /// There can be no TLS; counted as an attempt.
-    Tls { host: Rc<HostRuntime>, reason: Rc<str> },
+    Tls {
+        host: Rc<HostRuntime>,
+        reason: Rc<str>,
+    },
     /// The connect failed at once; counted as an attempt.
     Connect {
         host: Rc<HostRuntime>,
@@ -83,6 +89,7 @@ impl Upstream {
         token: Token,
         cluster: &Rc<ClusterRuntime>,
         downstream: &ConnectionInfo,
+        hash_source_ip: bool,
     ) -> Result<Self, Refusal> {
         let core = &mut worker.core;
         let connections = cluster
@@ -95,6 +102,10 @@ impl Upstream {
         let context = LbContext {
             original_dst: downstream.local_restored.then_some(downstream.local),
             header_dst: None,
+            key: HashKey {
+                hash: (hash_source_ip && cluster.hashes).then(|| source_ip(downstream.remote.ip())),
+                attempt: 0,
+            },
         };
         let now = core.now();
         let Some(host) = cluster.choose_host(&mut core.rng, now, &context) else {
@@ -183,6 +194,12 @@ impl Upstream {
         self.id
     }
 
+    /// The protocol that ALPN has agreed on with the host; nothing without TLS.
+    #[expect(clippy::unused_self, reason = "connections will tell it")]
+    pub(super) const fn negotiated(&self) -> &'static str {
+        ""
+    }
+
     /// The cluster's `per_connection_buffer_limit_bytes`.
     pub(super) fn buffer_limit(&self) -> u32 {
         self.cluster().config.per_connection_buffer_limit_bytes
@@ -206,6 +223,9 @@ impl Upstream {
             stat::UPSTREAM_CX_CONNECT_MS,
             now.since(self.active.since()).as_millis() as u64,
         );
+        self.host()
+            .state
+            .put_result(Outcome::LocalConnectSuccessFinal, None);
         let request = ActiveRequest::new(cluster, Rc::clone(self.host()), RoutingPriority::Default);
         self.state = State::Connected { _request: request };
     }
@@ -213,6 +233,12 @@ impl Upstream {
 
 fn count_failure(active: &ActiveConnection, timed_out: bool) {
     active.connect_failed(timed_out);
+    let outcome = if timed_out {
+        Outcome::LocalTimeout
+    } else {
+        Outcome::LocalConnectFailed
+    };
+    active.host.state.put_result(outcome, None);
     active
         .cluster
         .stats

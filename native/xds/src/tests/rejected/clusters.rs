@@ -18,9 +18,61 @@ fn clusters() {
         "value must be greater than 0s",
     );
     cluster_refused(
-        &[("/lb_policy", json!("RING_HASH"))],
-        "lb_policy",
-        "RING_HASH is not supported",
+        &[
+            ("/lb_policy", json!("RING_HASH")),
+            (
+                "/ring_hash_lb_config",
+                json!({ "minimum_ring_size": 10, "maximum_ring_size": 9 }),
+            ),
+        ],
+        "ring_hash_lb_config.minimum_ring_size",
+        "ring hash: minimum_ring_size (10) > maximum_ring_size (9)",
+    );
+    cluster_refused(
+        &[
+            ("/lb_policy", json!("MAGLEV")),
+            ("/maglev_lb_config", json!({ "table_size": 65536 })),
+        ],
+        "maglev_lb_config.table_size",
+        "The table size of maglev must be prime number",
+    );
+    cluster_refused(
+        &[
+            ("/lb_policy", json!("MAGLEV")),
+            (
+                "/common_lb_config",
+                json!({ "consistent_hashing_lb_config": { "use_hostname_for_hashing": true } }),
+            ),
+        ],
+        "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing",
+        "Cannot use hostname for consistent hashing loadbalancing for cluster of type: 'envoy.cluster.static'",
+    );
+    cluster_refused(
+        &[(
+            "/load_balancing_policy",
+            json!({ "policies": [{ "typed_extension_config": {
+                "name": "s",
+                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.load_balancing_policies.subset.v3.Subset") }
+            } }] }),
+        )],
+        "load_balancing_policy.policies[0].typed_extension_config.typed_config",
+        "Subset is not supported here",
+    );
+    cluster_refused(
+        &[(
+            "/outlier_detection",
+            json!({ "base_ejection_time": "30s", "max_ejection_time": "20s" }),
+        )],
+        "outlier_detection.max_ejection_time",
+        "outlier detector's max_ejection_time cannot be smaller than base_ejection_time",
+    );
+    cluster_refused(
+        &[(
+            "/outlier_detection",
+            json!({ "monitors": [{ "name": "m" }] }),
+        )],
+        "outlier_detection.monitors[0].typed_config",
+        "value is required",
     );
     cluster_refused(
         &[("/lb_policy", json!("CLUSTER_PROVIDED"))],
@@ -70,7 +122,6 @@ fn clusters() {
         "value must be greater than 1ms",
     );
     for (field, value) in [
-        ("outlier_detection", json!({})),
         (
             "health_checks",
             json!([{
@@ -78,7 +129,6 @@ fn clusters() {
             }]),
         ),
         ("lb_subset_config", json!({})),
-        ("load_balancing_policy", json!({})),
     ] {
         cluster_refused(&[(&format!("/{field}"), value)], field, "is not supported");
     }
@@ -87,11 +137,11 @@ fn clusters() {
             "/transport_socket",
             json!({
                 "name": "tls",
-                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext") }
+                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext") }
             }),
         )],
         "transport_socket.typed_config",
-        "UpstreamTlsContext is not supported here",
+        "DownstreamTlsContext is not supported here",
     );
     cluster_refused(
         &[(

@@ -148,11 +148,11 @@ fn filter_chains() {
             "/filter_chains/0/transport_socket",
             json!({
                 "name": "tls",
-                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext") }
+                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext") }
             }),
         )],
         &format!("{CHAIN}.transport_socket.typed_config"),
-        "DownstreamTlsContext is not supported here",
+        "UpstreamTlsContext is not supported here",
     );
     listener_refused(
         &[(
@@ -208,8 +208,11 @@ fn tcp_proxies() {
         "greater than or equal to 1",
     );
     refused(
-        &[(&field("hash_policy"), json!([{ "source_ip": {} }]))],
-        "hash_policy",
+        &[(
+            &field("hash_policy"),
+            json!([{ "filter_state": { "key": "k" } }]),
+        )],
+        "hash_policy[0].filter_state",
         "is not supported",
     );
     refused(

@@ -392,7 +392,7 @@ class Matcher:
     ) -> str | None:
         """Name of the matching filter chain (its index as text when it has no name); None = no match.
 
-        ``server_name``, ``transport_protocol`` and ``application_protocols`` are what listener filters would have found out.
+        ``server_name``, ``transport_protocol`` and ``application_protocols``: what listener filters would have found out.
         """
 
     def route(

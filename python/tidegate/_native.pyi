@@ -378,9 +378,22 @@ class Matcher:
         """The listener that a ``use_original_dst`` listener hands a connection to; None = it keeps it."""
 
     def filter_chain(
-        self, listener: str, destination_ip: str, destination_port: int, source_ip: str = "127.0.0.1", repeat: int = 1
+        self,
+        listener: str,
+        destination_ip: str,
+        destination_port: int,
+        source_ip: str = "127.0.0.1",
+        repeat: int = 1,
+        *,
+        source_port: int = 0,
+        server_name: str = "",
+        transport_protocol: str = "raw_buffer",
+        application_protocols: Sequence[str] = (),
     ) -> str | None:
-        """Name of the matching filter chain (its index as text when it has no name); None = no match."""
+        """Name of the matching filter chain (its index as text when it has no name); None = no match.
+
+        ``server_name``, ``transport_protocol`` and ``application_protocols``: what listener filters would have found out.
+        """
 
     def route(
         self,

@@ -25,7 +25,7 @@ pub use config::{ApplyResult, ConfigSourceKey, Subscription, UpdateFailure};
 pub use engine::{AdsInfo, BootstrapInfo, Engine};
 pub use error::{ConfigError, EngineError};
 pub use events::Event;
-pub use matcher::{Matcher, RouteMatch};
+pub use matcher::{Matcher, RouteMatch, Seen};
 pub use options::Options;
 pub use server_log::Level;
 pub use version::version;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Name;
-use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
+use crate::cluster::{BindConfig, Cluster, ClusterLoadAssignment, ConfigSource};
 use crate::listener::Listener;
 use crate::tracing::Provider;
 
@@ -15,6 +15,8 @@ pub struct Bootstrap {
     pub admin: Option<Admin>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<Cluster>>,
+    /// `cluster_manager.upstream_bind_config`, for clusters that have none.
+    pub upstream_bind: Option<BindConfig>,
     pub dynamic: DynamicResources,
     pub stats: StatsConfig,
     pub stats_sinks: Vec<StatsSink>,

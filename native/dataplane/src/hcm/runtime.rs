@@ -12,8 +12,8 @@ use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRout
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
-use super::tracing::TracingRuntime;
 use super::compressor::{CompressorGroups, CompressorStats};
+use super::tracing::TracingRuntime;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;

@@ -291,6 +291,7 @@ impl Engine {
             busy_poll: core.options.busy_poll,
             tracing: bootstrap.tracing.clone(),
             max_downstream_connections: bootstrap.max_active_downstream_connections,
+            upstream_bind: bootstrap.upstream_bind.clone(),
         };
         let dataplane = spawn_workers(config, core.registry.clone(), Arc::new(log_files.clone()))
             .map_err(|error| refused("worker thread", &error))?;

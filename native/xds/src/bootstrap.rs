@@ -287,7 +287,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     let dynamic = fields.or_default("dynamic_resources", |dynamic| {
         dynamic::dynamic_resources(dynamic, &clusters, extra)
     })?;
-    fields.opt("cluster_manager", |manager| {
+    let upstream_bind = fields.opt("cluster_manager", |manager| {
         manager.ignore(
             &["local_cluster_name"],
             "it is for zone aware routing, which is not in use",
@@ -296,7 +296,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
             &["load_stats_config", "enable_deferred_cluster_creation"],
             "loads are not reported",
         );
-        Ok(())
+        manager.opt("upstream_bind_config", cluster::bind_config)
     })?;
     let node = node.unwrap_or_else(|| Node {
         zone: Name::from(""),
@@ -318,6 +318,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     let (runtime, admin_layer) =
         fields.or_default("layered_runtime", operations::layered_runtime)?;
     Ok(Bootstrap {
+        upstream_bind: upstream_bind.flatten(),
         node,
         admin: fields.opt("admin", operations::admin)?.flatten(),
         listeners,

@@ -100,6 +100,7 @@ impl Bench {
         let mut shared = vec![None; self.snapshot.cluster_slots()];
         for compiled in self.snapshot.clusters() {
             shared[compiled.id().index()] = Some(Arc::new(ClusterShared {
+                bind: None,
                 detector: None,
                 tables: Arc::default(),
                 compiled: Arc::clone(compiled),

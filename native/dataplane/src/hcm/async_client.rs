@@ -436,7 +436,9 @@ impl Call {
         stream.pending_host = None;
         let (ended, reason) = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => (Ended::Overflow, "overflow"),
-            PoolFailure::Local(_) => (Ended::NotConnected, "local connection failure"),
+            PoolFailure::Local(_) | PoolFailure::Bind(..) => {
+                (Ended::NotConnected, "local connection failure")
+            }
             PoolFailure::Remote(_) => (Ended::NotConnected, "remote connection failure"),
             PoolFailure::Timeout => (Ended::NotConnected, "connection timeout"),
         };

@@ -53,6 +53,7 @@ pub(crate) struct DnsJob {
     pub(crate) targets: Vec<(Name, u16)>,
     pub(crate) refresh_rate: Duration,
     pub(crate) respect_dns_ttl: bool,
+    pub(crate) jitter: Duration,
     pub(crate) lookup_family: DnsLookupFamily,
     pub(crate) membership: Group<stat::Membership>,
 }
@@ -201,6 +202,7 @@ impl Clusters {
                     targets: dns_targets(&entry.config),
                     refresh_rate: dns.refresh_rate,
                     respect_dns_ttl: dns.respect_dns_ttl,
+                    jitter: dns.jitter,
                     lookup_family: dns.lookup_family,
                     membership: entry.membership.clone(),
                 })

@@ -15,7 +15,7 @@ use tidegate_model::cluster::{HealthStatus, LbPolicy};
 use tidegate_model::listener::{Listener, ListenerFilterKind, TrafficDirection};
 use tidegate_rt::{Clock, Errno, ListenOptions, Listening, Moment, Waker};
 use tidegate_snapshot::{
-    ChainFilter, CompiledCluster, CompiledListener, Endpoints, HostId, Snapshot,
+    ChainFilter, CompiledCluster, CompiledListener, CompiledReadFilter, Endpoints, HostId, Snapshot,
 };
 use tidegate_stats::{Group, Registry, defs::cluster as cluster_stat};
 
@@ -24,6 +24,7 @@ use crate::cluster::outlier::{Detector, Monitor, effective_health};
 use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable};
 use crate::hcm::HcmGroups;
 use crate::listener::{ChainStats, ListenerShared, ListenerStats};
+use crate::rbac::RbacGroups;
 use crate::shared::{Bound, DataplaneConfig, DrainScope, Generation, Shared, WorkerContext};
 use crate::worker::{LogSink, Worker};
 
@@ -300,6 +301,20 @@ impl DataplaneHandle {
                 (Arc::clone(chain), stats)
             })
             .collect();
+        let rbac = chains
+            .chains()
+            .iter()
+            .chain(chains.default_chain())
+            .flat_map(|chain| &chain.read_filters)
+            .filter_map(|filter| match filter {
+                CompiledReadFilter::Rbac(rbac) => {
+                    let prefix = &rbac.config.stat_prefix;
+                    let groups = RbacGroups::new(&self.shared.registry, prefix, &rbac.config.rbac);
+                    Some((Arc::clone(rbac), groups))
+                }
+                _ => None,
+            })
+            .collect();
         let has_filter = |is_it: fn(&ListenerFilterKind) -> bool| {
             let mut filters = compiled.config.listener_filters.iter();
             filters.any(|filter| is_it(&filter.kind))
@@ -309,6 +324,7 @@ impl DataplaneHandle {
             bound,
             stats,
             chain_stats,
+            rbac,
             tls_inspector: has_filter(|kind| {
                 matches!(kind, ListenerFilterKind::TlsInspector { .. })
             })

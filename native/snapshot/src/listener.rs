@@ -20,6 +20,7 @@ use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
 use crate::istio_stats::CompiledIstioStats;
+use crate::rbac::{CompiledNetworkRbac, CompiledRbac};
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
 use crate::tracing::CompiledTracing;
@@ -75,6 +76,7 @@ pub enum CompiledReadFilter {
     SniCluster,
     MetadataExchange(Arc<MetadataExchange>),
     IstioStats(Arc<CompiledIstioStats>),
+    Rbac(Arc<CompiledNetworkRbac>),
 }
 
 #[derive(Debug)]
@@ -152,6 +154,8 @@ pub struct CompiledHttpFilter {
     pub grpc_stats: Option<CompiledGrpcStats>,
     /// For `HttpFilterKind::IstioStats`.
     pub istio_stats: Option<Arc<CompiledIstioStats>>,
+    /// For `HttpFilterKind::Rbac`.
+    pub rbac: Option<CompiledRbac>,
 }
 
 /// Finds listeners by address.
@@ -338,6 +342,9 @@ fn compile_read_filter(config: &ReadFilter) -> Result<CompiledReadFilter, Compil
         ReadFilterKind::IstioStats(stats) => {
             CompiledReadFilter::IstioStats(Arc::new(CompiledIstioStats::compile(stats)?))
         }
+        ReadFilterKind::Rbac(config) => {
+            CompiledReadFilter::Rbac(Arc::new(CompiledNetworkRbac::compile(config)?))
+        }
     })
 }
 
@@ -356,6 +363,7 @@ fn compile_hcm(
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
         let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
+        let mut rbac = None;
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -364,16 +372,19 @@ fn compile_hcm(
                 upstream_log =
                     CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
             }
+            HttpFilterKind::Rbac(config) => {
+                rbac = Some(CompiledRbac::compile(config).map_err(within)?);
+            }
             HttpFilterKind::GrpcStats(stats) => {
                 grpc_stats = Some(CompiledGrpcStats::compile(stats));
             }
-            HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb | HttpFilterKind::Compressor(_) => {}
             HttpFilterKind::IstioStats(stats) => {
                 let compiled = CompiledIstioStats::compile(stats).map_err(within)?;
                 istio_stats = Some(Arc::new(compiled));
             }
             HttpFilterKind::Cors(_)
             | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::Compressor(_)
             | HttpFilterKind::PeerMetadata(_)
             | HttpFilterKind::Alpn(_) => {}
         }
@@ -382,6 +393,7 @@ fn compile_hcm(
             fault,
             grpc_stats,
             istio_stats,
+            rbac,
         });
     }
     Ok(CompiledHcm {

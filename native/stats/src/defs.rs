@@ -23,6 +23,7 @@ pub mod listener_manager;
 pub mod listener_worker;
 pub mod metadata_exchange;
 pub mod outlier;
+pub mod rbac;
 pub mod rds;
 pub mod runtime;
 pub mod server;

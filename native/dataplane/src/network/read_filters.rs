@@ -19,6 +19,7 @@ use tidegate_snapshot::{Chain, CompiledReadFilter, ResponseFlags};
 use super::connection_log::ConnectionLog;
 use super::istio_stats::IstioStats;
 use super::metadata_exchange::MetadataExchange;
+use super::rbac::NetworkRbac;
 use super::sni_cluster::SniCluster;
 use crate::accept::ConnectionInfo;
 use crate::conn::Key;
@@ -127,6 +128,7 @@ fn make(compiled: &CompiledReadFilter) -> Box<dyn ReadFilter> {
         CompiledReadFilter::SniCluster => Box::new(SniCluster),
         CompiledReadFilter::MetadataExchange(config) => Box::new(MetadataExchange::new(config)),
         CompiledReadFilter::IstioStats(compiled) => Box::new(IstioStats::new(compiled)),
+        CompiledReadFilter::Rbac(rbac) => Box::new(NetworkRbac::new(rbac)),
     }
 }
 

@@ -390,7 +390,7 @@ impl Default for UpstreamHttpOptions {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TcpKeepalive {
     pub probes: Option<u32>,
     pub time: Option<Duration>,

@@ -58,6 +58,8 @@ pub struct Loaded {
     /// Name and encoded resource of each static listener and cluster, for `/config_dump`: parts of `proto`.
     pub static_listeners: Vec<(Name, Bytes)>,
     pub static_clusters: Vec<(Name, Bytes)>,
+    /// Likewise of `static_resources.secrets`, in the order of the model's.
+    pub static_secrets: Vec<(Name, Bytes)>,
     /// `envoy_grpc.authority`; empty: the cluster's name.
     pub ads_authority: String,
     pub ads_tcp_keepalive: Option<TcpKeepalive>,
@@ -130,7 +132,7 @@ fn load(
             .map(|part| joined(&proto, part))
             .collect::<Vec<Bytes>>()
     };
-    let listener_name = |bytes: &[u8]| Name::from(crate::resource_name(bytes).unwrap_or_default());
+    let own_name = |bytes: &[u8]| Name::from(crate::resource_name(bytes).unwrap_or_default());
     let cluster_names = bootstrap
         .clusters
         .iter()
@@ -139,7 +141,11 @@ fn load(
         node: contents_of(&top, "node"),
         static_listeners: parts("listeners")
             .into_iter()
-            .map(|bytes| (listener_name(&bytes), bytes))
+            .map(|bytes| (own_name(&bytes), bytes))
+            .collect(),
+        static_secrets: parts("secrets")
+            .into_iter()
+            .map(|bytes| (own_name(&bytes), bytes))
             .collect(),
         static_clusters: cluster_names.zip(parts("clusters")).collect(),
         ads_authority: extra.authority,

@@ -105,7 +105,9 @@ class Backend:
         asyncio.set_event_loop(self._loop)
         if self.tls:
             self.tls.sni_callback = lambda connection, name, _: setattr(connection, "asked_for", name)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024, ssl=self.tls))
+        server = self._loop.run_until_complete(
+            asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024, ssl=self.tls)
+        )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()

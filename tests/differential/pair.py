@@ -246,9 +246,7 @@ class Pair:
     def _once(proxy: Proxy, case: Case | FrameCase, client: Tls | None) -> tuple[dict[str, Any], int]:
         key = f"key-{uuid.uuid4().hex}".encode()
         if isinstance(case, FrameCase):
-            conversation = converse(
-                proxy.port, tuple(_keyed(s, key) for s in case.steps), tls=client, **case.options
-            )
+            conversation = converse(proxy.port, tuple(_keyed(s, key) for s in case.steps), tls=client, **case.options)
             outcome = comparable_frames(conversation, proxy.port)
             return {k: v for k, v in outcome.items() if k not in case.without}, conversation.port
         parts = [p.replace(b"@key@", key) if isinstance(p, bytes) else p for p in case.parts]

@@ -32,6 +32,7 @@ mod mirror;
 mod path;
 #[expect(dead_code, reason = "as `async_client`")]
 mod paused;
+mod rbac;
 mod request;
 mod request_id;
 mod requester;

@@ -14,6 +14,7 @@ pub mod hcm;
 pub mod cluster;
 pub mod balance;
 pub mod pool;
+mod rbac;
 mod splice;
 pub mod drain;
 

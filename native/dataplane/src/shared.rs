@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tidegate_model::bootstrap::Node;
+use tidegate_model::cluster::BindConfig;
 use tidegate_model::tracing::Provider;
 use tidegate_rt::{Listening, Waker};
 use tidegate_snapshot::Snapshot;
@@ -38,6 +39,8 @@ pub struct DataplaneConfig {
     pub max_downstream_connections: Option<u64>,
     /// `--busy-poll-us`: a worker with nothing to do polls so long before it sleeps.
     pub busy_poll: Duration,
+    /// Of clusters that say nothing of their own.
+    pub upstream_bind: Option<BindConfig>,
 }
 
 impl Default for DataplaneConfig {
@@ -56,6 +59,7 @@ impl Default for DataplaneConfig {
             max_downstream_connections: None,
             tracing: None,
             busy_poll: Duration::ZERO,
+            upstream_bind: None,
         }
     }
 }

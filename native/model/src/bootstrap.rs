@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Name;
-use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
+use crate::cluster::{BindConfig, Cluster, ClusterLoadAssignment, ConfigSource};
 use crate::istio::NodeMetadata;
 use crate::listener::Listener;
 use crate::tls::Secret;
@@ -19,6 +19,8 @@ pub struct Bootstrap {
     pub clusters: Vec<Arc<Cluster>>,
     /// `static_resources.secrets`, for those who name a secret without a source.
     pub secrets: Vec<Arc<Secret>>,
+    /// `cluster_manager.upstream_bind_config`, for clusters that have none.
+    pub upstream_bind: Option<BindConfig>,
     pub dynamic: DynamicResources,
     pub stats: StatsConfig,
     pub stats_sinks: Vec<StatsSink>,

@@ -27,7 +27,8 @@ pub struct Cluster {
     pub circuit_breakers: CircuitBreakers,
     pub http: UpstreamHttpOptions,
     pub tcp_keepalive: Option<TcpKeepalive>,
-    pub upstream_bind_address: Option<SocketAddr>,
+    /// `None`: that of the cluster manager, if it has one.
+    pub upstream_bind: Option<BindConfig>,
     pub ignore_health_on_host_removal: bool,
     pub close_connections_on_host_health_failure: bool,
     pub transport_socket: UpstreamTransport,
@@ -53,7 +54,7 @@ impl Default for Cluster {
             circuit_breakers: CircuitBreakers::default(),
             http: UpstreamHttpOptions::default(),
             tcp_keepalive: None,
-            upstream_bind_address: None,
+            upstream_bind: None,
             ignore_health_on_host_removal: false,
             close_connections_on_host_health_failure: false,
             transport_socket: UpstreamTransport::default(),
@@ -78,6 +79,14 @@ pub enum Discovery {
     OriginalDst(OriginalDst),
 }
 
+/// `config.core.v3.BindConfig`: where connections to hosts come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BindConfig {
+    /// The first of the host's family counts; port 0 lets the kernel choose. May be empty.
+    pub sources: Vec<SocketAddr>,
+    pub freebind: bool,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct DnsCluster {
     /// Endpoints with `Address::Dns`.
@@ -85,6 +94,8 @@ pub struct DnsCluster {
     /// Default 5 s.
     pub refresh_rate: Duration,
     pub respect_dns_ttl: bool,
+    /// Up to so much is added to each pause between lookups.
+    pub jitter: Duration,
     pub lookup_family: DnsLookupFamily,
 }
 
@@ -387,7 +398,7 @@ impl Default for UpstreamHttpOptions {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TcpKeepalive {
     pub probes: Option<u32>,
     pub time: Option<Duration>,

@@ -9,6 +9,7 @@ use crate::compressor::Compressor;
 use crate::http2::Http2Options;
 use crate::istio::{Alpn, IstioStats, PeerMetadata};
 use crate::matcher::HeaderMatcher;
+use crate::rbac::Rbac;
 use crate::route::RouteConfiguration;
 use crate::tracing::Tracing;
 use crate::{Name, RuntimeFraction};
@@ -195,6 +196,7 @@ pub enum HttpFilterKind {
     PeerMetadata(Arc<PeerMetadata>),
     Alpn(Arc<Alpn>),
     IstioStats(Arc<IstioStats>),
+    Rbac(Arc<Rbac>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

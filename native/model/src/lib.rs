@@ -14,6 +14,7 @@ pub mod http2;
 pub mod istio;
 pub mod listener;
 pub mod matcher;
+pub mod rbac;
 pub mod retry;
 pub mod route;
 pub mod tls;

@@ -10,6 +10,7 @@ use crate::Name;
 use crate::access_log::AccessLog;
 use crate::hcm::HttpConnectionManager;
 use crate::istio::{IstioStats, MetadataExchange};
+use crate::rbac::NetworkRbac;
 use crate::tls::DownstreamTransport;
 
 /// `config.listener.v3.Listener`.
@@ -167,6 +168,7 @@ pub struct ReadFilter {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReadFilterKind {
+    Rbac(Arc<NetworkRbac>),
     /// `envoy.filters.network.sni_cluster`: the requested server name is the cluster of the TCP proxy.
     SniCluster,
     MetadataExchange(Arc<MetadataExchange>),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::compressor::CompressorPerRoute;
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
+use crate::rbac::RbacPerRoute;
 use crate::retry::{BodyBufferLimit, RetryPolicy};
 use crate::tracing::{Decorator, RouteTracing};
 use crate::{DataSource, HeaderMutations, Name, RuntimeFraction};
@@ -304,6 +305,7 @@ pub struct PerFilterConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub enum FilterPolicy {
     Compressor(CompressorPerRoute),
+    Rbac(RbacPerRoute),
 }
 
 impl PerFilterConfig {

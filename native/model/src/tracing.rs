@@ -38,6 +38,12 @@ pub enum CustomTagValue {
         name: Name,
         default: Name,
     },
+    /// What a filter has said of the request; a namespace and a path below it.
+    RequestMetadata {
+        filter: Name,
+        path: Vec<Name>,
+        default: Name,
+    },
 }
 
 /// What a route says over the connection manager (`config.route.v3.Tracing`).

@@ -22,6 +22,7 @@ use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
 use crate::istio_stats::CompiledIstioStats;
+use crate::rbac::{CompiledNetworkRbac, CompiledRbac};
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
 use crate::tracing::CompiledTracing;
@@ -79,6 +80,7 @@ pub enum CompiledReadFilter {
     SniCluster,
     MetadataExchange(Arc<MetadataExchange>),
     IstioStats(Arc<CompiledIstioStats>),
+    Rbac(Arc<CompiledNetworkRbac>),
 }
 
 #[derive(Debug)]
@@ -156,6 +158,8 @@ pub struct CompiledHttpFilter {
     pub grpc_stats: Option<CompiledGrpcStats>,
     /// For `HttpFilterKind::IstioStats`.
     pub istio_stats: Option<Arc<CompiledIstioStats>>,
+    /// For `HttpFilterKind::Rbac`.
+    pub rbac: Option<CompiledRbac>,
 }
 
 /// Finds listeners by address.
@@ -351,6 +355,9 @@ fn compile_read_filter(config: &ReadFilter) -> Result<CompiledReadFilter, Compil
         ReadFilterKind::IstioStats(stats) => {
             CompiledReadFilter::IstioStats(Arc::new(CompiledIstioStats::compile(stats)?))
         }
+        ReadFilterKind::Rbac(config) => {
+            CompiledReadFilter::Rbac(Arc::new(CompiledNetworkRbac::compile(config)?))
+        }
     })
 }
 
@@ -369,6 +376,7 @@ fn compile_hcm(
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
         let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
+        let mut rbac = None;
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -376,6 +384,9 @@ fn compile_hcm(
             HttpFilterKind::Router(router) => {
                 upstream_log =
                     CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
+            }
+            HttpFilterKind::Rbac(config) => {
+                rbac = Some(CompiledRbac::compile(config).map_err(within)?);
             }
             HttpFilterKind::GrpcStats(stats) => {
                 grpc_stats = Some(CompiledGrpcStats::compile(stats));
@@ -395,6 +406,7 @@ fn compile_hcm(
             fault,
             grpc_stats,
             istio_stats,
+            rbac,
         });
     }
     Ok(CompiledHcm {

@@ -7,6 +7,7 @@ use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 use crate::cors::{CompiledCors, CorsLevels};
 use crate::error::CompileError;
 use crate::fault::CompiledFault;
+use crate::rbac::CompiledRbac;
 
 /// The filters' configurations of a route, virtual host, route configuration or weighted cluster.
 ///
@@ -26,13 +27,14 @@ struct Inner {
 #[derive(Debug)]
 pub enum CompiledPolicy {
     Compressor(CompressorPerRoute),
+    Rbac(CompiledRbac),
 }
 
 impl CompiledPolicy {
-    #[expect(clippy::unnecessary_wraps, reason = "other policies may fail")]
     fn compile(policy: &FilterPolicy) -> Result<Self, CompileError> {
         Ok(match policy {
             FilterPolicy::Compressor(policy) => Self::Compressor(*policy),
+            FilterPolicy::Rbac(policy) => Self::Rbac(CompiledRbac::compile(policy)?),
         })
     }
 }

@@ -22,7 +22,15 @@ pub struct CompiledTag {
 #[derive(Debug, Clone)]
 pub enum TagValue {
     Literal(Name),
-    RequestHeader { name: HeaderName, default: Name },
+    RequestHeader {
+        name: HeaderName,
+        default: Name,
+    },
+    RequestMetadata {
+        filter: Name,
+        path: Vec<Name>,
+        default: Name,
+    },
 }
 
 impl CompiledTracing {
@@ -43,6 +51,15 @@ pub fn compile_tags(tags: &[CustomTag]) -> Vec<CompiledTag> {
                 CustomTagValue::Literal(text) => TagValue::Literal(text.clone()),
                 CustomTagValue::RequestHeader { name, default } => TagValue::RequestHeader {
                     name: HeaderName::new(name),
+                    default: default.clone(),
+                },
+                CustomTagValue::RequestMetadata {
+                    filter,
+                    path,
+                    default,
+                } => TagValue::RequestMetadata {
+                    filter: filter.clone(),
+                    path: path.clone(),
                     default: default.clone(),
                 },
             },

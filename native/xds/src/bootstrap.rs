@@ -58,6 +58,8 @@ pub struct Loaded {
     /// Name and encoded resource of each static listener and cluster, for `/config_dump`: parts of `proto`.
     pub static_listeners: Vec<(Name, Bytes)>,
     pub static_clusters: Vec<(Name, Bytes)>,
+    /// Likewise of `static_resources.secrets`, in the order of the model's.
+    pub static_secrets: Vec<(Name, Bytes)>,
     /// `envoy_grpc.authority`; empty: the cluster's name.
     pub ads_authority: String,
     pub ads_tcp_keepalive: Option<TcpKeepalive>,
@@ -130,7 +132,7 @@ fn load(
             .map(|part| joined(&proto, part))
             .collect::<Vec<Bytes>>()
     };
-    let listener_name = |bytes: &[u8]| Name::from(crate::resource_name(bytes).unwrap_or_default());
+    let own_name = |bytes: &[u8]| Name::from(crate::resource_name(bytes).unwrap_or_default());
     let cluster_names = bootstrap
         .clusters
         .iter()
@@ -139,7 +141,11 @@ fn load(
         node: contents_of(&top, "node"),
         static_listeners: parts("listeners")
             .into_iter()
-            .map(|bytes| (listener_name(&bytes), bytes))
+            .map(|bytes| (own_name(&bytes), bytes))
+            .collect(),
+        static_secrets: parts("secrets")
+            .into_iter()
+            .map(|bytes| (own_name(&bytes), bytes))
             .collect(),
         static_clusters: cluster_names.zip(parts("clusters")).collect(),
         ads_authority: extra.authority,
@@ -287,7 +293,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     let dynamic = fields.or_default("dynamic_resources", |dynamic| {
         dynamic::dynamic_resources(dynamic, &clusters, extra)
     })?;
-    fields.opt("cluster_manager", |manager| {
+    let upstream_bind = fields.opt("cluster_manager", |manager| {
         manager.ignore(
             &["local_cluster_name"],
             "it is for zone aware routing, which is not in use",
@@ -296,7 +302,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
             &["load_stats_config", "enable_deferred_cluster_creation"],
             "loads are not reported",
         );
-        Ok(())
+        manager.opt("upstream_bind_config", cluster::bind_config)
     })?;
     let node = node.unwrap_or_else(|| Node {
         zone: Name::from(""),
@@ -318,6 +324,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     let (runtime, admin_layer) =
         fields.or_default("layered_runtime", operations::layered_runtime)?;
     Ok(Bootstrap {
+        upstream_bind: upstream_bind.flatten(),
         node,
         admin: fields.opt("admin", operations::admin)?.flatten(),
         listeners,

@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use tidegate_model::Name;
 use tidegate_model::cluster::{
-    Address, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery, DnsCluster,
-    DnsLookupFamily, OriginalDst, RetryBudget, TcpKeepalive, Thresholds, UpstreamHttpOptions,
-    UpstreamProtocol,
+    Address, BindConfig, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery,
+    DnsCluster, DnsLookupFamily, OriginalDst, RetryBudget, TcpKeepalive, Thresholds,
+    UpstreamHttpOptions, UpstreamProtocol,
 };
+use tidegate_model::tls::UpstreamTransport;
 
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::outlier_detection::outlier_detection;
 use crate::upstream_http::{common_options, http_protocol_options, protocols, upstream_options};
 use crate::{address, endpoint, istio, lb, tls};
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
     fields.ignore(
@@ -32,9 +35,22 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
         );
         options.opt("tcp_keepalive", tcp_keepalive)
     })?;
-    let upstream_bind_address = fields.opt("upstream_bind_config", |bind| {
-        bind.opt("source_address", address::bare_socket)
-    })?;
+    let http = upstream_http(fields)?;
+    let transport_socket = tls::upstream_transport(fields)?;
+    let transport_socket_matches = tls::transport_socket_matches(fields)?;
+    if http.protocol == UpstreamProtocol::Negotiated
+        && transport_socket_matches
+            .iter()
+            .map(|entry| &entry.transport)
+            .chain([&transport_socket])
+            .any(|transport| *transport == UpstreamTransport::RawBuffer)
+    {
+        let path = format!("typed_extension_protocol_options[\"{HTTP_OPTIONS}\"].auto_config");
+        return Err(fields.fault(
+            &path,
+            "ALPN configured for cluster which has a non-ALPN transport socket",
+        ));
+    }
     Ok(Cluster {
         alt_stat_name: stat_name(
             fields
@@ -55,14 +71,14 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
             outlier_detection(outlier).map(Box::new)
         })?,
         circuit_breakers: fields.or_default("circuit_breakers", circuit_breakers)?,
-        http: upstream_http(fields)?,
+        http,
         tcp_keepalive: tcp_keepalive.flatten(),
-        upstream_bind_address: upstream_bind_address.flatten(),
+        upstream_bind: fields.opt("upstream_bind_config", bind_config)?,
         ignore_health_on_host_removal: fields.bool("ignore_health_on_host_removal"),
         close_connections_on_host_health_failure: fields
             .bool("close_connections_on_host_health_failure"),
-        transport_socket: tls::upstream_transport(fields)?,
-        transport_socket_matches: tls::transport_socket_matches(fields)?,
+        transport_socket,
+        transport_socket_matches,
         istio: istio::cluster_metadata(fields),
         metadata_exchange: istio::cluster_filters(fields)?,
     })
@@ -102,10 +118,7 @@ fn upstream_http(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
         options.max_requests_per_connection = (count > 0).then_some(count);
     }
     let extensions = fields.entries("typed_extension_protocol_options", |_, options| {
-        options.unpack(&[(
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            &http_protocol_options,
-        )])
+        options.unpack(&[(HTTP_OPTIONS, &http_protocol_options)])
     })?;
     // The extension is all that counts where it is there.
     match extensions.into_iter().next() {
@@ -131,6 +144,7 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
             "eds_cluster_config set in a non-EDS cluster",
         ));
     }
+    fields.opt("typed_dns_resolver_config", dns_resolver)?;
     let dns = |fields: &Fields<'_>| -> Result<DnsCluster> {
         Ok(DnsCluster {
             load_assignment: assignment(fields, name, true)?,
@@ -138,6 +152,7 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
                 .duration("dns_refresh_rate")?
                 .unwrap_or(Duration::from_secs(5)),
             respect_dns_ttl: fields.bool("respect_dns_ttl"),
+            jitter: fields.duration("dns_jitter")?.unwrap_or_default(),
             lookup_family: lookup_family(fields)?,
         })
     };
@@ -171,7 +186,12 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
         Discovery::StrictDns(_) | Discovery::LogicalDns(_)
     ) {
         fields.ignore(
-            &["dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family"],
+            &[
+                "dns_refresh_rate",
+                "respect_dns_ttl",
+                "dns_lookup_family",
+                "dns_jitter",
+            ],
             "no DNS is used",
         );
     }
@@ -179,6 +199,54 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
         fields.ignore(&["cleanup_interval"], "it is for ORIGINAL_DST clusters");
     }
     Ok(discovery)
+}
+
+/// c-ares, Envoy's default; the resolver of ours takes its name servers from the same file.
+fn dns_resolver(fields: &Fields<'_>) -> Result<()> {
+    fields.str("name");
+    fields.need_any(
+        "typed_config",
+        &[(
+            "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            &|cares| {
+                cares.ignore(
+                    &["udp_max_queries", "max_udp_channel_duration"],
+                    "every lookup has a socket of its own",
+                );
+                Ok(())
+            },
+        )],
+    )
+}
+
+/// `core.v3.BindConfig`.
+pub(crate) fn bind_config(fields: &Fields<'_>) -> Result<BindConfig> {
+    let mut sources: Vec<_> = fields
+        .opt("source_address", address::bare_socket)?
+        .into_iter()
+        .collect();
+    let extra = fields.each("extra_source_addresses", |extra| {
+        extra.need("address", address::bare_socket)
+    })?;
+    let additional = fields.each("additional_source_addresses", address::bare_socket)?;
+    if !extra.is_empty() && !additional.is_empty() {
+        return Err(fields.fault(
+            "extra_source_addresses",
+            "Can't specify both `extra_source_addresses` and `additional_source_addresses` in the bootstrap's upstream bind config",
+        ));
+    }
+    sources.extend(extra);
+    sources.extend(additional);
+    if sources.len() > 2 {
+        return Err(fields.fault(
+            "extra_source_addresses",
+            "bootstrap's upstream binding config has more than one extra/additional source addresses. Only one extra/additional source can be supported in BindConfig's extra_source_addresses/additional_source_addresses field",
+        ));
+    }
+    Ok(BindConfig {
+        sources,
+        freebind: fields.bool("freebind"),
+    })
 }
 
 fn assignment(fields: &Fields<'_>, name: &Name, dns: bool) -> Result<Arc<ClusterLoadAssignment>> {

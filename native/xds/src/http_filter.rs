@@ -10,7 +10,7 @@ use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 use crate::any::Decode;
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, compressor, cors, fault, istio};
+use crate::{access_log, compressor, cors, fault, istio, rbac};
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
 pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
@@ -53,6 +53,7 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::PeerMetadata(_) => "envoy.filters.http.peer_metadata",
         HttpFilterKind::Alpn(_) => "envoy.filters.http.alpn",
         HttpFilterKind::IstioStats(_) => "envoy.filters.http.istio_stats",
+        HttpFilterKind::Rbac(_) => "envoy.filters.http.rbac",
     }
 }
 
@@ -94,6 +95,9 @@ const SUPPORTED: &[(&str, Decode<'static, HttpFilterKind>)] = &[
     }),
     (istio::STATS, &|fields| {
         Ok(HttpFilterKind::IstioStats(Arc::new(istio::stats(fields)?)))
+    }),
+    ("envoy.extensions.filters.http.rbac.v3.RBAC", &|fields| {
+        Ok(HttpFilterKind::Rbac(Arc::new(rbac::http(fields)?)))
     }),
 ];
 
@@ -187,6 +191,10 @@ const POLICIES: &[(&str, Decode<'static, Policy>)] = &[
                 compressor::per_route(fields)?,
             )))
         },
+    ),
+    (
+        "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+        &|fields| Ok(Policy::Other(FilterPolicy::Rbac(rbac::per_route(fields)?))),
     ),
     (FILTER_CONFIG, &filter_config),
 ];

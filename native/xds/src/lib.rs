@@ -41,13 +41,16 @@ mod listener;
 mod listener_filter;
 mod matcher;
 mod message;
+mod metadata;
 mod network_filter;
 mod outlier_detection;
+mod rbac;
 mod references;
 mod retry;
 mod route;
 mod route_action;
 mod rules;
+mod secret_files;
 mod secret_source;
 mod tls;
 mod tracing;
@@ -173,6 +176,13 @@ impl Decoder {
             field_path: String::new(),
             reason: format!("Unexpected resource type URL {type_url}, wanted {wanted}"),
         })
+    }
+
+    /// The directories in which a rename may replace a file that an encoded
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret` refers to.
+    pub fn secret_directories(&self, bytes: &[u8]) -> Result<Vec<String>, Rejected> {
+        secret_files::directories(bytes)
+            .map_err(|fault| Rejected::from_fault(&resource_name(bytes).unwrap_or_default(), fault))
     }
 
     /// A message as JSON the way `/config_dump` prints it: original field names, `Any` inlined under `@type`.

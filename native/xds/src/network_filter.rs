@@ -18,6 +18,7 @@ enum Kind {
 impl Kind {
     const fn name(&self) -> &'static str {
         match self {
+            Self::Read(ReadFilterKind::Rbac(_)) => "envoy.filters.network.rbac",
             Self::Read(ReadFilterKind::SniCluster) => "envoy.filters.network.sni_cluster",
             Self::Read(ReadFilterKind::MetadataExchange(_)) => {
                 "envoy.filters.network.metadata_exchange"
@@ -54,11 +55,16 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<(Vec<ReadFilter>, NetworkFi
             let stats = Arc::new(istio::stats(config)?);
             Ok(Kind::Read(ReadFilterKind::IstioStats(stats)))
         };
+        let rbac = |config: &Fields<'_>| {
+            let rbac = Arc::new(crate::rbac::network(config)?);
+            Ok(Kind::Read(ReadFilterKind::Rbac(rbac)))
+        };
         let kind = filter.need_any(
             "typed_config",
             &[
                 ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", &tcp_proxy),
                 ("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", &manager),
+                ("envoy.extensions.filters.network.rbac.v3.RBAC", &rbac),
                 ("envoy.extensions.filters.network.sni_cluster.v3.SniCluster", &sni_cluster),
                 (istio::METADATA_EXCHANGE, &metadata_exchange),
                 (istio::STATS, &istio_stats),

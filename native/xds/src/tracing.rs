@@ -44,7 +44,6 @@ fn percent(fields: &Fields<'_>, name: &str, step: u32) -> Result<Fraction> {
 }
 
 fn custom_tag(fields: &Fields<'_>) -> Result<CustomTag> {
-    fields.refuse("metadata", "metadata has no reader in tracing yet")?;
     fields.refuse("value", "the value of a tag is not a format yet")?;
     let name = fields.string("tag");
     let literal = fields.opt("literal", |literal| Ok(literal.string("value")))?;
@@ -59,12 +58,33 @@ fn custom_tag(fields: &Fields<'_>) -> Result<CustomTag> {
             default: header.string("default_value"),
         })
     })?;
+    let metadata = fields.opt("metadata", request_metadata)?;
     let value = literal
         .or(environment)
         .map(CustomTagValue::Literal)
         .or(header)
+        .or(metadata)
         .unwrap_or_else(|| CustomTagValue::Literal(Name::from("")));
     Ok(CustomTag { name, value })
+}
+
+/// A value of the request's dynamic metadata; that of routes, clusters and hosts has no reader.
+fn request_metadata(fields: &Fields<'_>) -> Result<CustomTagValue> {
+    fields.need("kind", |kind| {
+        for other in ["route", "cluster", "host"] {
+            kind.refuse(other, "only the request's metadata is supported")?;
+        }
+        kind.opt("request", |_| Ok(()))
+    })?;
+    let (filter, path) = fields.need("metadata_key", |key| {
+        let path = key.each("path", |segment| Ok(segment.string("key")))?;
+        Ok((key.string("key"), path))
+    })?;
+    Ok(CustomTagValue::RequestMetadata {
+        filter,
+        path,
+        default: fields.string("default_value"),
+    })
 }
 
 /// `config.trace.v3.Tracing.Http`.

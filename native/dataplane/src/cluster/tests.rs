@@ -101,6 +101,7 @@ impl Bench {
         for compiled in self.snapshot.clusters() {
             shared[compiled.id().index()] = Some(Arc::new(ClusterShared {
                 ssl: None,
+                bind: None,
                 detector: None,
                 tables: Arc::default(),
                 compiled: Arc::clone(compiled),

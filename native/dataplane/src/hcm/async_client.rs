@@ -443,7 +443,7 @@ impl Call {
         stream.pending_host = None;
         let (ended, reason) = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => (Ended::Overflow, "overflow"),
-            PoolFailure::Local(_) | PoolFailure::LocalTls(_) => {
+            PoolFailure::Local(_) | PoolFailure::LocalTls(_) | PoolFailure::Bind(..) => {
                 (Ended::NotConnected, "local connection failure")
             }
             PoolFailure::Remote(_) | PoolFailure::Tls(_) => {

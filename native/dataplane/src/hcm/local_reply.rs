@@ -241,6 +241,16 @@ impl ServerConnection {
                 stream.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 ("overflow", "overflow", None)
             }
+            PoolFailure::Bind(source, text) => {
+                stream
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                (
+                    "local connection failure",
+                    "local_connection_failure",
+                    Some((Cow::Owned(format!("failed to bind to {source}")), text)),
+                )
+            }
             PoolFailure::Local(text) => {
                 stream
                     .flags
@@ -248,7 +258,7 @@ impl ServerConnection {
                 (
                     "local connection failure",
                     "local_connection_failure",
-                    Some(("immediate connect error", text)),
+                    Some((Cow::Borrowed("immediate connect error"), text)),
                 )
             }
             PoolFailure::Remote(text) => {
@@ -258,7 +268,7 @@ impl ServerConnection {
                 (
                     "remote connection failure",
                     "remote_connection_failure",
-                    Some(("delayed connect error", text)),
+                    Some((Cow::Borrowed("delayed connect error"), text)),
                 )
             }
             PoolFailure::Timeout => {

@@ -9,6 +9,7 @@ use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::log_context::{
     AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint, TlsSide,
 };
+use tidegate_snapshot::metadata::DynamicMetadata;
 use tidegate_snapshot::{HeaderEdit, HeaderName, HostAddress, ResponseFlags, WellKnown};
 use tidegate_tls::TlsInfo;
 
@@ -149,6 +150,10 @@ impl LogContext for View<'_> {
 
     fn grpc_message_counts(&self) -> Option<(u64, u64)> {
         self.stream.grpc.message_counts()
+    }
+
+    fn dynamic_metadata(&self) -> Option<&DynamicMetadata> {
+        Some(&self.stream.metadata)
     }
 }
 
@@ -311,6 +316,10 @@ macro_rules! editable {
 
             fn request_random(&self) -> u64 {
                 self.stream.random
+            }
+
+            fn dynamic_metadata(&self) -> Option<&DynamicMetadata> {
+                Some(&self.stream.metadata)
             }
         }
     };

@@ -202,6 +202,7 @@ impl ServerConnection {
             | FilterKind::PeerMetadata
             | FilterKind::Alpn
             | FilterKind::IstioStats
+            | FilterKind::Rbac
             | FilterKind::Router => Verdict::Continue,
         }
     }

@@ -131,6 +131,7 @@ impl ServerConnection {
                 FilterKind::Fault => self.fault(stream, worker, filter.index),
                 FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
                 FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
+                FilterKind::Rbac => self.rbac(stream, worker, filter.index),
                 FilterKind::Compressor => self.compressor(stream, &worker.core, filter.index),
                 FilterKind::PeerMetadata => {
                     self.peer_metadata(stream, &mut worker.core, filter.index)

@@ -18,6 +18,7 @@ use super::istio::IstioFilters;
 use super::tracing::TracingRuntime;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
+use crate::rbac::{RbacGroups, RbacStats};
 use crate::worker::Core;
 
 /// One HTTP filter of the chain, by what it does; `index` is its place in the configuration.
@@ -38,6 +39,7 @@ pub(crate) enum FilterKind {
     Alpn,
     /// Does its work at the end of the stream.
     IstioStats,
+    Rbac,
     Router,
 }
 
@@ -84,12 +86,14 @@ pub(crate) struct HcmRuntime {
 pub(crate) enum FilterStats {
     None,
     Compressor(CompressorStats),
+    Rbac(RbacStats),
 }
 
 /// The counters of one filter.
 enum FilterGroups {
     None,
     Compressor(CompressorGroups),
+    Rbac(RbacGroups),
 }
 
 impl FilterGroups {
@@ -99,6 +103,7 @@ impl FilterGroups {
             HttpFilterKind::Compressor(config) => {
                 Self::Compressor(CompressorGroups::new(registry, prefix, config))
             }
+            HttpFilterKind::Rbac(config) => Self::Rbac(RbacGroups::new(registry, prefix, config)),
             _ => Self::None,
         }
     }
@@ -107,6 +112,7 @@ impl FilterGroups {
         match self {
             Self::None => FilterStats::None,
             Self::Compressor(groups) => FilterStats::Compressor(groups.local(worker)),
+            Self::Rbac(groups) => FilterStats::Rbac(groups.local(worker)),
         }
     }
 }
@@ -178,6 +184,7 @@ impl HcmRuntime {
                 HttpFilterKind::PeerMetadata(_) => FilterKind::PeerMetadata,
                 HttpFilterKind::Alpn(_) => FilterKind::Alpn,
                 HttpFilterKind::IstioStats(_) => FilterKind::IstioStats,
+                HttpFilterKind::Rbac(_) => FilterKind::Rbac,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;

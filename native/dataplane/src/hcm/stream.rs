@@ -14,6 +14,7 @@ use tidegate_codec::h1::{BodyTracker, KnownHeader, Method, Span, Version};
 use tidegate_codec::h2::StreamRef;
 use tidegate_rt::Moment;
 use tidegate_snapshot::fault::Abort;
+use tidegate_snapshot::metadata::DynamicMetadata;
 use tidegate_snapshot::per_filter::PerFilterLevels;
 use tidegate_snapshot::retry::CompiledRetryPolicy;
 use tidegate_snapshot::routes::action::CompiledWeightedCluster;
@@ -398,6 +399,8 @@ pub(crate) struct Stream {
     pub(crate) cors: bool,
     /// What the gRPC filters keep.
     pub(crate) grpc: GrpcFilters,
+    /// What filters have told of the request.
+    pub(crate) metadata: DynamicMetadata,
     /// What the compressor filters keep.
     pub(crate) compression: Compression,
     /// Counts among the upgraded streams: the client may leave HTTP.
@@ -460,8 +463,11 @@ impl Stream {
         request.clear();
         response.clear();
         request_trailers.clear();
+        let mut metadata = std::mem::take(&mut self.metadata);
+        metadata.clear();
         response_trailers.clear();
         *self = Self::default();
+        self.metadata = metadata;
         self.request.headers = request;
         self.response.headers = response;
         self.request.trailers = request_trailers;

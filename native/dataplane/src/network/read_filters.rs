@@ -19,10 +19,11 @@ use tidegate_snapshot::{Chain, CompiledReadFilter, ResponseFlags};
 use super::connection_log::ConnectionLog;
 use super::istio_stats::IstioStats;
 use super::metadata_exchange::MetadataExchange;
+use super::rbac::NetworkRbac;
 use super::sni_cluster::SniCluster;
 use crate::accept::ConnectionInfo;
 use crate::conn::Key;
-use crate::istio::KnownPeer;
+use crate::istio::Told;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
@@ -70,8 +71,8 @@ pub(crate) struct FilterState {
     pub(crate) flags: ResponseFlags,
     /// Bytes for the client, ahead of whatever else is written to it.
     pub(crate) reply: Vec<u8>,
-    /// Who the client is, as it has told; the outer `None`: it may still do so.
-    pub(crate) peer: Option<Option<Rc<KnownPeer>>>,
+    /// Who the client's proxy is.
+    pub(crate) peer: Told,
 }
 
 /// What a filter may use.
@@ -127,6 +128,7 @@ fn make(compiled: &CompiledReadFilter) -> Box<dyn ReadFilter> {
         CompiledReadFilter::SniCluster => Box::new(SniCluster),
         CompiledReadFilter::MetadataExchange(config) => Box::new(MetadataExchange::new(config)),
         CompiledReadFilter::IstioStats(compiled) => Box::new(IstioStats::new(compiled)),
+        CompiledReadFilter::Rbac(rbac) => Box::new(NetworkRbac::new(rbac)),
     }
 }
 

@@ -1,3 +1,5 @@
+mod naive;
+
 use tidegate_model::listener::{FilterChain, NetworkFilter, TcpCluster, TcpProxy};
 use tidegate_model::tls::DownstreamTransport;
 

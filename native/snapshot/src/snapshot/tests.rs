@@ -194,6 +194,7 @@ fn a_changed_cluster_keeps_its_endpoints_and_gets_a_new_incarnation() {
 #[test]
 fn dns_results_become_hosts() {
     let dns = DnsCluster {
+        jitter: std::time::Duration::ZERO,
         load_assignment: assignment(
             "d",
             &[Address::Dns {

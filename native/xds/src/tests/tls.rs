@@ -8,7 +8,7 @@ use tidegate_model::tls::{
     Certificates, SanType, SecretConfigSource, SecretValue, SessionTickets, TlsVersion, Validation,
 };
 
-use super::{encode, with};
+use super::{PREFIX, encode, with};
 use crate::context::{Context, Result};
 use crate::fields::Fields;
 use crate::{Decoder, rules, tls};
@@ -224,7 +224,10 @@ fn what_cannot_be_honoured() {
             "is not supported",
         ),
         (
-            (in_common("custom_handshaker"), json!({ "name": "x" })),
+            (
+                in_common("custom_handshaker"),
+                json!({ "name": "x", "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer") } }),
+            ),
             "common_tls_context.custom_handshaker",
             "is not supported",
         ),
@@ -255,7 +258,7 @@ fn what_cannot_be_honoured() {
         ),
         (
             validation(
-                json!({ "custom_validator_config": { "name": "spiffe", "typed_config": {} } }),
+                json!({ "custom_validator_config": { "name": "spiffe", "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer") } } }),
             ),
             "common_tls_context.validation_context.custom_validator_config",
             "is not supported",

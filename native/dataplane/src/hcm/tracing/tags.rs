@@ -1,5 +1,6 @@
 //! What a span says of its request (Envoy's `HttpTracerUtility::finalizeDownstreamSpan`).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use tidegate_codec::h1::KnownHeader;
@@ -78,6 +79,20 @@ impl<'a> Tags<'a> {
             match &custom.value {
                 TagValue::Literal(text) if text.is_empty() => {}
                 TagValue::Literal(text) => tag(&custom.name, text.as_bytes()),
+                TagValue::RequestMetadata {
+                    filter,
+                    path,
+                    default,
+                } => {
+                    let value = match self.stream.metadata.value(filter, path) {
+                        Some(serde_json::Value::String(text)) => Cow::Borrowed(text.as_str()),
+                        Some(serde_json::Value::Null) | None => Cow::Borrowed(&**default),
+                        Some(other) => Cow::Owned(other.to_string()),
+                    };
+                    if !value.is_empty() {
+                        tag(&custom.name, value.as_bytes());
+                    }
+                }
                 TagValue::RequestHeader { name, default } => {
                     let value = request.header_named(name).unwrap_or(default.as_bytes());
                     if !value.is_empty() {

@@ -94,6 +94,7 @@ impl Bench {
                 None,
             )),
             chain_stats: Vec::new(),
+            rbac: Vec::new(),
             tls_inspector: None,
             http_inspector: None,
         };

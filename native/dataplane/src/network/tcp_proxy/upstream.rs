@@ -119,7 +119,8 @@ impl Upstream {
         let permit = Permit::force(cluster, RoutingPriority::Default, ResourceKind::Connections);
         let active = ActiveConnection::new(Rc::clone(cluster), Rc::clone(&host), permit, now);
         let id = core.next_connection_id();
-        let started = cluster.connect(&host).and_then(|(socket, _)| {
+        let started = cluster.connect(&host).map_err(|error| error.errno);
+        let started = started.and_then(|(socket, _)| {
             core.poller.add(&socket, token)?;
             Ok(socket)
         });

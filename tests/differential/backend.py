@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Backend:
     echoes: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: how many requests of an `x-key` with `first` there were
     tries: dict[str, int] = field(default_factory=dict)
+    #: speaks TLS; the echo has what was agreed on
+    tls: ssl.SSLContext | None = None
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _ready: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -53,6 +56,20 @@ class Backend:
         if self._thread:
             self._thread.join(5)
         self._loop.close()
+
+    @staticmethod
+    def agreed(writer: asyncio.StreamWriter) -> dict[str, Any] | None:
+        """What this connection's handshake came to: version, protocol, server name, the client's name."""
+        connection = writer.get_extra_info("ssl_object")
+        if connection is None:
+            return None
+        certificate = connection.getpeercert() or {}
+        return {
+            "version": connection.version(),
+            "alpn": connection.selected_alpn_protocol(),
+            "sni": getattr(connection, "asked_for", None),
+            "peer": [value for names in certificate.get("subject", ()) for _, value in names],
+        }
 
     def note(self, key: str, what: str) -> None:
         if key:
@@ -86,7 +103,11 @@ class Backend:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024))
+        if self.tls:
+            self.tls.sni_callback = lambda connection, name, _: setattr(connection, "asked_for", name)
+        server = self._loop.run_until_complete(
+            asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024, ssl=self.tls)
+        )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
@@ -186,6 +207,8 @@ class Backend:
         self, writer: asyncio.StreamWriter, do: dict[str, str], method: str, echo: dict[str, Any]
     ) -> bool:
         status = int(do.get("status", "200"))
+        if agreed := self.agreed(writer):
+            echo["tls"] = agreed
         payload = b"x" * int(do["len"]) if "len" in do else json.dumps(echo).encode()
         if status in (204, 304):
             payload = b""

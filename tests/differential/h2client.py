@@ -11,11 +11,12 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import hpack
 
 from differential import frames
-from differential.client import receive
+from differential.client import Tls, receive
 from differential.frames import ACK, END_STREAM, PADDED, PREFACE, TYPES, Frame, Pause, Raw, Shut, Step, Wait
 
 _DATA, _HEADERS, _RST, _SETTINGS = TYPES["DATA"], TYPES["HEADERS"], TYPES["RST_STREAM"], TYPES["SETTINGS"]
@@ -69,10 +70,13 @@ class Client:
         settings: dict[str, int] | None = None,
         give_back: bool = True,
         preface: bool = True,
+        tls: Tls | None = None,
     ) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=5)
+        self.sock: Any = socket.create_connection(("127.0.0.1", port), timeout=5)
         self.deadline = time.monotonic() + timeout
         self.port: int = self.sock.getsockname()[1]
+        if tls is not None:
+            self.sock = tls.context.wrap_socket(self.sock, server_hostname=tls.server_name)
         self.give_back = give_back
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.decoder.max_allowed_table_size = 65536
@@ -309,13 +313,14 @@ def converse(
     eager: bool = False,
     leave: bool = False,
     linger: float = 3.0,
+    tls: Tls | None = None,
 ) -> Conversation:
     """Takes the steps, waits until every stream that was opened is over, then for what comes with it.
 
     `eager`: begins before the other side's SETTINGS came. `leave`: closes after the last step, whatever is under way.
     `linger`: how long to wait for the end of the connection after GOAWAY with an error, or bytes that are no HTTP/2.
     """
-    with Client(port, timeout=timeout, settings=settings, give_back=give_back, preface=preface) as client:
+    with Client(port, timeout=timeout, settings=settings, give_back=give_back, preface=preface, tls=tls) as client:
         if preface and not eager:
             client.until(lambda: client.settings_seen or bool(client.leftover))
         client.take(steps)

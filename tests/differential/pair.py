@@ -22,11 +22,12 @@ import brotli
 import zstandard
 
 from differential.backend import Backend, free_port
-from differential.client import Exchange, Response, exchange
+from differential.client import Exchange, Response, Tls, exchange
 from differential.counts import Counts
 from differential.frames import Frame, Step
 from differential.h2backend import H2Backend
 from differential.h2client import Conversation, Message, converse
+from differential.pki import pki
 from differential.proxies import Proxy, running
 from differential.scenario import Case, FrameCase, Scenario
 
@@ -57,6 +58,11 @@ def _value(name: str, value: str) -> str:
     if name == "grpc-timeout" and value[-1:] in "mun":  # what is left of it
         return re.sub(r"^\d+", "<n>", value)
     return KEY.sub("<key>", UUID.sub("<uuid>", STAMP.sub("<time>", value)))
+
+
+def _cipher(value: Any) -> Any:
+    """BoringSSL takes the client's first AES suite of TLS 1.3, rustls the server's: either is as good."""
+    return re.sub(r"TLS_AES_\w+", "<AES of TLS 1.3>", value) if isinstance(value, str) else value
 
 
 def _headers(pairs: list[tuple[str, str]], port: int) -> list[tuple[str, str]]:
@@ -119,6 +125,7 @@ def comparable(result: Exchange, port: int) -> dict[str, Any]:
         "responses": [one(r) for r in result.responses],
         "end": result.end,
         "leftover": result.leftover.decode("latin-1"),
+        **({"tls": {n: _cipher(v) for n, v in result.tls.items()}} if result.tls else {}),
     }
 
 
@@ -154,6 +161,13 @@ def statuses(outcome: dict[str, Any]) -> list[int]:
     return [r["status"] for r in (first["streams"].values() if "streams" in first else first["responses"])]
 
 
+def _tls(case: Case | FrameCase) -> Tls | None:
+    """The client of a case with TLS."""
+    if case.tls is None:
+        return None
+    return Tls(pki().client(case.tls), case.tls.get("sni"), int(case.tls.get("piece", 0)), bool(case.tls.get("resume")))
+
+
 def _keyed(step: Step, key: bytes) -> Step:
     if not isinstance(step, Frame) or step.fields is None:
         return step
@@ -176,6 +190,10 @@ class Pair:
         self.results: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         ports = {"dead": free_port(), "free1": free_port(), "free2": free_port()}
         backends = {"a": Backend("a"), "b": Backend("b"), "a2": H2Backend("a"), "b2": H2Backend("b")}
+        for name, options in scenario.document.get("tls_backends", {}).items():
+            kind = H2Backend if options.get("h2") else Backend
+            backends[name] = backend = kind(str(options.get("name", name)))
+            backend.tls = pki().server(options)
         if "small2" in str(scenario.document):
             backends["small2"] = H2Backend("small", {"MAX_CONCURRENT_STREAMS": 2, "INITIAL_WINDOW_SIZE": 1000})
         for name, backend in backends.items():
@@ -218,22 +236,23 @@ class Pair:
     def _put(cls, proxy: Proxy, case: Case | FrameCase) -> tuple[dict[str, Any], set[int]]:
         outcomes: dict[str, Any] = {}
         ports: set[int] = set()
+        client = _tls(case)
         for turn in range(case.repeat):
-            outcomes[str(turn)], port = cls._once(proxy, case)
+            outcomes[str(turn)], port = cls._once(proxy, case, client)
             ports.add(port)
         return outcomes, ports
 
     @staticmethod
-    def _once(proxy: Proxy, case: Case | FrameCase) -> tuple[dict[str, Any], int]:
+    def _once(proxy: Proxy, case: Case | FrameCase, client: Tls | None) -> tuple[dict[str, Any], int]:
         key = f"key-{uuid.uuid4().hex}".encode()
         if isinstance(case, FrameCase):
-            conversation = converse(proxy.port, tuple(_keyed(s, key) for s in case.steps), **case.options)
+            conversation = converse(proxy.port, tuple(_keyed(s, key) for s in case.steps), tls=client, **case.options)
             outcome = comparable_frames(conversation, proxy.port)
             return {k: v for k, v in outcome.items() if k not in case.without}, conversation.port
         parts = [p.replace(b"@key@", key) if isinstance(p, bytes) else p for p in case.parts]
         result = exchange(
             proxy.port, parts, methods=list(case.methods), timeout=case.timeout,
-            linger=case.linger, shut=case.shut, abort_after=case.abort_after,
+            linger=case.linger, shut=case.shut, abort_after=case.abort_after, tls=client,
         )  # fmt: skip
         return comparable(result, proxy.port), result.port
 
@@ -278,6 +297,7 @@ def _own(lines: list[str], ports: set[int]) -> list[str]:
 def _log(line: str, port: int) -> str:
     # That is what Envoy's HTTP/2 library calls a fault, not what Envoy does.
     line = re.sub(r"codec_error:\S+|http2\.unknown\.nghttp2\.error", "codec_error:<why>", line)
+    line = _cipher(line)
     if len(line) > 2000:
         line = re.sub(r"(.)\1{500,}", r"<many \1>", line)
     return KEY.sub("<key>", UUID.sub("<uuid>", STAMP.sub("<time>", line))).replace(str(port), "<port>")

@@ -12,12 +12,17 @@ each on a stream of its own; `together` sends all in one write) or `frames` (see
 of its own each time. `announced`: SETTINGS are compared. `stats`: expressions of the counters whose movement is
 compared. `lines`: how many log lines to wait for, if not one a stream. `goaway`: see
 `FrameCase`.
+
+`tls` (of a file or a case): the client speaks TLS, with the options of `pki.Pki.client`, `sni`, `piece` and `resume`.
+`tls_backends`: further upstreams by the name of their port, with the options of `pki.Pki.server`. `chain`: further
+fields of the filter chain. `@pki/NAME.pem@` is a file of `pki`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +32,7 @@ import yaml
 
 from differential import frames
 from differential.frames import Step
+from differential.pki import pki
 
 CASES = Path(__file__).parent / "cases"
 
@@ -48,6 +54,8 @@ class Case:
     intended: dict[str, Any] | None
     lines: int = 0
     stats: tuple[str, ...] = ()
+    #: the client speaks TLS, see `pki.Pki.client`; `sni`, `piece` (size of its writes), `resume`
+    tls: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class FrameCase:
     goaway: str = "allowed"
     #: parts of the outcome that are left out of the comparison
     without: tuple[str, ...] = field(default=())
+    tls: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ class Scenario:
         text = yaml.safe_dump(self._bootstrap(), sort_keys=False)
         for name, number in ports.items():
             text = text.replace(f"'@{name}@'", str(number)).replace(f"@{name}@", str(number))
+        text = re.sub(r"@pki/([^@]+)@", lambda match: pki().path(match[1]), text)
         text = text.replace("@log@", log).replace("'@admin@'", str(admin_port)).replace("'@port@'", str(port))
         return text.replace("@port@", str(port))
 
@@ -100,7 +110,7 @@ class Scenario:
         listener = doc.get("listener") or {
             "name": "main",
             "address": _socket("@port@"),
-            "filter_chains": [{"filters": [_hcm(doc)]}],
+            "filter_chains": [{"filters": [_hcm(doc)], **doc.get("chain", {})}],
         }
         return {
             "node": {"id": "sidecar~127.0.0.1~test.default~default.svc.cluster.local", "cluster": "test"},
@@ -259,7 +269,16 @@ def _case(scenario: str, index: int, entry: str | dict[str, Any], document: dict
         intended=cast("dict[str, Any] | None", options.get("intended")),
         lines=int(options.get("lines", 0)),
         stats=tuple(options.get("stats", document.get("stats", ()))),
+        tls=_client_tls(options, document),
     )
+
+
+def _client_tls(options: dict[str, Any], document: dict[str, Any]) -> dict[str, Any] | None:
+    """Of the case, on top of what all cases of the file have; `false`: plaintext."""
+    own, common = options.get("tls"), document.get("tls")
+    if own is False or (own is None and common is None):
+        return None
+    return (common or {}) | (own or {})
 
 
 #: What `h2client.converse` takes.
@@ -292,6 +311,7 @@ def _frame_case(scenario: str, index: int, entry: str | dict[str, Any], document
         leave=bool(options.get("leave", False)),
         goaway=str(options.get("goaway", "allowed")),
         without=tuple(options.get("without", () if options.get("announced") else ("settings",))),
+        tls=_client_tls(options, document),
     )
 
 

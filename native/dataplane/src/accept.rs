@@ -13,6 +13,8 @@ use tidegate_model::Name;
 use tidegate_rt::{Accepted, Errno, Listening, Moment, Socket};
 use tidegate_snapshot::{ApplicationProtocols, Chain, ListenerId};
 use tidegate_stats::defs::listener as stat;
+use tidegate_stats::defs::ssl as ssl_stat;
+use tidegate_tls::{Session, TlsInfo};
 
 use crate::conn::{After, Conn, Event, Key};
 use crate::filter_chain;
@@ -21,6 +23,7 @@ use crate::listener_filters::{self, Arrival};
 use crate::network;
 use crate::network::read_filters::ReadFilters;
 use crate::shared::Bound;
+use crate::transport::Transport;
 use crate::worker::Worker;
 
 /// Connections accepted per event at most; the rest waits for the next pass, so that accepting cannot starve traffic.
@@ -53,6 +56,10 @@ pub struct ConnectionInfo {
     pub requested_server_name: Option<Name>,
     /// The client's ALPN list, or the version that its first line tells.
     pub application_protocols: ApplicationProtocols,
+    /// What the TLS handshake has told, once it is done.
+    pub tls: Option<Rc<TlsInfo>>,
+    /// What is told of the client's certificate in `x-forwarded-client-cert`.
+    pub(crate) client_cert: Option<Rc<[u8]>>,
 }
 
 impl ConnectionInfo {
@@ -73,6 +80,8 @@ impl ConnectionInfo {
             transport_protocol: RAW_BUFFER,
             requested_server_name: None,
             application_protocols: ApplicationProtocols::Unknown,
+            tls: None,
+            client_cert: None,
         }
     }
 }
@@ -80,7 +89,7 @@ impl ConnectionInfo {
 /// An accepted connection as its network filter gets it.
 #[derive(Debug)]
 pub struct Downstream {
-    pub socket: Socket,
+    pub(crate) transport: Transport,
     pub info: ConnectionInfo,
     /// The listener that serves it (after the hand-off): configuration, draining state, statistics.
     pub listener: Rc<ListenerRuntime>,
@@ -167,6 +176,8 @@ impl HandedOver {
             transport_protocol: self.transport_protocol,
             requested_server_name: self.requested_server_name,
             application_protocols: self.application_protocols,
+            tls: None,
+            client_cert: None,
         };
         let listener = Rc::clone(listener);
         let arrival =
@@ -309,13 +320,32 @@ pub(crate) fn admit(worker: &mut Worker, arrival: Arrival) {
     let Some(permit) = listener.admit(worker.core.now(), share) else {
         return;
     };
+    let Some(transport) = transport(&listener, &chain, socket) else {
+        return;
+    };
     let downstream = Downstream {
         filters: ReadFilters::of(&chain),
-        socket,
+        transport,
         info,
         listener,
         chain,
         permit,
     };
     network::open(worker, downstream);
+}
+
+/// The transport socket of a connection's filter chain. `None`: it cannot serve yet, and the connection is closed.
+fn transport(listener: &ListenerRuntime, chain: &Chain, socket: Socket) -> Option<Transport> {
+    let Some(slot) = &chain.tls else {
+        return Some(Transport::plain(socket));
+    };
+    let stats = listener.tls_stats()?;
+    let Some(context) = slot.load() else {
+        stats
+            .factory
+            .inc(ssl_stat::DOWNSTREAM_CONTEXT_SECRETS_NOT_READY);
+        return None;
+    };
+    let session = Session::server(&context);
+    Some(Transport::tls(socket, session, Rc::clone(stats)))
 }

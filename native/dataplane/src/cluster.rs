@@ -20,8 +20,11 @@ use tidegate_model::cluster::{BindConfig, Cluster, Discovery, LbPolicy};
 use tidegate_model::route::RoutingPriority;
 use tidegate_rt::{Clock, ConnectError, ConnectOptions, Keepalive, Moment, Rng, Socket};
 use tidegate_snapshot::hash_policy::CompiledHashPolicy;
-use tidegate_snapshot::{ClusterId, CompiledCluster, Endpoints, Host, HostAddress, Snapshot};
-use tidegate_stats::{Group, Local, defs::cluster as stat};
+use tidegate_snapshot::{
+    ClusterId, CompiledCluster, Endpoints, Host, HostAddress, Snapshot, UpstreamTransports,
+};
+use tidegate_stats::{Group, Local, defs::cluster as stat, defs::ssl as ssl_stat};
+use tidegate_tls::{ClientOptions, Session};
 
 pub use self::breakers::{Breakers, Permit, Resource, ResourceKind};
 pub use self::guards::{ActiveConnection, ActiveRequest};
@@ -31,6 +34,7 @@ use self::original_dst::OriginalDstHosts;
 use self::outlier::{Detector, effective_health};
 use crate::balance::{Balancer, BalancerConfig, HashKey, HashTables, HostLoad, TableCache};
 use crate::http2::LazyStats;
+use crate::transport::{SslStats, TlsOptions, TlsStats, Transport};
 
 /// What the workers share of a cluster.
 pub struct ClusterShared {
@@ -39,6 +43,8 @@ pub struct ClusterShared {
     pub(crate) membership: Group<stat::Membership>,
     pub breakers: Arc<Breakers>,
     pub(crate) hosts: Arc<HostTable>,
+    /// If it has TLS.
+    pub(crate) ssl: Option<SslStats>,
     pub(crate) bind: Option<BindConfig>,
     pub(crate) detector: Option<Arc<Detector>>,
     /// Of consistent hashing.
@@ -68,6 +74,8 @@ pub struct ClusterRuntime {
     /// For its hosts' connections, if they speak HTTP/2.
     pub(crate) http2: Arc<tidegate_codec::h2::Options>,
     pub(crate) http2_stats: LazyStats,
+    transports: Arc<UpstreamTransports>,
+    tls_stats: Option<Rc<TlsStats>>,
     worker: usize,
     shared_hosts: Arc<HostTable>,
     bind: Option<BindConfig>,
@@ -140,7 +148,8 @@ impl ClusterRuntime {
         let config = Arc::clone(&compiled.config);
         let original_dst = match &config.discovery {
             Discovery::OriginalDst(original_dst) => {
-                Some(OriginalDstHosts::new(original_dst.clone()))
+                let transport = compiled.transports().choose(&[]);
+                Some(OriginalDstHosts::new(original_dst.clone(), transport))
             }
             _ => None,
         };
@@ -157,6 +166,11 @@ impl ClusterRuntime {
                 config.per_connection_buffer_limit_bytes,
             ),
             http2_stats: LazyStats::new(format!("cluster.{}.http2.", config.alt_stat_name)),
+            transports: Arc::clone(compiled.transports()),
+            tls_stats: shared
+                .ssl
+                .as_ref()
+                .map(|ssl| Rc::new(TlsStats::new(ssl, worker))),
             worker,
             shared_hosts: Arc::clone(&shared.hosts),
             bind: shared.bind.clone(),
@@ -340,6 +354,59 @@ impl ClusterRuntime {
             self.stats.inc(stat::BIND_ERRORS);
         }
         started
+    }
+
+    /// The transport over a host's connected, or connecting, socket. `fallback`: the protocols of ALPN where the
+    /// configuration has none.
+    ///
+    /// # Errors
+    /// In the words of the access log: the secrets are not there, or a server name is none.
+    pub(crate) fn transport(
+        &self,
+        host: &HostRuntime,
+        socket: Socket,
+        options: Option<&TlsOptions>,
+        fallback: &[&[u8]],
+    ) -> Result<Transport, Rc<str>> {
+        let Some(slot) = self.transports.get(host.host.transport) else {
+            return Ok(Transport::plain(socket));
+        };
+        let Some((context, stats)) = slot.load().zip(self.tls_stats.as_ref()) else {
+            if let Some(stats) = &self.tls_stats {
+                stats
+                    .factory
+                    .inc(ssl_stat::UPSTREAM_CONTEXT_SECRETS_NOT_READY);
+            }
+            return Err(Rc::from("TLS error: Secret is not supplied by SDS"));
+        };
+        let none = TlsOptions::default();
+        let options = options.unwrap_or(&none);
+        let names: Vec<&str> = options
+            .subject_alt_names
+            .iter()
+            .map(|name| &**name)
+            .collect();
+        let alpn: Vec<&[u8]> = options.alpn.iter().map(|name| &**name).collect();
+        let session = Session::client(
+            &context,
+            &ClientOptions {
+                server_name: options.server_name.as_deref(),
+                hostname: &host.host.hostname,
+                alpn: &alpn,
+                alpn_fallback: fallback,
+                subject_alt_names: &names,
+            },
+        );
+        match session {
+            Ok(session) => Ok(Transport::tls(socket, session, Rc::clone(stats))),
+            Err(error) => Err(Rc::from(error.reason)),
+        }
+    }
+
+    /// Whether the connections to a host are over TLS.
+    #[inline]
+    pub(crate) fn is_secure(&self, host: &HostRuntime) -> bool {
+        self.tls_stats.is_some() && self.transports.get(host.host.transport).is_some()
     }
 
     /// ORIGINAL_DST hosts unused for two cleanup intervals.

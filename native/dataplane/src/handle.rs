@@ -26,6 +26,7 @@ use crate::hcm::HcmGroups;
 use crate::listener::{ChainStats, ListenerShared, ListenerStats};
 use crate::rbac::RbacGroups;
 use crate::shared::{Bound, DataplaneConfig, DrainScope, Generation, Shared, WorkerContext};
+use crate::transport::SslStats;
 use crate::worker::{LogSink, Worker};
 
 /// A listener's address could not be bound.
@@ -319,10 +320,15 @@ impl DataplaneHandle {
             let mut filters = compiled.config.listener_filters.iter();
             filters.any(|filter| is_it(&filter.kind))
         };
+        let mut all = chains.chains().iter().chain(chains.default_chain());
+        let ssl = all
+            .any(|chain| chain.tls.is_some())
+            .then(|| SslStats::new(&self.shared.registry, &prefix, "server_ssl_socket_factory."));
         Arc::new(ListenerShared {
             compiled: Arc::clone(compiled),
             bound,
             stats,
+            ssl,
             chain_stats,
             rbac,
             tls_inspector: has_filter(|kind| {
@@ -387,6 +393,9 @@ impl DataplaneHandle {
                 &membership,
             );
         }
+        let ssl = compiled
+            .has_tls()
+            .then(|| SslStats::new(registry, &prefix, "client_ssl_socket_factory."));
         let detector = match same_incarnation {
             Some(before) => before.detector.as_ref().map(Arc::clone),
             None => compiled.config.outlier_detection.as_ref().map(|config| {
@@ -406,6 +415,7 @@ impl DataplaneHandle {
             same_incarnation.map_or_else(Arc::default, |before| Arc::clone(&before.tables));
         prepare_tables(compiled, detector.as_deref(), &tables, &membership);
         Arc::new(ClusterShared {
+            ssl,
             compiled: Arc::clone(compiled),
             traffic,
             membership,

@@ -13,6 +13,7 @@
     reason = "its users follow: filters that ask others, mirrors, exporters"
 )]
 pub(crate) mod async_client;
+mod client_cert;
 mod compressor;
 mod downstream;
 mod filtered;
@@ -153,7 +154,7 @@ impl ServerConnection {
         if worker
             .core
             .poller
-            .add(&downstream.socket, key.token(0))
+            .add(downstream.transport.socket(), key.token(0))
             .is_err()
         {
             worker.conns.remove(key);
@@ -163,6 +164,10 @@ impl ServerConnection {
         let stats = &hcm.stats;
         stats.inc(stat::DOWNSTREAM_CX_TOTAL);
         stats.gauge_inc(stat::DOWNSTREAM_CX_ACTIVE);
+        if !downstream.transport.is_plain() {
+            stats.inc(stat::DOWNSTREAM_CX_SSL_TOTAL);
+            stats.gauge_inc(stat::DOWNSTREAM_CX_SSL_ACTIVE);
+        }
         let mut connection = Box::new(Self {
             key,
             mark: Watermark::new(downstream.listener.buffer_limit()),
@@ -216,7 +221,7 @@ impl ServerConnection {
             Event::Ready { ready, .. } => {
                 if ready.writable() {
                     self.flush_http2(worker);
-                    if !self.out.is_empty() {
+                    if !self.out.is_empty() || self.downstream.transport.backlog() > 0 {
                         self.flush(worker);
                     }
                 }
@@ -313,6 +318,9 @@ impl Drop for ServerConnection {
             stat::DOWNSTREAM_CX_DESTROY_LOCAL
         });
         stats.gauge_dec(stat::DOWNSTREAM_CX_ACTIVE);
+        if !self.downstream.transport.is_plain() {
+            stats.gauge_dec(stat::DOWNSTREAM_CX_SSL_ACTIVE);
+        }
         if was_http1 {
             stats.gauge_dec(stat::DOWNSTREAM_CX_HTTP1_ACTIVE);
         }

@@ -23,6 +23,7 @@ mod handle;
 mod http2;
 mod istio;
 pub mod shared;
+pub(crate) mod transport;
 pub mod worker;
 
 pub use handle::{BindError, DataplaneHandle, spawn_workers};

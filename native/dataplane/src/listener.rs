@@ -20,12 +20,15 @@ use crate::conn::Key;
 use crate::hcm::HcmGroups;
 use crate::rbac::{RbacGroups, RbacStats};
 use crate::shared::Bound;
+use crate::transport::{SslStats, TlsStats};
 
 /// What the workers share of a listener.
 pub(crate) struct ListenerShared {
     pub(crate) compiled: Arc<CompiledListener>,
     pub(crate) bound: Vec<Arc<Bound>>,
     pub(crate) stats: Arc<ListenerStats>,
+    /// If any of its chains has TLS.
+    pub(crate) ssl: Option<SslStats>,
     pub(crate) chain_stats: Vec<(Arc<Chain>, ChainStats)>,
     /// Of the RBAC network filters of all chains.
     pub(crate) rbac: Vec<(Arc<CompiledNetworkRbac>, RbacGroups)>,
@@ -166,6 +169,7 @@ pub struct ListenerRuntime {
     rbac: FxHashMap<*const CompiledNetworkRbac, Rc<RbacStats>>,
     tls_inspector: Option<Local<TlsInspector>>,
     http_inspector: Option<Local<HttpInspector>>,
+    tls_stats: Option<Rc<TlsStats>>,
     shared: Arc<ListenerStats>,
     drain_since: Cell<Option<Moment>>,
 }
@@ -204,6 +208,10 @@ impl ListenerRuntime {
                 .http_inspector
                 .as_ref()
                 .map(|group| group.local(worker)),
+            tls_stats: shared
+                .ssl
+                .as_ref()
+                .map(|ssl| Rc::new(TlsStats::new(ssl, worker))),
             rbac: shared
                 .rbac
                 .iter()
@@ -244,6 +252,11 @@ impl ListenerRuntime {
 
     pub(crate) const fn http_inspector(&self) -> Option<&Local<HttpInspector>> {
         self.http_inspector.as_ref()
+    }
+
+    /// `listener.ADDRESS.ssl.`, if any of its chains has TLS.
+    pub(crate) const fn tls_stats(&self) -> Option<&Rc<TlsStats>> {
+        self.tls_stats.as_ref()
     }
 
     pub(crate) fn start_drain(&self, now: Moment) {

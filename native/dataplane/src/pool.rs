@@ -28,6 +28,7 @@ use crate::cluster::{
 };
 use crate::conn::{Conn, Conns, Key};
 use crate::hcm::{Requester, StreamKey};
+use crate::transport::TlsOptions;
 use crate::worker::Worker;
 
 /// A pool of this worker. Valid as long as something is in the pool or waits for it.
@@ -35,7 +36,7 @@ use crate::worker::Worker;
 pub(crate) struct PoolId(usize);
 
 /// Why a pool cannot serve a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PoolFailure {
     /// Too many requests wait already.
     Overflow,
@@ -46,6 +47,10 @@ pub(crate) enum PoolFailure {
     /// The address that connections are to come from could not be had.
     Bind(SocketAddr, &'static str),
     Remote(&'static str),
+    /// There can be no TLS; the text is the access log's.
+    LocalTls(Rc<str>),
+    /// The TLS handshake failed, in the same words.
+    Tls(Rc<str>),
     /// `connect_timeout`.
     Timeout,
 }
@@ -87,11 +92,40 @@ struct Pool {
 }
 
 /// What tells a host's pools apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Identity {
     host: u64,
     high: bool,
-    http2: bool,
+    protocol: PoolProtocol,
+    tls: Option<Rc<TlsOptions>>,
+}
+
+/// What the connections of a pool speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum PoolProtocol {
+    Http1,
+    Http2,
+    /// Each what it agrees on by ALPN.
+    Negotiated,
+}
+
+impl PoolProtocol {
+    /// For ALPN where the configuration has no list, as Envoy's pools do.
+    const fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[b"h2"],
+            Self::Negotiated => &[b"h2", b"http/1.1"],
+        }
+    }
+}
+
+/// What a request wants of its connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) priority: RoutingPriority,
+    pub(crate) protocol: PoolProtocol,
+    pub(crate) tls: Option<Rc<TlsOptions>>,
 }
 
 impl Pool {
@@ -105,7 +139,7 @@ impl Pool {
 
     /// Requests that a connection on its way will take.
     fn requests_per_connection(&self) -> usize {
-        if self.id.http2 {
+        if self.id.protocol == PoolProtocol::Http2 {
             let of_connection = self.cluster.config.http.max_requests_per_connection;
             let streams = self.cluster.http2.max_concurrent_streams;
             streams.min(of_connection.unwrap_or(u32::MAX)).max(1) as usize
@@ -135,6 +169,8 @@ struct Failed {
 #[derive(Default)]
 pub struct Pools {
     by_host: FxHashMap<Identity, usize>,
+    /// Pools whose requests want something of TLS.
+    with_wishes: usize,
     slots: Slab<Pool>,
     next_connection_id: u64,
     orphans: Vec<Orphan>,
@@ -146,13 +182,13 @@ impl Pools {
         &mut self,
         cluster: &Rc<ClusterRuntime>,
         host: &Rc<HostRuntime>,
-        priority: RoutingPriority,
-        http2: bool,
+        wanted: &Wanted,
     ) -> PoolId {
         let id = Identity {
             host: host.state.uid(),
-            high: priority == RoutingPriority::High,
-            http2,
+            high: wanted.priority == RoutingPriority::High,
+            protocol: wanted.protocol,
+            tls: wanted.tls.clone(),
         };
         if let Some(index) = self.by_host.get(&id) {
             return PoolId(*index);
@@ -160,15 +196,42 @@ impl Pools {
         let index = self.slots.insert(Pool {
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
-            id,
+            id: id.clone(),
             idle: Vec::new(),
             ready: Vec::new(),
             connecting: 0,
             connections: 0,
             waiting: VecDeque::new(),
         });
+        self.with_wishes += usize::from(id.tls.is_some());
         self.by_host.insert(id, index);
         PoolId(index)
+    }
+
+    /// The pools of a host. Those that requests have wishes for, which are few, must be looked for.
+    fn of_host(&self, host: u64) -> impl Iterator<Item = usize> {
+        use PoolProtocol::{Http1, Http2, Negotiated};
+        let plain = [false, true].into_iter().flat_map(move |high| {
+            [Http1, Http2, Negotiated]
+                .into_iter()
+                .filter_map(move |protocol| {
+                    let tls = None;
+                    let id = Identity {
+                        host,
+                        high,
+                        protocol,
+                        tls,
+                    };
+                    self.by_host.get(&id).copied()
+                })
+        });
+        let of_wishes = self
+            .by_host
+            .iter()
+            .filter(|_| self.with_wishes > 0)
+            .filter(move |(id, _)| id.host == host && id.tls.is_some())
+            .map(|(_, index)| *index);
+        plain.chain(of_wishes)
     }
 
     /// Forgets a pool in which nothing is left.
@@ -177,6 +240,7 @@ impl Pools {
             return;
         };
         if pool.connections == 0 && pool.waiting.is_empty() {
+            self.with_wishes -= usize::from(pool.id.tls.is_some());
             self.by_host.remove(&pool.id);
             self.slots.remove(id.0);
         }
@@ -217,20 +281,19 @@ pub(crate) fn acquire(
     worker: &mut Worker,
     cluster: &Rc<ClusterRuntime>,
     host: &Rc<HostRuntime>,
-    priority: RoutingPriority,
-    http2: bool,
+    wanted: &Wanted,
     stream: StreamKey,
 ) -> Acquired {
-    let id = worker.core.pools.find(cluster, host, priority, http2);
+    let priority = wanted.priority;
+    let id = worker.core.pools.find(cluster, host, wanted);
     let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
         return Acquired::Failed(PoolFailure::Overflow);
     };
-    let free = if http2 {
-        least_loaded(&worker.conns, &pool.ready)
-    } else {
-        pool.idle.last().copied()
+    let shared = match wanted.protocol {
+        PoolProtocol::Http1 => None,
+        _ => least_loaded(&worker.conns, &pool.ready),
     };
-    if let Some(key) = free {
+    if let Some(key) = shared.or_else(|| pool.idle.last().copied()) {
         if !cluster
             .breakers
             .resource(priority, ResourceKind::Requests)
@@ -239,7 +302,9 @@ pub(crate) fn acquire(
             cluster.stats.inc(stat::UPSTREAM_RQ_ACTIVE_OVERFLOW);
             return Acquired::Failed(PoolFailure::RequestOverflow);
         }
-        pool.idle.pop();
+        if shared.is_none() {
+            pool.idle.pop();
+        }
         return Acquired::Ready(key);
     }
     let Some(permit) = Permit::try_take(cluster, priority, ResourceKind::PendingRequests) else {
@@ -257,7 +322,7 @@ pub(crate) fn acquire(
     if let Err(failure) = open_connections(worker, id) {
         // The request that asked is told by the return value; any others are told one by one.
         cancel(worker, id, stream);
-        fail_waiting(worker, id, failure);
+        fail_waiting(worker, id, &failure);
         return Acquired::Failed(failure);
     }
     Acquired::Queued(id)
@@ -291,7 +356,7 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
             Rc::clone(&pool.host),
             pool.priority(),
         );
-        let http2 = pool.id.http2;
+        let (protocol, tls) = (pool.id.protocol, pool.id.tls.clone());
         let permit = match Permit::try_take(&cluster, priority, ResourceKind::Connections) {
             Some(permit) => permit,
             None => {
@@ -304,29 +369,43 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
         };
         let now = worker.core.now();
         let guard = ActiveConnection::new(Rc::clone(&cluster), Rc::clone(&host), permit, now);
-        cluster.stats.inc(if http2 {
-            stat::UPSTREAM_CX_HTTP2_TOTAL
-        } else {
-            stat::UPSTREAM_CX_HTTP1_TOTAL
-        });
+        match protocol {
+            PoolProtocol::Http1 => cluster.stats.inc(stat::UPSTREAM_CX_HTTP1_TOTAL),
+            PoolProtocol::Http2 => cluster.stats.inc(stat::UPSTREAM_CX_HTTP2_TOTAL),
+            PoolProtocol::Negotiated => {}
+        }
         match cluster.connect(&host) {
             Ok((socket, _)) => {
+                let transport =
+                    match cluster.transport(&host, socket, tls.as_deref(), protocol.alpn()) {
+                        Ok(transport) => transport,
+                        Err(reason) => {
+                            cluster.stats.inc(stat::UPSTREAM_CX_CONNECT_FAIL);
+                            host.state.count(|cells| &cells.cx_connect_fail);
+                            return Err(PoolFailure::LocalTls(reason));
+                        }
+                    };
                 worker.core.pools.next_connection_id += 1;
                 let number = worker.core.pools.next_connection_id;
                 let connection_id = number * worker.core.shared.config.workers.max(1) as u64
                     + worker.core.id as u64;
                 let key = worker.conns.reserve();
-                if worker.core.poller.add(&socket, key.token(0)).is_err() {
+                if worker
+                    .core
+                    .poller
+                    .add(transport.socket(), key.token(0))
+                    .is_err()
+                {
                     worker.conns.remove(key);
                     return Err(PoolFailure::Local("Too many open files"));
                 }
                 let connection = ClientConnection::new(
                     key,
-                    socket,
+                    transport,
                     guard,
                     id,
                     connection_id,
-                    http2,
+                    protocol,
                     &mut worker.core,
                 );
                 worker.conns.put(key, Conn::Upstream(Box::new(connection)));
@@ -443,7 +522,7 @@ fn ready(worker: &mut Worker, id: PoolId, key: Key) {
 fn not_ready(worker: &mut Worker, id: PoolId, key: Key) {
     worker.core.pools.forget(id, key);
     if let Err(failure) = open_connections(worker, id) {
-        fail_waiting(worker, id, failure);
+        fail_waiting(worker, id, &failure);
     }
 }
 
@@ -455,7 +534,7 @@ fn connected(worker: &mut Worker, id: PoolId) {
 }
 
 /// Tells all that wait that their connection did not come about.
-fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
+fn fail_waiting(worker: &mut Worker, id: PoolId, failure: &PoolFailure) {
     let Some(pool) = worker.core.pools.slots.get_mut(id.0) else {
         return;
     };
@@ -469,13 +548,13 @@ fn fail_waiting(worker: &mut Worker, id: PoolId, failure: PoolFailure) {
             .inc(stat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
         drop(entry);
         if let Some(mut requester) = Requester::take(worker, stream.connection) {
-            requester.on_pool_failure(worker, stream, &host, failure);
+            requester.on_pool_failure(worker, stream, &host, failure.clone());
             requester.put_back(worker);
         } else if worker.conns.contains(stream.connection) {
             worker.core.pools.failed.push(Failed {
                 stream,
                 host: Rc::clone(&host),
-                failure,
+                failure: failure.clone(),
             });
             worker
                 .core
@@ -501,9 +580,9 @@ fn closed(
         }
     }
     if let Some(failure) = failure {
-        fail_waiting(worker, id, failure);
+        fail_waiting(worker, id, &failure);
     } else if let Err(failure) = open_connections(worker, id) {
-        fail_waiting(worker, id, failure);
+        fail_waiting(worker, id, &failure);
     }
     worker.core.pools.tidy(id);
 }
@@ -555,15 +634,9 @@ pub(crate) fn resume(worker: &mut Worker, key: Key, token: u32, stream: StreamKe
 /// A host is gone from its cluster (key of its pools: `host.host.state.uid()`): idle connections close now, busy ones
 /// when their requests are done. Requests that wait are served by connections on their way.
 pub fn host_gone(worker: &mut Worker, gone: &GoneHost) {
-    for (high, http2) in [(false, false), (true, false), (false, true), (true, true)] {
-        let id = Identity {
-            host: gone.host.state.uid(),
-            high,
-            http2,
-        };
-        let Some(index) = worker.core.pools.by_host.get(&id).copied() else {
-            continue;
-        };
+    let host = gone.host.state.uid();
+    let pools: Vec<usize> = worker.core.pools.of_host(host).collect();
+    for index in pools {
         let Some(pool) = worker.core.pools.slots.get_mut(index) else {
             continue;
         };

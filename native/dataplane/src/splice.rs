@@ -7,11 +7,10 @@
 //!
 //! This module must not know clusters, listeners or logs.
 
-use std::io::IoSlice;
-
 use tidegate_buf::OutBuf;
-use tidegate_rt::{Errno, Pipe, PipeRead, PipeWrite, Received, Sent, ShutdownSide, Socket};
+use tidegate_rt::{Errno, Pipe, PipeRead, PipeWrite, Sent};
 
+use crate::transport::{Input, Transport};
 use crate::worker::Core;
 
 /// A read of this size is part of a bulk transfer.
@@ -27,20 +26,23 @@ const MOVES_PER_EVENT: usize = 32;
 /// A socket with what the poller last said about it. Edge-triggered: "ready" holds until the kernel says otherwise.
 #[derive(Debug)]
 pub(crate) struct End {
-    pub(crate) socket: Socket,
+    pub(crate) transport: Transport,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     /// The peer's end, or an error, is queued behind what is still to be read: read until it shows.
     pub(crate) closing: bool,
+    /// The TLS handshake has ended, and nobody has taken notice yet.
+    pub(crate) established: bool,
 }
 
 impl End {
-    pub(crate) const fn new(socket: Socket) -> Self {
+    pub(crate) const fn new(transport: Transport) -> Self {
         Self {
-            socket,
+            transport,
             readable: false,
             writable: true,
             closing: false,
+            established: false,
         }
     }
 
@@ -117,7 +119,7 @@ impl Flow {
         last: bool,
     ) -> Pumped {
         for _ in 0..MOVES_PER_EVENT {
-            if self.buffered() > 0 {
+            if self.buffered() > 0 || sink.transport.backlog() > 0 {
                 if let Some(stop) = self.flush(core, sink) {
                     return stop;
                 }
@@ -128,8 +130,7 @@ impl Flow {
                     self.shut = true;
                     self.release_pipe(core);
                     if !last {
-                        // The destination may be gone already, which its own events will tell.
-                        let _gone = sink.socket.shutdown(ShutdownSide::Write);
+                        sink.transport.shutdown_write(core);
                     }
                 }
                 return Pumped::Waiting;
@@ -138,7 +139,10 @@ impl Flow {
                 self.release_pipe(core);
                 return Pumped::Waiting;
             }
-            let stop = if self.bulk_reads >= BULK_READS {
+            let stop = if self.bulk_reads >= BULK_READS
+                && source.transport.is_plain()
+                && sink.transport.is_plain()
+            {
                 self.splice(core, source, sink, limit)
             } else {
                 self.copy(core, source, sink, limit)
@@ -168,7 +172,7 @@ impl Flow {
         let size = if limit == 0 {
             buf.len()
         } else {
-            buf.len().min(limit as usize)
+            buf.len().min(source.transport.room(limit as usize))
         };
         let stop = self.copy_through(core, source, sink, buf.get_mut(..size).unwrap_or_default());
         core.return_read_buf(buf);
@@ -183,7 +187,7 @@ impl Flow {
         sink: &mut End,
         buf: &mut [u8],
     ) -> Option<Pumped> {
-        let count = match self.receive(source, buf) {
+        let count = match self.receive(core, source, buf) {
             Ok(0) => return None,
             Ok(count) => count,
             Err(error) => return Some(Pumped::SourceError(error)),
@@ -196,10 +200,14 @@ impl Flow {
         let read = buf.get(..count).unwrap_or_default();
         let mut written = 0;
         if sink.writable {
-            match sink.socket.send(read) {
+            match sink.transport.send(core, &[read]) {
                 Sent::Bytes(sent) => {
                     written = sent;
                     self.bytes_out += sent as u64;
+                    if sink.transport.backlog() > 0 {
+                        sink.writable = false;
+                        self.pause();
+                    }
                 }
                 Sent::WouldBlock => sink.writable = false,
                 Sent::Error(error) => return Some(Pumped::SinkError(error)),
@@ -215,19 +223,31 @@ impl Flow {
 
     /// Reads once. 0: there is nothing (now, or with `eof` ever).
     #[inline]
-    pub(crate) fn receive(&mut self, source: &mut End, buf: &mut [u8]) -> Result<usize, Errno> {
-        match source.socket.recv(buf) {
-            Received::Data(count) => {
+    pub(crate) fn receive(
+        &mut self,
+        core: &mut Core,
+        source: &mut End,
+        buf: &mut [u8],
+    ) -> Result<usize, Errno> {
+        let was_handshaking = source.transport.is_handshaking();
+        let received = source.transport.recv(core, buf);
+        if was_handshaking && !source.transport.is_handshaking() {
+            // Nothing could be sent before.
+            source.writable = true;
+            source.established = true;
+        }
+        match received {
+            Input::Data { count, more } => {
                 self.bytes_in += count as u64;
-                if count < buf.len() && !source.closing {
+                if !more && !source.closing {
                     // A short read has emptied the socket; more will be a new event.
                     source.readable = false;
                 }
                 return Ok(count);
             }
-            Received::Eof => self.eof = true,
-            Received::WouldBlock => self.bulk_reads = 0,
-            Received::Error(error) => return Err(error),
+            Input::Eof => self.eof = true,
+            Input::WouldBlock => self.bulk_reads = 0,
+            Input::Error(error) => return Err(error),
         }
         source.readable = false;
         Ok(0)
@@ -274,7 +294,7 @@ impl Flow {
         } else {
             capacity.min(limit as usize)
         };
-        let moved = match pipe.fill_from(&source.socket, size) {
+        let moved = match pipe.fill_from(source.transport.socket(), size) {
             PipeRead::Moved(count) => count,
             PipeRead::Eof => {
                 source.readable = false;
@@ -309,17 +329,22 @@ impl Flow {
 
     /// Writes what waits; `Some`: not all of it could be.
     fn flush(&mut self, core: &mut Core, sink: &mut End) -> Option<Pumped> {
-        while self.buffered() > 0 {
+        loop {
+            if self.buffered() == 0 && sink.transport.backlog() == 0 {
+                return None;
+            }
             if !sink.writable {
                 return Some(Pumped::Waiting);
             }
+            if sink.transport.backlog() > 0 {
+                if let Err(error) = sink.transport.flush(core) {
+                    return Some(Pumped::SinkError(error));
+                }
+                sink.writable = sink.transport.backlog() == 0;
+                continue;
+            }
             if !self.pending.is_empty() {
-                let mut pieces = [IoSlice::new(&[]); 64];
-                let filled = self.pending.slices(&mut pieces);
-                match sink
-                    .socket
-                    .send_vectored(pieces.get(..filled).unwrap_or_default())
-                {
+                match sink.transport.send_queued(core, &self.pending) {
                     Sent::Bytes(sent) => {
                         self.bytes_out += sent as u64;
                         self.pending.consume(&mut core.segments, sent);
@@ -328,14 +353,13 @@ impl Flow {
                     Sent::Error(error) => return Some(Pumped::SinkError(error)),
                 }
             } else if let Some(pipe) = &mut self.pipe {
-                match pipe.empty_into(&sink.socket, false) {
+                match pipe.empty_into(sink.transport.socket(), false) {
                     PipeWrite::Moved(0) | PipeWrite::WouldBlock => sink.writable = false,
                     PipeWrite::Moved(sent) => self.bytes_out += sent as u64,
                     PipeWrite::Error(error) => return Some(Pumped::SinkError(error)),
                 }
             }
         }
-        None
     }
 
     const fn pause(&mut self) {

@@ -286,9 +286,10 @@ impl Manager {
             let resource = Resource::new(raw.cloned().unwrap_or_default(), &version);
             (at.unwrap_or_default(), resource)
         };
-        for config in &loaded.bootstrap.clusters {
+        for (at, config) in loaded.bootstrap.clusters.iter().enumerate() {
             let (_, resource) = raw(&clusters, &config.name);
-            self.add_static_cluster(Arc::clone(config), resource);
+            self.add_static_cluster(Arc::clone(config), resource)
+                .map_err(|error| error.within(&format!("static_resources.clusters[{at}]")))?;
         }
         for config in &loaded.bootstrap.listeners {
             let (at, resource) = raw(&listeners, &config.name);

@@ -60,7 +60,9 @@ impl Matcher {
         let loaded = Decoder::new().bootstrap(bootstrap, format, &Overrides::default())?;
         let mut builder = SnapshotBuilder::default();
         for cluster in &loaded.bootstrap.clusters {
-            builder.set_cluster(Arc::clone(cluster));
+            builder
+                .set_cluster(Arc::clone(cluster))
+                .map_err(|error| ConfigError::compile(&cluster.name, error))?;
         }
         for listener in &loaded.bootstrap.listeners {
             builder

@@ -360,6 +360,10 @@ pub struct UpstreamHttpOptions {
     pub protocol: UpstreamProtocol,
     /// For whenever HTTP/2 is spoken.
     pub http2: Http2Options,
+    /// `upstream_http_protocol_options.auto_sni`: the server name is what this header of the request says.
+    pub auto_sni: Option<Name>,
+    /// `auto_san_validation`: the certificate must be for that name.
+    pub auto_san_validation: bool,
 }
 
 /// Which HTTP goes to the hosts of a cluster.
@@ -371,6 +375,8 @@ pub enum UpstreamProtocol {
     Http2,
     /// That of the request: `use_downstream_protocol_config`, `USE_DOWNSTREAM_PROTOCOL`.
     Downstream,
+    /// What is agreed on by ALPN: `auto_config`.
+    Negotiated,
 }
 
 impl Default for UpstreamHttpOptions {
@@ -386,6 +392,8 @@ impl Default for UpstreamHttpOptions {
             enable_trailers: false,
             protocol: UpstreamProtocol::default(),
             http2: Http2Options::default(),
+            auto_sni: None,
+            auto_san_validation: false,
         }
     }
 }

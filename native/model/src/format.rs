@@ -76,6 +76,14 @@ pub enum Operator {
     ResponseCodeDetails {
         allow_whitespaces: bool,
     },
+    /// About the TLS of a connection.
+    Tls(TlsSide, TlsField),
+    /// When the peer's certificate begins (`V_START`) or ends (`V_END`) to be valid.
+    CertificateTime {
+        side: TlsSide,
+        end: bool,
+        format: TimeFormat,
+    },
     UpstreamConnectionIdsAttempted,
     /// `FILTER_STATE(envoy.filters.http.grpc_stats)`: how many messages a gRPC call has had, both ways.
     GrpcMessageCounts(MessageCountsFormat),
@@ -90,6 +98,38 @@ pub enum Operator {
         filter: Name,
         path: Vec<Name>,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsSide {
+    Downstream,
+    Upstream,
+}
+
+/// What there is to tell of TLS: the handshake's outcome, the peer's certificate and the own one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsField {
+    Version,
+    Cipher,
+    Group,
+    ServerName,
+    PeerUriSan,
+    PeerDnsSan,
+    PeerEmailSan,
+    PeerIpSan,
+    PeerOthernameSan,
+    LocalUriSan,
+    LocalDnsSan,
+    LocalEmailSan,
+    LocalIpSan,
+    LocalOthernameSan,
+    LocalSubject,
+    PeerSubject,
+    PeerIssuer,
+    PeerSerial,
+    PeerFingerprint256,
+    PeerFingerprint1,
+    PeerCert,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -434,7 +474,15 @@ impl Command<'_> {
             | "UPSTREAM_PEER_CERT_V_START"
             | "UPSTREAM_PEER_CERT_V_END" => {
                 self.without_length()?;
-                Ok(Operator::Unavailable)
+                Ok(Operator::CertificateTime {
+                    side: if self.name.starts_with('U') {
+                        TlsSide::Upstream
+                    } else {
+                        TlsSide::Downstream
+                    },
+                    end: self.name.ends_with("END"),
+                    format: parse_time_format(self.argument.unwrap_or(""))?,
+                })
             }
             name if NOT_YET.contains(&name) => Err(error(format!(
                 "%{name}% is an operator of Envoy that this version does not have yet"

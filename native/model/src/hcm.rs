@@ -57,6 +57,7 @@ pub struct HttpConnectionManager {
     pub preserve_external_request_id: bool,
     pub always_set_request_id_in_response: bool,
     pub forward_client_cert_details: ForwardClientCertDetails,
+    pub set_current_client_cert_details: ClientCertDetails,
     pub proxy_100_continue: bool,
     pub upgrade_configs: Vec<UpgradeConfig>,
     pub normalize_path: bool,
@@ -141,6 +142,16 @@ pub enum ForwardClientCertDetails {
     AppendForward,
     SanitizeSet,
     AlwaysForwardOnly,
+}
+
+/// `SetCurrentClientCertDetails`: what is told of the client's certificate besides its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClientCertDetails {
+    pub subject: bool,
+    pub cert: bool,
+    pub chain: bool,
+    pub dns: bool,
+    pub uri: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

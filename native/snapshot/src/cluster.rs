@@ -12,7 +12,9 @@ use tidegate_model::cluster::{
 };
 use tidegate_model::{Fraction, Name};
 
+use crate::error::CompileError;
 use crate::ids::{ClusterId, ClusterRef};
+use crate::transport::{TransportIndex, UpstreamTransports};
 
 /// One cluster of a snapshot.
 #[derive(Debug, Clone)]
@@ -26,12 +28,24 @@ pub struct CompiledCluster {
     pub(crate) assignment: Arc<ClusterLoadAssignment>,
     pub(crate) resolved: Arc<FxHashMap<(Name, u16), Vec<IpAddr>>>,
     pub(crate) next_host: u64,
+    transports: Arc<UpstreamTransports>,
 }
 
 impl CompiledCluster {
     #[inline]
     pub fn id(&self) -> ClusterId {
         self.key.id()
+    }
+
+    /// Whether any of its connections is over TLS.
+    pub fn has_tls(&self) -> bool {
+        self.transports.has_tls()
+    }
+
+    /// The transport sockets of its hosts.
+    #[inline]
+    pub const fn transports(&self) -> &Arc<UpstreamTransports> {
+        &self.transports
     }
 
     /// A reference that keeps the name in use.
@@ -84,6 +98,8 @@ pub struct Host {
     pub weight: u32,
     pub locality: Arc<Locality>,
     pub priority: u32,
+    /// Of its cluster's transport sockets.
+    pub transport: TransportIndex,
     /// `istio.workload` of its metadata: what telemetry knows of it.
     pub workload: Option<Name>,
 }
@@ -127,7 +143,11 @@ pub struct LocalityHosts {
 }
 
 impl CompiledCluster {
-    pub(crate) fn new(key: ClusterRef, config: Arc<Cluster>, incarnation: u64) -> Self {
+    pub(crate) fn new(
+        key: ClusterRef,
+        config: Arc<Cluster>,
+        incarnation: u64,
+    ) -> Result<Self, CompileError> {
         let assignment = match &config.discovery {
             Discovery::Static(assignment) => Arc::clone(assignment),
             Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => {
@@ -142,6 +162,7 @@ impl CompiledCluster {
             Discovery::Eds { .. } | Discovery::StrictDns(_) | Discovery::LogicalDns(_)
         );
         let mut cluster = Self {
+            transports: Arc::new(UpstreamTransports::compile(&config)?),
             key,
             config,
             incarnation,
@@ -155,7 +176,7 @@ impl CompiledCluster {
             next_host: 0,
         };
         cluster.rebuild();
-        cluster
+        Ok(cluster)
     }
 
     /// Carries endpoints over from the cluster this one replaces, so that a change of, say, a timeout never empties it.
@@ -271,6 +292,7 @@ impl CompiledCluster {
                         weight: endpoint.load_balancing_weight.max(1),
                         locality: Arc::clone(&locality),
                         priority: group.priority,
+                        transport: self.transports.choose(&endpoint.transport_socket_match),
                         workload: endpoint.workload.clone(),
                     };
                     let index = next.hosts.len() as u32;

@@ -4,6 +4,7 @@
 //! know where the values come from ([`LogContext`]) or where the text goes.
 
 pub mod time;
+mod tls;
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use tidegate_model::Name;
 use tidegate_model::format::{
     self as parsed, AddressPart, DurationField, FormatItem, GrpcStatusFormat, HeaderMap,
     MessageCountsFormat, Operator, PathSource, Precision, TextField, TimeField, TimeFormat,
+    TlsField, TlsSide,
 };
 
 pub use tidegate_model::format::FormatError;
@@ -68,6 +70,12 @@ enum Source {
     },
     GrpcStatus(GrpcStatusFormat),
     GrpcMessageCounts(MessageCountsFormat),
+    Tls(TlsSide, TlsField),
+    CertificateTime {
+        side: TlsSide,
+        end: bool,
+        format: TimeFormat,
+    },
     /// Where white space becomes `_`.
     TextWithoutSpaces(TextField),
     /// Known when the configuration was loaded; `None`: missing.
@@ -226,6 +234,10 @@ impl Value {
             Operator::QueryParam(name) => Source::QueryParam(name),
             Operator::QueryParams { decoded } => Source::QueryParams { decoded },
             Operator::Path { with_query, source } => Source::Path { with_query, source },
+            Operator::Tls(side, field) => Source::Tls(side, field),
+            Operator::CertificateTime { side, end, format } => {
+                Source::CertificateTime { side, end, format }
+            }
             Operator::Unavailable => Source::Fixed(None),
             Operator::DynamicMetadata { filter, path } => Source::DynamicMetadata { filter, path },
         };
@@ -389,6 +401,14 @@ impl Source {
                 let names = ["requestMessageCount", "responseMessageCount"];
                 write_message_counts(context, *format, names, out)
             }
+            Self::Tls(side, field) => match context.tls(*side) {
+                Some(info) if tls::write(info, *field, out) => Written::Text,
+                _ => Written::Missing,
+            },
+            Self::CertificateTime { side, end, format } => match context.tls(*side) {
+                Some(info) if tls::write_time(info, *end, format, out) => Written::Text,
+                _ => Written::Missing,
+            },
             Self::Fixed(None) => Written::Missing,
             Self::Fixed(Some(value)) => {
                 out.extend_from_slice(value.as_bytes());

@@ -35,6 +35,7 @@ pub mod retry;
 pub mod routes;
 pub mod runtime;
 mod snapshot;
+pub mod transport;
 pub mod tracing;
 
 pub use self::access_log::{AccessLogs, CompiledAccessLog};
@@ -56,3 +57,4 @@ pub use self::response_flags::ResponseFlags;
 pub use self::routes::{CompiledRoutes, CompiledVirtualHost, Routed};
 pub use self::runtime::Runtime;
 pub use self::snapshot::{Snapshot, SnapshotBuilder};
+pub use self::transport::{TransportIndex, UpstreamTransports};

@@ -12,6 +12,8 @@ use tidegate_model::listener::{
 };
 use tidegate_model::retry::RetryPolicy;
 use tidegate_model::route::ForwardPolicy;
+use tidegate_model::tls::DownstreamTransport;
+use tidegate_tls::ServerSlot;
 
 use crate::access_log::{AccessLogs, CompiledAccessLog};
 use crate::error::CompileError;
@@ -68,6 +70,8 @@ pub struct Chain {
     /// The network filters before the terminal one, in order; most chains have none.
     pub read_filters: Vec<CompiledReadFilter>,
     pub filter: ChainFilter,
+    /// `None`: plain.
+    pub tls: Option<Arc<ServerSlot>>,
 }
 
 /// A network filter before the terminal one.
@@ -330,6 +334,15 @@ fn compile_chain(
             })
             .collect::<Result<_, _>>()?,
         filter,
+        tls: match &config.transport_socket {
+            DownstreamTransport::RawBuffer => None,
+            DownstreamTransport::Tls(context) => {
+                let slot = ServerSlot::new(Arc::clone(context));
+                Some(
+                    slot.map_err(|error| CompileError::new("transport_socket", error.to_string()))?,
+                )
+            }
+        },
     }))
 }
 

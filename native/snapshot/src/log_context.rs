@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 pub use tidegate_model::format::{
-    AddressField, DurationField, HeaderMap, NumberField, TextField, TimePoint,
+    AddressField, DurationField, HeaderMap, NumberField, TextField, TimePoint, TlsSide,
 };
+
+use tidegate_tls::TlsInfo;
 
 use crate::header_name::HeaderName;
 use crate::metadata::DynamicMetadata;
@@ -52,6 +54,12 @@ pub trait LogContext {
             | DurationField::Roundtrip
             | DurationField::UpstreamConnectionPoolReady => None,
         }
+    }
+
+    /// What the handshake of a connection has told; `None`: it is plain, or there is none.
+    fn tls(&self, side: TlsSide) -> Option<&TlsInfo> {
+        let _ = side;
+        None
     }
 
     fn response_flags(&self) -> ResponseFlags;

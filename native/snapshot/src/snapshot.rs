@@ -159,12 +159,14 @@ impl From<&Arc<Snapshot>> for SnapshotBuilder {
 
 impl SnapshotBuilder {
     /// Adds or replaces a cluster. A replaced one gets a new incarnation and keeps its endpoints where their source is the same.
-    pub fn set_cluster(&mut self, config: Arc<Cluster>) -> bool {
+    /// # Errors
+    /// A transport socket that cannot be made; the cluster stays as it was.
+    pub fn set_cluster(&mut self, config: Arc<Cluster>) -> Result<bool, CompileError> {
         let old = self.next.cluster_by_name(&config.name).cloned();
         if let Some(old) = &old
             && (Arc::ptr_eq(&old.config, &config) || old.config == config)
         {
-            return false;
+            return Ok(false);
         }
         let key = match &old {
             Some(old) => old.key.clone(),
@@ -172,12 +174,12 @@ impl SnapshotBuilder {
                 ClusterRef::new(Arc::make_mut(&mut self.next.cluster_names).intern(&config.name))
             }
         };
-        let mut cluster = CompiledCluster::new(key, config, self.next.generation);
+        let mut cluster = CompiledCluster::new(key, config, self.next.generation)?;
         if let Some(old) = old {
             cluster.inherit(&old);
         }
         self.put_cluster(cluster);
-        true
+        Ok(true)
     }
 
     pub fn remove_cluster(&mut self, name: &str) -> bool {

@@ -9,15 +9,17 @@ use tidegate_model::cluster::{
     DnsCluster, DnsLookupFamily, OriginalDst, RetryBudget, TcpKeepalive, Thresholds,
     UpstreamHttpOptions, UpstreamProtocol,
 };
+use tidegate_model::tls::UpstreamTransport;
 
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::outlier_detection::outlier_detection;
-use crate::upstream_http::{NO_TLS, common_options, http_protocol_options, protocols};
+use crate::upstream_http::{common_options, http_protocol_options, protocols, upstream_options};
 use crate::{address, endpoint, istio, lb, tls};
 
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
 pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
-    fields.ignore(&["upstream_http_protocol_options"], NO_TLS);
     fields.ignore(
         &["track_timeout_budgets", "track_cluster_stats"],
         "it only adds statistics",
@@ -33,6 +35,22 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
         );
         options.opt("tcp_keepalive", tcp_keepalive)
     })?;
+    let http = upstream_http(fields)?;
+    let transport_socket = tls::upstream_transport(fields)?;
+    let transport_socket_matches = tls::transport_socket_matches(fields)?;
+    if http.protocol == UpstreamProtocol::Negotiated
+        && transport_socket_matches
+            .iter()
+            .map(|entry| &entry.transport)
+            .chain([&transport_socket])
+            .any(|transport| *transport == UpstreamTransport::RawBuffer)
+    {
+        let path = format!("typed_extension_protocol_options[\"{HTTP_OPTIONS}\"].auto_config");
+        return Err(fields.fault(
+            &path,
+            "ALPN configured for cluster which has a non-ALPN transport socket",
+        ));
+    }
     Ok(Cluster {
         alt_stat_name: stat_name(
             fields
@@ -53,14 +71,14 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
             outlier_detection(outlier).map(Box::new)
         })?,
         circuit_breakers: fields.or_default("circuit_breakers", circuit_breakers)?,
-        http: upstream_http(fields)?,
+        http,
         tcp_keepalive: tcp_keepalive.flatten(),
         upstream_bind: fields.opt("upstream_bind_config", bind_config)?,
         ignore_health_on_host_removal: fields.bool("ignore_health_on_host_removal"),
         close_connections_on_host_health_failure: fields
             .bool("close_connections_on_host_health_failure"),
-        transport_socket: tls::upstream_transport(fields)?,
-        transport_socket_matches: tls::transport_socket_matches(fields)?,
+        transport_socket,
+        transport_socket_matches,
         istio: istio::cluster_metadata(fields),
         metadata_exchange: istio::cluster_filters(fields)?,
     })
@@ -81,6 +99,7 @@ fn upstream_http(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
         common_options(common, &mut options)
     })?;
     protocols(fields, &mut options)?;
+    upstream_options(fields, &mut options)?;
     let downstream = fields.choice(
         "protocol_selection",
         &[
@@ -99,10 +118,7 @@ fn upstream_http(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
         options.max_requests_per_connection = (count > 0).then_some(count);
     }
     let extensions = fields.entries("typed_extension_protocol_options", |_, options| {
-        options.unpack(&[(
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            &http_protocol_options,
-        )])
+        options.unpack(&[(HTTP_OPTIONS, &http_protocol_options)])
     })?;
     // The extension is all that counts where it is there.
     match extensions.into_iter().next() {

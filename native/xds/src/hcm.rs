@@ -6,9 +6,10 @@ use std::time::Duration;
 use tidegate_model::Name;
 use tidegate_model::cluster::ConfigSource;
 use tidegate_model::hcm::{
-    CodecType, ForwardClientCertDetails, HeaderKeyFormat, HeadersWithUnderscoresAction,
-    Http1Options, HttpConnectionManager, HttpFilterKind, InternalAddressConfig,
-    PathWithEscapedSlashesAction, RouteSource, ServerHeaderTransformation, UpgradeConfig,
+    ClientCertDetails, CodecType, ForwardClientCertDetails, HeaderKeyFormat,
+    HeadersWithUnderscoresAction, Http1Options, HttpConnectionManager, HttpFilterKind,
+    InternalAddressConfig, PathWithEscapedSlashesAction, RouteSource, ServerHeaderTransformation,
+    UpgradeConfig,
 };
 use tidegate_model::http2::Http2Options;
 use tidegate_model::route::RouteConfiguration;
@@ -18,10 +19,6 @@ use crate::fields::Fields;
 use crate::{access_log, address, cluster, http_filter, http2, matcher, route, tracing};
 
 pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionManager> {
-    fields.ignore(
-        &["set_current_client_cert_details"],
-        "there is no client certificate on a plain connection",
-    );
     fields.ignore(
         &["add_proxy_protocol_connection_state"],
         "there is no PROXY protocol listener filter",
@@ -129,6 +126,18 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
                     ForwardClientCertDetails::AlwaysForwardOnly,
                 ),
             ],
+        )?,
+        set_current_client_cert_details: fields.or_default(
+            "set_current_client_cert_details",
+            |details| {
+                Ok(ClientCertDetails {
+                    subject: details.bool("subject"),
+                    cert: details.bool("cert"),
+                    chain: details.bool("chain"),
+                    dns: details.bool("dns"),
+                    uri: details.bool("uri"),
+                })
+            },
         )?,
         proxy_100_continue: fields.bool("proxy_100_continue"),
         upgrade_configs: upgrade_configs(fields)?,

@@ -26,17 +26,6 @@ const UPSTREAM: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsCon
 /// The metadata namespace that [`TransportSocketMatch`] looks at.
 pub(crate) const MATCH_METADATA: &str = "envoy.transport_socket_match";
 
-/// Whether the data plane speaks TLS: until it does, a context is read, and refused.
-const CARRIED: bool = false;
-
-fn carried(fields: &Fields<'_>) -> Result<()> {
-    if CARRIED {
-        Ok(())
-    } else {
-        Err(fields.here("TLS is not supported"))
-    }
-}
-
 /// `transport_socket` of a filter chain.
 pub(crate) fn downstream_transport(fields: &Fields<'_>) -> Result<DownstreamTransport> {
     let socket = fields.opt("transport_socket", |socket| {
@@ -49,7 +38,6 @@ pub(crate) fn downstream_transport(fields: &Fields<'_>) -> Result<DownstreamTran
                 }),
                 (DOWNSTREAM, &|context: &Fields<'_>| {
                     let decoded = downstream(context)?;
-                    carried(context)?;
                     Ok(DownstreamTransport::Tls(Arc::new(decoded)))
                 }),
             ],
@@ -70,7 +58,6 @@ pub(crate) fn upstream_transport(fields: &Fields<'_>) -> Result<UpstreamTranspor
                 }),
                 (UPSTREAM, &|context: &Fields<'_>| {
                     let decoded = upstream(context)?;
-                    carried(context)?;
                     Ok(UpstreamTransport::Tls(Arc::new(decoded)))
                 }),
             ],

@@ -1,17 +1,16 @@
 //! HTTP options of an upstream: `extensions.upstreams.http.v3.HttpProtocolOptions` and the cluster's older fields.
 
+use tidegate_model::Name;
 use tidegate_model::cluster::{UpstreamHttpOptions, UpstreamProtocol};
 
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::http2;
 
-pub(crate) const NO_TLS: &str = "it is about TLS, and this upstream has none";
-
 /// `extensions.upstreams.http.v3.HttpProtocolOptions`.
 pub(crate) fn http_protocol_options(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
     let mut options = UpstreamHttpOptions::default();
-    fields.ignore(&["upstream_http_protocol_options"], NO_TLS);
+    upstream_options(fields, &mut options)?;
     let max_headers = fields.opt("common_http_protocol_options", |common| {
         common_options(common, &mut options)?;
         Ok(common.opt_u32("max_response_headers_kb"))
@@ -30,11 +29,37 @@ pub(crate) fn http_protocol_options(fields: &Fields<'_>) -> Result<UpstreamHttpO
         protocols(downstream, &mut options)?;
         field_size(downstream, &options, max_headers.flatten())
     })?;
-    fields.refuse(
-        "auto_config",
-        "ALPN configured for cluster which has a non-ALPN transport socket",
-    )?;
+    fields.opt("auto_config", |auto| {
+        auto.refuse("http3_protocol_options", NO_HTTP3)?;
+        auto.refuse("alternate_protocols_cache_options", NO_HTTP3)?;
+        options.protocol = UpstreamProtocol::Negotiated;
+        protocols(auto, &mut options)?;
+        field_size(auto, &options, max_headers.flatten())
+    })?;
     Ok(options)
+}
+
+/// `upstream_http_protocol_options`, of either place.
+pub(crate) fn upstream_options(
+    fields: &Fields<'_>,
+    options: &mut UpstreamHttpOptions,
+) -> Result<()> {
+    fields
+        .opt("upstream_http_protocol_options", |upstream| {
+            let header = upstream
+                .opt_string("override_auto_sni_header")
+                .filter(|name| !name.is_empty());
+            if upstream.bool("auto_sni") {
+                let header = header.map_or_else(
+                    || Name::from(":authority"),
+                    |name| Name::from(name.to_ascii_lowercase()),
+                );
+                options.auto_sni = Some(header);
+            }
+            options.auto_san_validation = upstream.bool("auto_san_validation");
+            Ok(())
+        })
+        .map(drop)
 }
 
 const NO_HTTP3: &str = "HTTP3 requires a QuicUpstreamTransport transport socket";

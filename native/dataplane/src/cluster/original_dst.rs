@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::cluster::{HealthStatus, Locality, OriginalDst};
 use tidegate_rt::Moment;
-use tidegate_snapshot::{Host, HostAddress, HostId};
+use tidegate_snapshot::{Host, HostAddress, HostId, TransportIndex};
 
 use super::LbContext;
 use super::host::HostRuntime;
@@ -25,15 +25,18 @@ struct Entry {
 /// The hosts of one ORIGINAL_DST cluster in one worker.
 pub(super) struct OriginalDstHosts {
     config: OriginalDst,
+    /// Of hosts without metadata.
+    transport: TransportIndex,
     hosts: FxHashMap<SocketAddr, Entry>,
     next_id: u64,
     cleaned: Moment,
 }
 
 impl OriginalDstHosts {
-    pub(super) fn new(config: OriginalDst) -> Self {
+    pub(super) fn new(config: OriginalDst, transport: TransportIndex) -> Self {
         Self {
             config,
+            transport,
             hosts: FxHashMap::default(),
             next_id: ON_DEMAND,
             cleaned: Moment::default(),
@@ -56,7 +59,7 @@ impl OriginalDstHosts {
         if self.hosts.is_empty() {
             self.cleaned = now;
         }
-        let next_id = &mut self.next_id;
+        let (next_id, transport) = (&mut self.next_id, self.transport);
         let entry = self.hosts.entry(address).or_insert_with(|| {
             *next_id += 1;
             let text = Name::from(address.to_string());
@@ -69,6 +72,7 @@ impl OriginalDstHosts {
                 weight: 1,
                 locality: Arc::new(Locality::default()),
                 priority: 0,
+                transport,
                 workload: None,
             });
             Entry {

@@ -88,7 +88,7 @@ impl Bench {
             rng: Rng::with_seed(1),
         };
         bench.update(|builder| {
-            builder.set_cluster(Arc::new(config));
+            builder.set_cluster(Arc::new(config)).unwrap();
         });
         bench
     }
@@ -100,6 +100,7 @@ impl Bench {
         let mut shared = vec![None; self.snapshot.cluster_slots()];
         for compiled in self.snapshot.clusters() {
             shared[compiled.id().index()] = Some(Arc::new(ClusterShared {
+                ssl: None,
                 bind: None,
                 detector: None,
                 tables: Arc::default(),
@@ -179,7 +180,7 @@ fn a_changed_cluster_starts_anew_and_a_removed_one_is_gone() {
     let mut changed = eds();
     changed.connect_timeout = Duration::from_secs(1);
     let gone = bench.update(|builder| {
-        builder.set_cluster(Arc::new(changed));
+        builder.set_cluster(Arc::new(changed)).unwrap();
     });
     assert_eq!(gone.len(), 1);
     let new = bench.cluster();

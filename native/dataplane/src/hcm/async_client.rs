@@ -39,7 +39,7 @@ use super::upstream::put_lost;
 use crate::cluster::outlier::Outcome;
 use crate::cluster::{ClusterRuntime, HostRuntime, LbContext};
 use crate::conn::{After, Conn, Event, Key, TimerKey};
-use crate::pool::{self, Acquired, PoolFailure};
+use crate::pool::{self, Acquired, PoolFailure, PoolProtocol, Wanted};
 use crate::worker::{Core, Worker};
 
 /// The call is over: its owner hears of it.
@@ -409,9 +409,16 @@ impl Call {
             cluster.stats.inc(stat::UPSTREAM_CX_NONE_HEALTHY);
             return self.fail(&mut worker.core, 503, "no healthy upstream");
         };
-        let http2 = cluster.config.http.protocol == UpstreamProtocol::Http2;
-        let priority = RoutingPriority::Default;
-        match pool::acquire(worker, &cluster, &host, priority, http2, stream.key) {
+        let wanted = Wanted {
+            priority: RoutingPriority::Default,
+            protocol: match cluster.config.http.protocol {
+                UpstreamProtocol::Http2 => PoolProtocol::Http2,
+                UpstreamProtocol::Negotiated => PoolProtocol::Negotiated,
+                UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => PoolProtocol::Http1,
+            },
+            tls: None,
+        };
+        match pool::acquire(worker, &cluster, &host, &wanted, stream.key) {
             Acquired::Ready(key) => {
                 stream.host = Some(Rc::clone(&host));
                 if let Some(Conn::Upstream(mut up)) = worker.conns.take(key) {
@@ -436,10 +443,12 @@ impl Call {
         stream.pending_host = None;
         let (ended, reason) = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => (Ended::Overflow, "overflow"),
-            PoolFailure::Local(_) | PoolFailure::Bind(..) => {
+            PoolFailure::Local(_) | PoolFailure::LocalTls(_) | PoolFailure::Bind(..) => {
                 (Ended::NotConnected, "local connection failure")
             }
-            PoolFailure::Remote(_) => (Ended::NotConnected, "remote connection failure"),
+            PoolFailure::Remote(_) | PoolFailure::Tls(_) => {
+                (Ended::NotConnected, "remote connection failure")
+            }
             PoolFailure::Timeout => (Ended::NotConnected, "connection timeout"),
         };
         if failure != PoolFailure::Overflow {

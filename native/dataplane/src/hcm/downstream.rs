@@ -1,16 +1,21 @@
 //! The client's socket: reading requests, in order, and writing responses.
 
-use std::io::IoSlice;
+use std::rc::Rc;
+
 use tidegate_buf::Crossing;
-use tidegate_rt::{Received, Sent};
+use tidegate_rt::Sent;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::http as stat;
 
 use super::http2::Spoken;
 use super::stream::{Stream, Upstream};
-use super::{NUDGE_READ, Phase, ServerConnection, forward};
+use super::{NUDGE_READ, Phase, ServerConnection, client_cert, forward};
 use crate::conn::Conn;
+use crate::transport::Input;
 use crate::worker::{Core, Worker};
+
+/// Bytes that are read behind a request that is being answered.
+const AHEAD: usize = 64 * 1024;
 
 impl ServerConnection {
     /// Whether anything that might be read could be used now.
@@ -26,11 +31,21 @@ impl ServerConnection {
             // A client that asks without reading the answers is not asked for more.
             (Phase::Open, None) => !self.mark.is_above(),
             (Phase::Open, Some(stream)) => {
-                (!stream.request.complete) && !self.is_request_held(stream)
+                if stream.request.complete {
+                    self.listens_for_end()
+                } else {
+                    !self.is_request_held(stream)
+                }
             }
             (Phase::Flushing { linger: true } | Phase::Lingering, _) => true,
             _ => false,
         }
+    }
+
+    /// Behind a complete request: over TLS only reading tells that the client has ended, where the poller tells it of a
+    /// plain socket. What comes instead waits, up to a limit.
+    fn listens_for_end(&self) -> bool {
+        !self.downstream.transport.is_plain() && self.input.len() < AHEAD
     }
 
     /// The upstream side has as much of the request as it may have.
@@ -49,22 +64,27 @@ impl ServerConnection {
     pub(super) fn read(&mut self, worker: &mut Worker) {
         while self.readable && self.wants_input() && !self.broken {
             let mut buf = worker.core.lend_read_buf();
-            match self.downstream.socket.recv(&mut buf) {
-                Received::Data(count) => {
-                    self.readable = self.closing || count == buf.len();
+            match self.downstream.transport.recv(&mut worker.core, &mut buf) {
+                Input::Data { count, more } => {
+                    self.readable = self.closing || more;
+                    if !self.downstream.transport.is_plain() && self.downstream.info.tls.is_none() {
+                        self.on_handshake(worker);
+                    }
                     self.hcm
                         .stats
                         .add(stat::DOWNSTREAM_CX_RX_BYTES_TOTAL, count as u64);
                     self.bytes.0 += count as u64;
-                    self.on_input(worker, buf.get(..count).unwrap_or_default());
+                    if count > 0 {
+                        self.on_input(worker, buf.get(..count).unwrap_or_default());
+                    }
                 }
-                Received::WouldBlock => self.readable = false,
-                Received::Eof => {
+                Input::WouldBlock => self.readable = false,
+                Input::Eof => {
                     self.readable = false;
                     self.peer_closed = true;
                     self.on_peer_gone(worker, false);
                 }
-                Received::Error(_) => {
+                Input::Error(_) => {
                     self.readable = false;
                     self.broken = true;
                 }
@@ -244,22 +264,10 @@ impl ServerConnection {
             .add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, total as u64);
         self.bytes.1 += total as u64;
         if self.out.is_empty() && !self.corked {
-            let mut slices = [IoSlice::new(&[]); 4];
-            let mut used = 0;
-            for (slice, piece) in slices
-                .iter_mut()
-                .zip(pieces.iter().filter(|piece| !piece.is_empty()))
-            {
-                *slice = IoSlice::new(piece);
-                used += 1;
-            }
-            let sent = match slices.get(..used) {
-                Some([only]) => self.downstream.socket.send(only),
-                Some(several) => self.downstream.socket.send_vectored(several),
-                None => Sent::WouldBlock,
-            };
-            match sent {
-                Sent::Bytes(count) if count == total => return,
+            match self.downstream.transport.send(core, pieces) {
+                Sent::Bytes(count) if count == total && self.downstream.transport.is_plain() => {
+                    return;
+                }
                 Sent::Bytes(count) => self.out.push_rest(&mut core.segments, pieces, count),
                 Sent::WouldBlock => self.out.push_rest(&mut core.segments, pieces, 0),
                 Sent::Error(_) => {
@@ -270,10 +278,44 @@ impl ServerConnection {
         } else {
             self.out.push_rest(&mut core.segments, pieces, 0);
         }
-        if self.mark.update(self.out.len()) == Some(Crossing::High) {
+        let buffered = self.buffered();
+        if self.mark.update(buffered) == Some(Crossing::High) {
             self.hcm
                 .stats
                 .inc(stat::DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
+        }
+    }
+
+    /// Bytes that the socket would not take yet, those that TLS has made of them included.
+    fn buffered(&self) -> usize {
+        self.out.len() + self.downstream.transport.backlog()
+    }
+
+    /// Some of what TLS kept has left: the client reads.
+    fn touch_first(&mut self, backlog: usize, core: &Core) {
+        if self.downstream.transport.backlog() < backlog
+            && let Some(stream) = self.streams.get_mut(0)
+        {
+            stream.deadlines.active_at = core.clock.now();
+        }
+    }
+
+    /// Something has come over TLS, and nothing before: the handshake may be done.
+    #[cold]
+    fn on_handshake(&mut self, worker: &mut Worker) {
+        if let Some(info) = self.downstream.transport.info() {
+            let config = &self.hcm.config;
+            let element = client_cert::element(
+                config.forward_client_cert_details,
+                config.set_current_client_cert_details,
+                info,
+            );
+            self.downstream.info.client_cert = element.map(Rc::from);
+            self.downstream.info.tls = Some(Rc::clone(info));
+            // What filters had to say waits.
+            if !self.out.is_empty() {
+                self.flush(worker);
+            }
         }
     }
 
@@ -284,13 +326,16 @@ impl ServerConnection {
 
     /// Writes what was queued.
     pub(super) fn flush(&mut self, worker: &mut Worker) {
+        let backlog = self.downstream.transport.backlog();
+        if backlog > 0 {
+            self.broken |= self.downstream.transport.flush(&mut worker.core).is_err();
+            self.touch_first(backlog, &worker.core);
+        }
         while !self.out.is_empty() && !self.broken {
-            let mut slices = [IoSlice::new(&[]); 16];
-            let used = self.out.slices(&mut slices);
             match self
                 .downstream
-                .socket
-                .send_vectored(slices.get(..used).unwrap_or_default())
+                .transport
+                .send_queued(&mut worker.core, &self.out)
             {
                 Sent::Bytes(count) => {
                     self.out.consume(&mut worker.core.segments, count);
@@ -302,7 +347,8 @@ impl ServerConnection {
                 Sent::Error(_) => self.broken = true,
             }
         }
-        if self.mark.update(self.out.len()) == Some(Crossing::Low) {
+        let buffered = self.buffered();
+        if self.mark.update(buffered) == Some(Crossing::Low) {
             self.hcm
                 .stats
                 .inc(stat::DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
@@ -354,7 +400,7 @@ impl ServerConnection {
                 self.phase = Phase::Closed;
             }
             (Phase::Flushing { linger: false }, _) if !reset => {}
-            (Phase::Flushing { .. }, _) if !reset && !self.out.is_empty() => {
+            (Phase::Flushing { .. }, _) if !reset && self.buffered() > 0 => {
                 self.peer_closed = true;
             }
             _ => {

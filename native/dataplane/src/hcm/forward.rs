@@ -22,7 +22,8 @@ use crate::balance::HashKey;
 use crate::cluster::outlier::Outcome;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
 use crate::conn::Conn;
-use crate::pool::{self, Acquired, ClientConnection, PoolFailure};
+use crate::pool::{self, Acquired, ClientConnection, PoolFailure, PoolProtocol, Wanted};
+use crate::transport::TlsOptions;
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -69,12 +70,22 @@ impl ServerConnection {
             let append = forward.config.append_x_forwarded_host;
             rewrite_host(stream, host.host.hostname.as_bytes(), append);
         }
-        let http2 = match cluster.config.http.protocol {
-            UpstreamProtocol::Http1 => false,
-            UpstreamProtocol::Http2 => true,
-            UpstreamProtocol::Downstream => self.is_http2(),
+        let wanted = Wanted {
+            priority,
+            protocol: match cluster.config.http.protocol {
+                UpstreamProtocol::Http1 => PoolProtocol::Http1,
+                UpstreamProtocol::Http2 => PoolProtocol::Http2,
+                UpstreamProtocol::Downstream if self.is_http2() => PoolProtocol::Http2,
+                UpstreamProtocol::Downstream => PoolProtocol::Http1,
+                UpstreamProtocol::Negotiated => PoolProtocol::Negotiated,
+            },
+            tls: if cluster.is_secure(&host) {
+                tls_options(stream, cluster)
+            } else {
+                None
+            },
         };
-        match pool::acquire(worker, cluster, &host, priority, http2, stream.key) {
+        match pool::acquire(worker, cluster, &host, &wanted, stream.key) {
             Acquired::Ready(key) => {
                 stream.host = Some(Rc::clone(&host));
                 stream.attach(body, now);
@@ -289,6 +300,7 @@ pub(super) fn send_on(
     stream.times.connect_begin = Some(up.connect_begin);
     stream.times.connect_end = up.connect_end;
     stream.upstream_local = up.local_address();
+    stream.upstream_tls = up.tls().map(Rc::clone);
     stream.times.upstream_tx_begin = Some(now);
     if up.is_http2() {
         return send_http2(stream, core, up, body);
@@ -609,4 +621,50 @@ fn original_dst_header(cluster: &ClusterRuntime, stream: &Stream) -> Option<std:
         .ok()?
         .parse()
         .ok()
+}
+
+/// What the request, or its cluster for it, wants of the TLS of its connection.
+fn tls_options(stream: &Stream, cluster: &ClusterRuntime) -> Option<Rc<TlsOptions>> {
+    let http = &cluster.config.http;
+    if http.auto_sni.is_none() && stream.istio.alpn.is_none() {
+        return None;
+    }
+    let name = http.auto_sni.as_deref().and_then(|header| {
+        let value = match header {
+            ":authority" | "host" => stream.request.authority_bytes(),
+            name => {
+                let named = stream.request.headers.get(name.as_bytes());
+                named.unwrap_or(stream.request.authority_bytes())
+            }
+        };
+        let value = std::str::from_utf8(value).ok()?;
+        // Addresses are no server names.
+        let name = without_port(value);
+        let is_address = name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok();
+        (!name.is_empty()).then_some((name, is_address))
+    });
+    let alpn = stream.istio.alpn.as_deref().unwrap_or_default();
+    let server_name = name.filter(|(_, is_address)| !is_address);
+    let validated = name.filter(|_| http.auto_san_validation);
+    if server_name.is_none() && validated.is_none() && alpn.is_empty() {
+        return None;
+    }
+    Some(Rc::new(TlsOptions {
+        server_name: server_name.map(|(name, _)| Box::from(name)),
+        subject_alt_names: validated
+            .map(|(name, _)| Box::from(name))
+            .into_iter()
+            .collect(),
+        alpn: alpn.iter().map(|name| Box::from(name.as_bytes())).collect(),
+    }))
+}
+
+/// The host of an authority.
+fn without_port(authority: &str) -> &str {
+    if authority.starts_with('[') {
+        return authority.split_inclusive(']').next().unwrap_or(authority);
+    }
+    authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host)
 }

@@ -52,6 +52,13 @@ impl ServerConnection {
         match self.hcm.config.codec_type {
             CodecType::Http1 => Spoken::Http1,
             CodecType::Http2 => Spoken::Http2,
+            CodecType::Auto if let Some(protocol) = self.agreed_protocol() => {
+                if protocol == b"h2" {
+                    Spoken::Http2
+                } else {
+                    Spoken::Http1
+                }
+            }
             CodecType::Auto => {
                 let seen = bytes.len().min(PREFACE.len());
                 if bytes.get(..seen) != PREFACE.get(..seen) {
@@ -63,6 +70,12 @@ impl ServerConnection {
                 }
             }
         }
+    }
+
+    /// The protocol of ALPN, if there was any.
+    fn agreed_protocol(&self) -> Option<&[u8]> {
+        let alpn = &self.downstream.info.tls.as_ref()?.alpn;
+        (!alpn.is_empty()).then_some(alpn)
     }
 
     /// From here on the connection speaks HTTP/2.
@@ -107,10 +120,11 @@ impl ServerConnection {
 
     /// Nothing waits to be written.
     pub(super) fn is_flushed(&self) -> bool {
-        match &self.http2 {
+        let is_written = match &self.http2 {
             Some(http2) => http2.wire.codec.output().is_empty(),
             None => self.out.is_empty(),
-        }
+        };
+        is_written && self.downstream.transport.backlog() == 0
     }
 
     pub(super) fn on_http2_input(&mut self, worker: &mut Worker, bytes: &[u8]) {

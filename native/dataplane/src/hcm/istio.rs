@@ -217,7 +217,7 @@ impl ServerConnection {
         }
         let names = match (cluster.config.http.protocol, stream.request.protocol) {
             (UpstreamProtocol::Http1, _) => &config.http11,
-            (UpstreamProtocol::Http2, _) => &config.http2,
+            (UpstreamProtocol::Http2 | UpstreamProtocol::Negotiated, _) => &config.http2,
             (UpstreamProtocol::Downstream, Protocol::Http10) => &config.http10,
             (UpstreamProtocol::Downstream, Protocol::Http11) => &config.http11,
             (UpstreamProtocol::Downstream, Protocol::Http2) => &config.http2,

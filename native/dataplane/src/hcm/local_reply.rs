@@ -1,6 +1,7 @@
 //! Answers that no upstream gave: their status, body and headers, byte for byte as Envoy writes them.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use tidegate_codec::h1::{
     KnownHeader, Method, ParseError, Refusal, RequestHead, ResponseFraming, reason_phrase,
@@ -234,6 +235,7 @@ impl ServerConnection {
         worker: &mut Worker,
         failure: PoolFailure,
     ) {
+        let mut tls = None;
         let (reason, code, detail) = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => {
                 stream.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
@@ -275,6 +277,21 @@ impl ServerConnection {
                     .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                 ("connection timeout", "connection_timeout", None)
             }
+            PoolFailure::LocalTls(ref why) | PoolFailure::Tls(ref why) => {
+                stream
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                tls = Some(Rc::clone(why));
+                if matches!(failure, PoolFailure::Tls(_)) {
+                    (
+                        "remote connection failure",
+                        "remote_connection_failure",
+                        None,
+                    )
+                } else {
+                    ("local connection failure", "local_connection_failure", None)
+                }
+            }
         };
         let mut details = format!("upstream_reset_before_response_started{{{code}");
         if let Some((kind, text)) = detail {
@@ -282,6 +299,11 @@ impl ServerConnection {
             details.push('|');
             details.push_str(&why);
             stream.failure_reason = Some(Cow::Owned(why));
+        }
+        if let Some(why) = tls.filter(|why| !why.is_empty()) {
+            details.push('|');
+            details.push_str(&why.replace(' ', "_"));
+            stream.failure_reason = Some(Cow::Owned(String::from(&*why)));
         }
         details.push('}');
         let body = stream.reset_text(reason);

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use tidegate_codec::h1::KnownHeader;
 use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::log_context::{
-    AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint,
+    AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint, TlsSide,
 };
 use tidegate_snapshot::metadata::DynamicMetadata;
 use tidegate_snapshot::{HeaderEdit, HeaderName, HostAddress, ResponseFlags, WellKnown};
+use tidegate_tls::TlsInfo;
 
 use super::ServerConnection;
 use super::stream::Stream;
@@ -132,6 +133,13 @@ impl LogContext for View<'_> {
         moment.map(|moment| moment.since(times.start))
     }
 
+    fn tls(&self, side: TlsSide) -> Option<&TlsInfo> {
+        match side {
+            TlsSide::Downstream => self.connection.downstream.info.tls.as_deref(),
+            TlsSide::Upstream => self.stream.upstream_tls.as_deref(),
+        }
+    }
+
     fn response_flags(&self) -> ResponseFlags {
         self.stream.flags
     }
@@ -186,6 +194,7 @@ fn text_of<'a>(
             None => return None,
         },
         TextField::ResponseCodeDetails => &stream.details,
+        TextField::DownstreamTransportFailureReason => connection.downstream.transport.failure()?,
         TextField::UpstreamTransportFailureReason => stream.failure_reason.as_deref()?,
         TextField::UpstreamHostName => {
             let host = &stream.host.as_ref()?.host;
@@ -292,6 +301,13 @@ macro_rules! editable {
 
             fn time_point(&self, point: TimePoint) -> Option<Duration> {
                 self.view().time_point(point)
+            }
+
+            fn tls(&self, side: TlsSide) -> Option<&TlsInfo> {
+                match side {
+                    TlsSide::Downstream => self.connection.downstream.info.tls.as_deref(),
+                    TlsSide::Upstream => self.stream.upstream_tls.as_deref(),
+                }
             }
 
             fn response_flags(&self) -> ResponseFlags {

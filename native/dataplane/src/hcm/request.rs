@@ -221,7 +221,7 @@ fn mutate(
         }
         let headers = &mut request.headers;
         if hops == 0 || !headers.has(KnownHeader::XForwardedProto) {
-            headers.set_known(KnownHeader::XForwardedProto, b"http");
+            headers.set_known(KnownHeader::XForwardedProto, scheme_of(info));
         }
         if config.append_x_forwarded_port
             && (hops == 0 || !headers.has(KnownHeader::XForwardedPort))
@@ -237,7 +237,7 @@ fn mutate(
         client = found.map(|(ip, _)| ip);
         trust_address = found.is_some_and(|(_, single)| single);
         if !headers.has(KnownHeader::XForwardedProto) {
-            headers.add_known(KnownHeader::XForwardedProto, b"http");
+            headers.add_known(KnownHeader::XForwardedProto, scheme_of(info));
             if config.append_x_forwarded_port && !headers.has(KnownHeader::XForwardedPort) {
                 set_decimal(
                     request,
@@ -247,7 +247,7 @@ fn mutate(
             }
         }
     }
-    set_scheme(request, config);
+    set_scheme(request, config, info);
     let client = client.map_or(info.remote, |ip| SocketAddr::new(ip, 0));
 
     let internal = trust_address && config.internal_address_config.is_internal(client.ip());
@@ -274,21 +274,45 @@ fn mutate(
         let id = request_id::generate(&mut core.rng);
         headers.set_known(KnownHeader::XRequestId, &id);
     }
-    if matches!(
-        config.forward_client_cert_details,
-        // Without a client certificate there is nothing to forward: Envoy sanitises in all of these.
-        ForwardClientCertDetails::Sanitize
-            | ForwardClientCertDetails::SanitizeSet
-            | ForwardClientCertDetails::ForwardOnly
-            | ForwardClientCertDetails::AppendForward
-    ) {
-        headers.remove_known(KnownHeader::XForwardedClientCert);
-    }
+    forward_client_cert(request, config, info);
     client
 }
 
+/// By the client's connection.
+const fn scheme_of(info: &ConnectionInfo) -> &'static [u8] {
+    match info.tls {
+        Some(_) => b"https",
+        None => b"http",
+    }
+}
+
+/// Envoy's `mutateXfccRequestHeader`.
+fn forward_client_cert(
+    request: &mut Request,
+    config: &HttpConnectionManager,
+    info: &ConnectionInfo,
+) {
+    use ForwardClientCertDetails as Mode;
+
+    let mode = config.forward_client_cert_details;
+    if mode == Mode::AlwaysForwardOnly {
+        return;
+    }
+    let headers = &mut request.headers;
+    let presented = info.tls.as_ref().is_some_and(|tls| tls.peer.is_some());
+    if mode == Mode::Sanitize || !presented {
+        headers.remove_known(KnownHeader::XForwardedClientCert);
+    } else if let Some(element) = &info.client_cert {
+        if mode == Mode::AppendForward {
+            headers.append(b"x-forwarded-client-cert", b",", element);
+        } else {
+            headers.set_known(KnownHeader::XForwardedClientCert, element);
+        }
+    }
+}
+
 /// `:scheme` is what `x-forwarded-proto` says, if it says something known.
-fn set_scheme(request: &mut Request, config: &HttpConnectionManager) {
+fn set_scheme(request: &mut Request, config: &HttpConnectionManager, info: &ConnectionInfo) {
     if let Some(scheme) = &config.scheme_to_overwrite {
         let scheme = scheme.as_bytes();
         request.scheme = request.headers.keep(scheme);
@@ -309,7 +333,7 @@ fn set_scheme(request: &mut Request, config: &HttpConnectionManager) {
         });
     match request.headers.known_span(KnownHeader::XForwardedProto) {
         Some(span) if known => request.scheme = span,
-        _ => request.scheme = request.headers.keep(b"http"),
+        _ => request.scheme = request.headers.keep(scheme_of(info)),
     }
 }
 

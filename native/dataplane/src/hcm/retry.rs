@@ -330,6 +330,7 @@ impl ServerConnection {
         stream.upstream_connection_id = None;
         stream.upstream_http2 = false;
         stream.upstream_local = None;
+        stream.upstream_tls = None;
         stream.failure_reason = None;
         let times = &mut stream.times;
         times.upstream_tx_begin = None;

@@ -23,6 +23,7 @@ use tidegate_snapshot::{
     CompiledRoutes, CompiledVirtualHost, HeaderEdit, HeaderLevels, HeaderName, RequestView,
     ResponseFlags, WellKnown,
 };
+use tidegate_tls::TlsInfo;
 
 use super::compressor::Compression;
 use super::grpc::GrpcFilters;
@@ -375,6 +376,7 @@ pub(crate) struct Stream {
     pub(crate) upstream_http2: bool,
     pub(crate) upstream_connection_id: Option<u64>,
     pub(crate) upstream_local: Option<SocketAddr>,
+    pub(crate) upstream_tls: Option<Rc<TlsInfo>>,
     pub(crate) upstream_bytes_sent: u64,
     pub(crate) upstream_bytes_received: u64,
     pub(crate) upstream_header_bytes_sent: u64,

@@ -8,6 +8,7 @@ use tidegate_rt::Moment;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_stats::defs::cluster as cluster_stat;
 use tidegate_stats::defs::http as stat;
+use tidegate_stats::defs::listener as listener_stat;
 
 use super::local_reply::Reply;
 use super::paused::Resume;
@@ -102,6 +103,19 @@ impl ServerConnection {
         }
     }
 
+    /// `transport_socket_connect_timeout`, while the TLS handshake is not done.
+    fn handshake_deadline(&self) -> Option<Moment> {
+        if !self.downstream.transport.is_handshaking() {
+            return None;
+        }
+        let timeout = self
+            .downstream
+            .chain
+            .config
+            .transport_socket_connect_timeout?;
+        Some(self.downstream.info.accepted_at + timeout)
+    }
+
     /// Until when a head that has begun must have come.
     fn head_deadline(&self) -> Option<Moment> {
         let since = self.head_since?;
@@ -122,7 +136,10 @@ impl ServerConnection {
             },
             _ => self.linger_until,
         };
-        let of_connection = earliest(self.max_duration, self.drain_until);
+        let of_connection = earliest(
+            earliest(self.max_duration, self.drain_until),
+            self.handshake_deadline(),
+        );
         earliest(earliest(of_phase, of_connection), self.keepalive_deadline())
     }
 
@@ -154,6 +171,14 @@ impl ServerConnection {
             return;
         }
         let due = |deadline: Option<Moment>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.handshake_deadline()) {
+            self.downstream
+                .listener
+                .stats
+                .inc(listener_stat::DOWNSTREAM_CX_TRANSPORT_SOCKET_CONNECT_TIMEOUT);
+            self.phase = Phase::Closed;
+            return;
+        }
         if due(self.max_duration) {
             self.max_duration = None;
             self.hcm.stats.inc(stat::DOWNSTREAM_CX_MAX_DURATION_REACHED);

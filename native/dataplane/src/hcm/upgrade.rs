@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use tidegate_codec::h1::{KnownHeader, ResponseFraming, ResponseHead};
-use tidegate_rt::ShutdownSide;
 use tidegate_snapshot::ResponseFlags;
 
 use super::runtime::HcmRuntime;
@@ -188,7 +187,7 @@ impl ServerConnection {
             linger: !stream.request.complete,
         };
         if self.out.is_empty() {
-            let _ = self.downstream.socket.shutdown(ShutdownSide::Write);
+            self.downstream.transport.shutdown_write(&mut worker.core);
         }
     }
 }

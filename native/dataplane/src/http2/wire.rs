@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use tidegate_codec::h2::{Connection, Options, Role};
-use tidegate_rt::{Errno, Sent, Socket};
+use tidegate_rt::{Errno, Sent};
 
 use super::LazyStats;
 use crate::conn::Key;
+use crate::transport::Transport;
 use crate::worker::Core;
 
 /// See the module.
@@ -68,7 +69,7 @@ impl Wire {
     }
 
     /// Writes the output, as far as the socket takes it.
-    pub(crate) fn write(&mut self, socket: &Socket) -> Written {
+    pub(crate) fn write(&mut self, core: &mut Core, transport: &mut Transport) -> Written {
         self.flush_asked = false;
         self.blocked = false;
         let mut written = Written {
@@ -76,7 +77,7 @@ impl Wire {
             error: None,
         };
         while !self.codec.output().is_empty() {
-            match socket.send(self.codec.output()) {
+            match transport.send(core, &[self.codec.output()]) {
                 Sent::Bytes(count) => {
                     self.codec.written(count);
                     written.count += count;

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use tidegate_model::Name;
 use tidegate_snapshot::log_context::{
-    AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint,
+    AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint, TlsSide,
 };
 use tidegate_snapshot::{AccessLogs, HeaderName, ResponseFlags};
+use tidegate_tls::TlsInfo;
 
 use crate::accept::ConnectionInfo;
 use crate::cluster::ClusterRuntime;
@@ -31,6 +32,7 @@ pub(crate) struct ConnectionLog<'a> {
     /// `%PROTOCOL%`, where it was HTTP.
     pub(crate) protocol: Option<&'static str>,
     pub(crate) upstream: Option<UpstreamLog<'a>>,
+    pub(crate) transport_failure: Option<&'a str>,
     pub(crate) attempts: u32,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
@@ -54,6 +56,7 @@ pub(crate) struct UpstreamLog<'a> {
     pub(crate) connection_id: u64,
     pub(crate) is_connected: bool,
     pub(crate) failure_reason: Option<&'a str>,
+    pub(crate) tls: Option<&'a TlsInfo>,
 }
 
 impl<'a> ConnectionLog<'a> {
@@ -74,6 +77,7 @@ impl<'a> ConnectionLog<'a> {
             filter_chain: None,
             protocol: None,
             upstream: None,
+            transport_failure: None,
             attempts: 0,
             bytes_received: 0,
             bytes_sent: 0,
@@ -93,6 +97,7 @@ impl LogContext for ConnectionLog<'_> {
         let text: &str = match field {
             TextField::Protocol => self.protocol?,
             TextField::ResponseCodeDetails => self.details?,
+            TextField::DownstreamTransportFailureReason => self.transport_failure?,
             TextField::UpstreamTransportFailureReason => upstream?.failure_reason?,
             TextField::ConnectionTerminationDetails => self.termination_details?,
             TextField::RequestedServerName => self.info.requested_server_name.as_ref()?,
@@ -151,6 +156,13 @@ impl LogContext for ConnectionLog<'_> {
         match point {
             TimePoint::DownstreamTxEnd => self.now.duration_since(self.start).ok(),
             _ => None,
+        }
+    }
+
+    fn tls(&self, side: TlsSide) -> Option<&TlsInfo> {
+        match side {
+            TlsSide::Downstream => self.info.tls.as_deref(),
+            TlsSide::Upstream => self.upstream.as_ref()?.tls,
         }
     }
 

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use tidegate_model::Name;
 use tidegate_rt::{Errno, LazyTimer, TimerId};
 use tidegate_snapshot::{Chain, ChainFilter, ClusterRef, CompiledTcpProxy, ResponseFlags};
-use tidegate_stats::{Local, defs::cluster as cluster_stat, defs::tcp as stat};
+use tidegate_stats::{
+    Local, defs::cluster as cluster_stat, defs::listener as listener_stat, defs::tcp as stat,
+};
 
 use self::upstream::{Refusal, Upstream};
 use super::connection_log::{self, ConnectionLog, UpstreamLog};
@@ -39,6 +41,7 @@ mod timer {
     pub(super) const IDLE: u8 = 0;
     pub(super) const CONNECT: u8 = 1;
     pub(super) const DURATION: u8 = 2;
+    pub(super) const HANDSHAKE: u8 = 5;
     pub(super) const SPILL: u8 = 3;
     pub(super) const REPORT: u8 = 4;
 }
@@ -104,7 +107,7 @@ struct Failure {
 /// Gives an accepted connection to a new session.
 pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
     let Downstream {
-        socket,
+        transport,
         info,
         listener,
         chain,
@@ -117,7 +120,7 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
     let key = worker.conns.reserve();
     stats.inc(stat::DOWNSTREAM_CX_TOTAL);
     let mut session = Box::new(TcpProxySession {
-        downstream: End::new(socket),
+        downstream: End::new(transport),
         info,
         listener,
         chain,
@@ -145,6 +148,13 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
     {
         let when = worker.core.now() + limit;
         session.duration_timer = Some(worker.core.arm(when, key, timer::DURATION));
+    }
+    if let Some(limit) = session.chain.config.transport_socket_connect_timeout
+        && session.downstream.transport.is_handshaking()
+    {
+        // It finds the handshake done, or the session gone, where there was no need for it.
+        let when = worker.core.now() + limit;
+        let _timer = worker.core.arm(when, key, timer::HANDSHAKE);
     }
     let after = if session.filters.is_some() {
         session.arm_report(worker, key);
@@ -188,12 +198,17 @@ impl TcpProxySession {
                 } else if let Some(upstream) = &mut self.upstream {
                     upstream.end.ready(ready);
                     if !upstream.is_connected() {
-                        if ready.hung_up() {
-                            let error = upstream.end.socket.take_error();
+                        if ready.hung_up() && !upstream.is_started() {
+                            let error = upstream.end.transport.socket().take_error();
                             return self.connect_failed(worker, key, error);
                         }
-                        if !ready.writable() {
+                        if !ready.writable() && !upstream.is_started() {
                             return After::Keep;
+                        }
+                        match upstream.shake_hands(&mut worker.core, &mut self.down) {
+                            Ok(true) => {}
+                            Ok(false) => return After::Keep,
+                            Err(error) => return self.connect_failed(worker, key, Some(error)),
                         }
                         if self.connected(worker, key).is_err() {
                             // The poller takes no more descriptors.
@@ -282,6 +297,16 @@ impl TcpProxySession {
                 self.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
                 self.finish(worker, Ending::Local)
             }
+            Err(Refusal::Tls { host, reason }) => {
+                self.attempts += 1;
+                self.flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                self.remember_failure(&host, None);
+                if let Some(failure) = &mut self.last_failure {
+                    failure.reason = Some(reason.as_ref().to_owned());
+                }
+                self.establish(worker, key)
+            }
             Err(Refusal::Connect { host, error }) => {
                 self.attempts += 1;
                 self.flags
@@ -320,7 +345,7 @@ impl TcpProxySession {
         worker
             .core
             .poller
-            .add(&self.downstream.socket, key.token(DOWNSTREAM))
+            .add(self.downstream.transport.socket(), key.token(DOWNSTREAM))
     }
 
     /// A connect attempt failed (refused, unreachable or, with no error, timed out): the next one, if any is left.
@@ -333,6 +358,11 @@ impl TcpProxySession {
         if let Some(upstream) = self.upstream.take() {
             upstream.failed(error);
             self.remember_failure(upstream.host(), error);
+            if let Some(failure) = &mut self.last_failure
+                && let Some(reason) = upstream.end.transport.failure()
+            {
+                failure.reason = Some(reason.to_owned());
+            }
         }
         self.establish(worker, key)
     }
@@ -438,6 +468,9 @@ impl TcpProxySession {
                 self.down.paused - paused.1,
             );
         }
+        if std::mem::take(&mut self.downstream.established) {
+            self.info.tls = self.downstream.transport.info().map(Rc::clone);
+        }
         match (up, down) {
             (Pumped::SourceError(_), _) | (_, Pumped::SinkError(_)) => {
                 return self.finish(worker, Ending::DownstreamReset);
@@ -490,6 +523,15 @@ impl TcpProxySession {
                 self.stats.inc(stat::IDLE_TIMEOUT);
                 self.finish(worker, Ending::Local)
             }
+            timer::HANDSHAKE => {
+                if !self.downstream.transport.is_handshaking() {
+                    return After::Keep;
+                }
+                self.listener
+                    .stats
+                    .inc(listener_stat::DOWNSTREAM_CX_TRANSPORT_SOCKET_CONNECT_TIMEOUT);
+                self.finish(worker, Ending::Local)
+            }
             timer::DURATION => {
                 self.duration_timer = None;
                 self.stats.inc(stat::MAX_DOWNSTREAM_CONNECTION_DURATION);
@@ -533,12 +575,12 @@ impl TcpProxySession {
         match ending {
             Ending::DownstreamReset => {
                 if let Some(upstream) = &self.upstream {
-                    let _gone = upstream.end.socket.reset_on_close();
+                    let _gone = upstream.end.transport.socket().reset_on_close();
                 }
             }
             Ending::UpstreamReset => {
                 self.flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
-                let _gone = self.downstream.socket.reset_on_close();
+                let _gone = self.downstream.transport.socket().reset_on_close();
             }
             Ending::Finished { .. } | Ending::Local => {}
         }
@@ -627,6 +669,7 @@ impl TcpProxySession {
         log.flags = self.flags;
         log.termination_details = details.as_ref();
         log.filter_chain = Some(&self.chain.config.name);
+        log.transport_failure = self.downstream.transport.failure();
         log.attempts = self.attempts;
         log.bytes_received = self.up.bytes_in;
         log.bytes_sent = self.down.bytes_out;
@@ -653,10 +696,15 @@ impl TcpProxySession {
                 local: self
                     .upstream
                     .as_ref()
-                    .and_then(|upstream| upstream.end.socket.local_addr().ok()),
+                    .and_then(|upstream| upstream.end.transport.socket().local_addr().ok()),
                 connection_id: self.upstream.as_ref().map_or(0, Upstream::id),
                 is_connected: self.is_connected(),
                 failure_reason: failure.and_then(|failure| failure.reason.as_deref()),
+                tls: self
+                    .upstream
+                    .as_ref()
+                    .and_then(|upstream| upstream.end.transport.info())
+                    .map(|info| &**info),
             });
         }
         then(self, &mut worker.core, filters.as_deref_mut(), &mut log);

@@ -5,18 +5,21 @@
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use tidegate_buf::{Crossing, OutBuf, Watermark};
 use tidegate_codec::h1::{HeadResume, Limits};
-use tidegate_rt::{Errno, LazyTimer, Moment, Received, Sent, Socket};
+use tidegate_rt::{Errno, LazyTimer, Moment, Sent};
 use tidegate_stats::defs::cluster as stat;
+use tidegate_tls::TlsInfo;
 
 use super::http1::Reading;
 use super::http2::Http2;
-use super::{PoolFailure, PoolId, closed};
+use super::{PoolFailure, PoolId, PoolProtocol, closed};
 use crate::cluster::ActiveConnection;
 use crate::conn::{After, Event, Key, TimerKey};
 use crate::hcm::{self, Lost, Requester, StreamKey};
+use crate::transport::{Input, Transport};
 use crate::worker::{Core, Worker};
 
 /// Bytes that are read of a response before it is known whether an HTTP/2 client takes any: what thirty clients with closed
@@ -35,6 +38,8 @@ pub(super) const NUDGE_ORPHAN: u8 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Connecting,
+    /// TLS over a connected socket; to the pool this is still connecting.
+    Handshaking,
     Idle,
     Busy(StreamKey),
     /// HTTP/2, connected: serves any number of requests, or none.
@@ -44,12 +49,13 @@ pub(super) enum State {
 /// An upstream HTTP connection.
 pub struct ClientConnection {
     pub(super) key: Key,
-    pub(super) socket: Socket,
+    pub(super) transport: Transport,
     pub(super) guard: ActiveConnection,
     pub(super) pool: PoolId,
     pub(super) state: State,
     /// `None`: HTTP/1.
     pub(super) http2: Option<Box<Http2>>,
+    protocol: PoolProtocol,
     id: u64,
     pub(super) out: OutBuf,
     mark: Watermark,
@@ -85,11 +91,11 @@ pub struct ClientConnection {
 impl ClientConnection {
     pub(super) fn new(
         key: Key,
-        socket: Socket,
+        transport: Transport,
         guard: ActiveConnection,
         pool: PoolId,
         id: u64,
-        http2: bool,
+        protocol: PoolProtocol,
         core: &mut Core,
     ) -> Self {
         let config = &guard.cluster.config;
@@ -107,11 +113,12 @@ impl ClientConnection {
                 .max_connection_duration
                 .map(|duration| now + duration),
             key,
-            socket,
+            transport,
             guard,
             pool,
             state: State::Connecting,
             http2: None,
+            protocol,
             id,
             out: OutBuf::new(),
             input: Vec::new(),
@@ -132,7 +139,7 @@ impl ClientConnection {
             connect_end: None,
             local: None,
         };
-        if http2 {
+        if protocol == PoolProtocol::Http2 {
             connection.speak_http2(core);
         }
         connection.arm(core);
@@ -162,7 +169,9 @@ impl ClientConnection {
 
     pub(super) fn arm(&mut self, core: &mut Core) {
         let deadline = match (self.deadline, self.max_duration) {
-            (Some(a), Some(b)) if self.state != State::Connecting => Some(a.min(b)),
+            (Some(a), Some(b)) if !matches!(self.state, State::Connecting | State::Handshaking) => {
+                Some(a.min(b))
+            }
             (None, Some(b)) if self.state == State::Shared => Some(b),
             (a, _) => a,
         };
@@ -216,22 +225,8 @@ impl ClientConnection {
             .stats
             .add(stat::UPSTREAM_CX_TX_BYTES_TOTAL, total as u64);
         if self.out.is_empty() && !self.corked {
-            let mut slices = [IoSlice::new(&[]); 4];
-            let mut used = 0;
-            for (slice, piece) in slices
-                .iter_mut()
-                .zip(pieces.iter().filter(|piece| !piece.is_empty()))
-            {
-                *slice = IoSlice::new(piece);
-                used += 1;
-            }
-            let sent = match slices.get(..used) {
-                Some([only]) => self.socket.send(only),
-                Some(several) => self.socket.send_vectored(several),
-                None => Sent::WouldBlock,
-            };
-            match sent {
-                Sent::Bytes(count) if count == total => return,
+            match self.transport.send(core, pieces) {
+                Sent::Bytes(count) if count == total && self.transport.is_plain() => return,
                 Sent::Bytes(count) => self.out.push_rest(&mut core.segments, pieces, count),
                 Sent::WouldBlock => self.out.push_rest(&mut core.segments, pieces, 0),
                 Sent::Error(error) => return self.fail_later(core, error),
@@ -239,7 +234,7 @@ impl ClientConnection {
         } else {
             self.out.push_rest(&mut core.segments, pieces, 0);
         }
-        if self.mark.update(self.out.len()) == Some(Crossing::High) {
+        if self.mark.update(self.out.len() + self.transport.backlog()) == Some(Crossing::High) {
             self.guard
                 .cluster
                 .stats
@@ -274,13 +269,11 @@ impl ClientConnection {
     }
 
     fn flush(&mut self, core: &mut Core) {
+        if let Err(error) = self.transport.flush(core) {
+            self.broken = Some(error);
+        }
         while !self.out.is_empty() && self.broken.is_none() {
-            let mut slices = [IoSlice::new(&[]); 16];
-            let used = self.out.slices(&mut slices);
-            match self
-                .socket
-                .send_vectored(slices.get(..used).unwrap_or_default())
-            {
+            match self.transport.send_queued(core, &self.out) {
                 Sent::Bytes(count) => self.out.consume(&mut core.segments, count),
                 Sent::WouldBlock => break,
                 Sent::Error(error) => {
@@ -289,7 +282,7 @@ impl ClientConnection {
                 }
             }
         }
-        if self.mark.update(self.out.len()) == Some(Crossing::Low) {
+        if self.mark.update(self.out.len() + self.transport.backlog()) == Some(Crossing::Low) {
             self.guard
                 .cluster
                 .stats
@@ -307,19 +300,19 @@ impl ClientConnection {
                     if !ready.writable() && !ready.hung_up() {
                         return After::Keep;
                     }
-                    if let Some(error) = self.socket.take_error() {
+                    if let Some(error) = self.transport.socket().take_error() {
                         return self
                             .on_connect_failure(worker, PoolFailure::Remote(describe(error)));
                     }
-                    if self.on_connected(worker) == After::Close {
+                    if self.on_socket_connected(worker) == After::Close {
                         return After::Close;
                     }
                 }
-                if ready.writable() && !self.out.is_empty() {
+                if ready.writable() && (!self.out.is_empty() || self.transport.backlog() > 0) {
                     self.flush(&mut worker.core);
                 }
                 if ready.writable()
-                    && self.http2.is_some()
+                    && self.state == State::Shared
                     && self.flush_http2(worker) == After::Close
                 {
                     return After::Close;
@@ -353,16 +346,67 @@ impl ClientConnection {
         }
     }
 
+    /// The socket is connected: over TLS the handshake comes next.
+    fn on_socket_connected(&mut self, worker: &mut Worker) -> After {
+        if self.transport.is_plain() {
+            return self.on_connected(worker);
+        }
+        self.state = State::Handshaking;
+        match self.transport.start(&mut worker.core) {
+            Ok(()) => After::Keep,
+            Err(_) => self.on_handshake_failure(worker),
+        }
+    }
+
+    /// Reads until the handshake is done or the socket is empty.
+    fn shake_hands(&mut self, worker: &mut Worker) -> After {
+        while self.readable && self.state == State::Handshaking {
+            let mut buf = worker.core.lend_read_buf();
+            let received = self.transport.recv(&mut worker.core, &mut buf);
+            // Bytes that come with the end of the handshake are rare.
+            let early = match received {
+                Input::Data { count, .. } => buf.get(..count).unwrap_or_default().to_vec(),
+                _ => Vec::new(),
+            };
+            worker.core.return_read_buf(buf);
+            match received {
+                Input::Data { more, .. } => self.readable = self.closing || more,
+                Input::WouldBlock => self.readable = false,
+                Input::Eof | Input::Error(_) => return self.on_handshake_failure(worker),
+            }
+            if !self.transport.is_handshaking() {
+                if self.on_connected(worker) == After::Close {
+                    return After::Close;
+                }
+                if !early.is_empty() {
+                    return self.take_input(worker, &early);
+                }
+            }
+        }
+        After::Keep
+    }
+
+    fn on_handshake_failure(&mut self, worker: &mut Worker) -> After {
+        let failure = match self.transport.failure() {
+            Some(reason) => PoolFailure::Tls(reason.into()),
+            None => PoolFailure::Tls(Rc::from("")),
+        };
+        self.on_connect_failure(worker, failure)
+    }
+
     fn on_connected(&mut self, worker: &mut Worker) -> After {
         let now = worker.core.now();
         self.state = State::Idle;
         self.connect_end = Some(now);
-        self.local = self.socket.local_addr().ok();
+        self.local = self.transport.socket().local_addr().ok();
         self.guard.cluster.stats.record(
             stat::UPSTREAM_CX_CONNECT_MS,
             now.since(self.guard.since()).as_millis() as u64,
         );
         super::connected(worker, self.pool);
+        if self.protocol == PoolProtocol::Negotiated {
+            self.take_agreed_protocol(&worker.core);
+        }
         if self.http2.is_some() {
             self.state = State::Shared;
             self.deadline = None;
@@ -374,6 +418,27 @@ impl ClientConnection {
             };
         }
         self.become_free(worker)
+    }
+
+    /// Speaks what ALPN has agreed on; HTTP/1 if nothing.
+    fn take_agreed_protocol(&mut self, core: &Core) {
+        let info = self.transport.info();
+        let is_http2 = info.is_some_and(|info| &*info.alpn == b"h2");
+        // Envoy's pool makes a second connection object out of the first.
+        self.guard.cluster.stats.inc(stat::UPSTREAM_CX_TOTAL);
+        self.guard.cluster.stats.inc(if is_http2 {
+            stat::UPSTREAM_CX_HTTP2_TOTAL
+        } else {
+            stat::UPSTREAM_CX_HTTP1_TOTAL
+        });
+        if is_http2 {
+            self.speak_http2(core);
+        }
+    }
+
+    /// What the TLS handshake has told, if there was one.
+    pub(crate) fn tls(&self) -> Option<&Rc<TlsInfo>> {
+        self.transport.info()
     }
 
     fn on_connect_failure(&mut self, worker: &mut Worker, failure: PoolFailure) -> After {
@@ -412,6 +477,14 @@ impl ClientConnection {
     }
 
     fn read(&mut self, worker: &mut Worker) -> After {
+        if self.state == State::Handshaking {
+            if self.shake_hands(worker) == After::Close {
+                return After::Close;
+            }
+            if self.state == State::Handshaking {
+                return After::Keep;
+            }
+        }
         if self.broken.is_some() {
             return self.on_closed(worker);
         }
@@ -422,27 +495,24 @@ impl ClientConnection {
             } else {
                 buf.len()
             };
-            let received = self.socket.recv(buf.get_mut(..room).unwrap_or_default());
+            let room = self.transport.room(room);
+            let received = self
+                .transport
+                .recv(&mut worker.core, buf.get_mut(..room).unwrap_or_default());
             let after = match received {
-                Received::Data(count) => {
-                    self.readable = self.closing || count == room;
-                    self.received += count as u64;
-                    self.guard
-                        .cluster
-                        .stats
-                        .add(stat::UPSTREAM_CX_RX_BYTES_TOTAL, count as u64);
-                    let bytes = buf.get(..count).unwrap_or_default();
-                    if self.http2.is_some() {
-                        self.on_http2_input(worker, bytes)
+                Input::Data { count, more } => {
+                    self.readable = self.closing || more;
+                    if count > 0 {
+                        self.take_input(worker, buf.get(..count).unwrap_or_default())
                     } else {
-                        self.on_http1_input(worker, bytes)
+                        After::Keep
                     }
                 }
-                Received::WouldBlock => {
+                Input::WouldBlock => {
                     self.readable = false;
                     After::Keep
                 }
-                Received::Eof | Received::Error(_) => {
+                Input::Eof | Input::Error(_) => {
                     self.readable = false;
                     self.on_closed(worker)
                 }
@@ -453,6 +523,20 @@ impl ClientConnection {
             }
         }
         After::Keep
+    }
+
+    fn take_input(&mut self, worker: &mut Worker, bytes: &[u8]) -> After {
+        let count = bytes.len() as u64;
+        self.received += count;
+        self.guard
+            .cluster
+            .stats
+            .add(stat::UPSTREAM_CX_RX_BYTES_TOTAL, count);
+        if self.http2.is_some() {
+            self.on_http2_input(worker, bytes)
+        } else {
+            self.on_http1_input(worker, bytes)
+        }
     }
 
     /// The upstream has closed, or the socket failed.
@@ -529,7 +613,9 @@ impl ClientConnection {
             return self.on_shared_timer(worker);
         }
         match self.state {
-            State::Connecting => self.on_connect_failure(worker, PoolFailure::Timeout),
+            State::Connecting | State::Handshaking => {
+                self.on_connect_failure(worker, PoolFailure::Timeout)
+            }
             State::Idle => {
                 self.guard
                     .cluster
@@ -557,7 +643,7 @@ impl ClientConnection {
             return;
         }
         if self.out.is_empty() {
-            let _ = self.socket.shutdown(tidegate_rt::ShutdownSide::Write);
+            self.transport.shutdown_write(core);
         }
     }
 }

@@ -405,7 +405,9 @@ impl ClientConnection {
         }
         // Its goodbye, as far as the socket takes it.
         if let Some(http2) = &mut self.http2 {
-            let _unsent = self.socket.send(http2.wire.codec.output());
+            let _unsent = self
+                .transport
+                .send(&mut worker.core, &[http2.wire.codec.output()]);
         }
         if self.active_requests() > 0 {
             let stats = &self.guard.cluster.stats;
@@ -423,7 +425,7 @@ impl ClientConnection {
         };
         let mut wrote = 0;
         if self.broken.is_none() {
-            let written = http2.wire.write(&self.socket);
+            let written = http2.wire.write(&mut worker.core, &mut self.transport);
             wrote = written.count;
             self.broken = written.error;
         }

@@ -65,6 +65,8 @@ pub struct Core {
     pub(crate) generation: Arc<Generation>,
     /// When draining connections have to be gone.
     pub(crate) drain_deadlines: Vec<(Moment, Key)>,
+    /// Ciphertext on its way, within one call.
+    pub(crate) tls_out: Vec<u8>,
     /// What is counted as draining, until when.
     pub(crate) draining: Vec<(Moment, Group<ListenerManager>, Gauge<ListenerManager>, i64)>,
     read_buf: Option<ReadBuf>,
@@ -103,6 +105,7 @@ impl Core {
             ),
             generation,
             drain_deadlines: Vec::new(),
+            tls_out: Vec::new(),
             draining: Vec::new(),
             read_buf: None,
             nudges: VecDeque::new(),

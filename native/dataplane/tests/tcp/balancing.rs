@@ -71,7 +71,9 @@ fn weighted_clusters_share_by_weight() {
         cluster("a", &[named(b'a')]),
     );
     running.update(|builder| {
-        builder.set_cluster(Arc::new(cluster("b", &[named(b'b')])));
+        builder
+            .set_cluster(Arc::new(cluster("b", &[named(b'b')])))
+            .unwrap();
     });
     std::thread::sleep(Duration::from_millis(50));
     let a = (0..400).filter(|_| ask(address) == b'a').count();

@@ -257,7 +257,7 @@ fn a_missing_cluster_is_nc_and_an_empty_one_uh() {
     running.wait_log("NC 0 0 - -\n");
     assert_eq!(running.stat("tcp.test.downstream_cx_no_route"), 1);
     running.update(|builder| {
-        builder.set_cluster(Arc::new(cluster("c", &[])));
+        builder.set_cluster(Arc::new(cluster("c", &[]))).unwrap();
     });
     expect_eof(&mut connect(address));
     running.wait_log("NC 0 0 - -\nUH 0 0 - c\n");

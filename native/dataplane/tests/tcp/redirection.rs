@@ -118,9 +118,13 @@ fn redirected_connections_find_the_listener_of_their_destination() {
     let mut running = Running::start();
     running.update(|builder| {
         for (name, address) in [("exact", "10.0.0.1:1000"), ("wildcard", "10.0.0.1:1001")] {
-            builder.set_cluster(Arc::new(cluster(name, &[address.parse().unwrap()])));
+            builder
+                .set_cluster(Arc::new(cluster(name, &[address.parse().unwrap()])))
+                .unwrap();
         }
-        builder.set_cluster(Arc::new(original_dst_cluster("PassthroughCluster")));
+        builder
+            .set_cluster(Arc::new(original_dst_cluster("PassthroughCluster")))
+            .unwrap();
         for (name, address) in [("virtual", "0.0.0.0:15001"), ("virtual6", "[::]:15001")] {
             let mut config = listener(name, address, tcp_proxy("PassthroughCluster"));
             config.use_original_dst = true;
@@ -189,7 +193,9 @@ fn filter_chains_match_the_restored_destination() {
     running.update(|builder| {
         for (port, name) in ["by port", "by prefix", "default"].iter().enumerate() {
             let host = SocketAddr::new("10.0.0.1".parse().unwrap(), 1000 + port as u16);
-            builder.set_cluster(Arc::new(cluster(name, &[host])));
+            builder
+                .set_cluster(Arc::new(cluster(name, &[host])))
+                .unwrap();
         }
         builder.set_listener(Arc::new(config)).unwrap();
     });
@@ -209,7 +215,9 @@ fn exact_balance_of_the_listener_that_a_connection_is_handed_to() {
         ..DataplaneConfig::default()
     });
     running.update(|builder| {
-        builder.set_cluster(Arc::new(cluster("c", &[echo_backend()])));
+        builder
+            .set_cluster(Arc::new(cluster("c", &[echo_backend()])))
+            .unwrap();
         let mut accepting = listener("virtual", "0.0.0.0:15001", tcp_proxy("c"));
         accepting.use_original_dst = true;
         accepting.listener_filters = original_dst();

@@ -80,7 +80,7 @@ impl Running {
     pub(crate) fn serve(&mut self, listener: Listener, cluster: Cluster) -> SocketAddr {
         let name = listener.name.clone();
         self.update(|builder| {
-            builder.set_cluster(Arc::new(cluster));
+            builder.set_cluster(Arc::new(cluster)).unwrap();
             builder.set_listener(Arc::new(listener)).unwrap();
         });
         self.address(&name)

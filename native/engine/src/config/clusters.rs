@@ -239,11 +239,18 @@ impl Manager {
         self.dns_stale = true;
     }
 
-    pub(super) fn add_static_cluster(&mut self, config: Arc<Cluster>, resource: Resource) {
+    pub(super) fn add_static_cluster(
+        &mut self,
+        config: Arc<Cluster>,
+        resource: Resource,
+    ) -> Result<(), ConfigError> {
+        tidegate_snapshot::UpstreamTransports::check(&config)
+            .map_err(|error| ConfigError::compile(&config.name, error))?;
         let entry = self.cluster_entry(config, resource, true);
         self.clusters
             .warming
             .insert(Name::clone(&entry.config.name), entry);
+        Ok(())
     }
 
     fn cluster_entry(
@@ -457,7 +464,17 @@ impl Manager {
             let Some(entry) = self.clusters.warming.remove(name) else {
                 continue;
             };
-            builder.set_cluster(Arc::clone(&entry.config));
+            if let Err(error) = builder.set_cluster(Arc::clone(&entry.config)) {
+                // It could be made when it was accepted, so this is not expected; the old version stays.
+                let error = ConfigError::compile(name, error);
+                let failure = Failure::new(
+                    &error.to_string(),
+                    Some(&entry.resource.raw),
+                    &entry.resource.version,
+                );
+                self.clusters.fail(Name::clone(name), failure);
+                continue;
+            }
             if let Some(assignment) =
                 service_name(&entry.config).and_then(|service| self.endpoints.get(service))
             {

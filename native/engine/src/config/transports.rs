@@ -123,20 +123,19 @@ impl Manager {
         count(entry.and_then(|entry| entry.tls.as_ref()), updates);
     }
 
-    #[expect(
-        clippy::unused_self,
-        reason = "the snapshot has no slots before the data plane speaks TLS"
-    )]
     fn server_slots(&self) -> impl Iterator<Item = (&Listener, &ServerSlot)> {
-        std::iter::empty()
+        self.snapshot().listeners().flat_map(|listener| {
+            let chains = &listener.filter_chains;
+            let all = chains.chains().iter().chain(chains.default_chain());
+            all.filter_map(|chain| Some((&*listener.config, &**chain.tls.as_ref()?)))
+        })
     }
 
-    #[expect(
-        clippy::unused_self,
-        reason = "the snapshot has no slots before the data plane speaks TLS"
-    )]
     fn client_slots(&self) -> impl Iterator<Item = (&Cluster, &ClientSlot)> {
-        std::iter::empty()
+        self.snapshot().clusters().flat_map(|cluster| {
+            let slots = cluster.transports().slots();
+            slots.map(|slot| (&*cluster.config, &**slot))
+        })
     }
 
     /// The certificates of all transport sockets that have theirs.

@@ -2,6 +2,7 @@
 
 use super::{
     AddressField, AddressPart, DurationField, NumberField, Operator, TextField, TimePoint,
+    TlsField, TlsSide,
 };
 
 /// Operators of Envoy that print something real there and that this version cannot evaluate: refused by name.
@@ -131,6 +132,7 @@ pub(super) fn plain(name: &str) -> Option<Operator> {
         "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => {
             Operator::Text(T::UpstreamHostNameWithoutPort)
         }
+        _ if let Some((side, field)) = tls(name) => Operator::Tls(side, field),
         _ if UNAVAILABLE.contains(&name) => Operator::Unavailable,
         _ => {
             let (stem, part) = match (name.strip_suffix("_ADDRESS"), name.strip_suffix("_PORT")) {
@@ -156,49 +158,54 @@ pub(super) fn address(stem: &str) -> Option<AddressField> {
     })
 }
 
+/// Operators about TLS; upstream there are fewer.
+fn tls(name: &str) -> Option<(TlsSide, TlsField)> {
+    use TlsField as F;
+
+    if name == "UPSTREAM_SERVER_NAME" {
+        return Some((TlsSide::Upstream, F::ServerName));
+    }
+    let (side, what) = match name.strip_prefix("DOWNSTREAM_") {
+        Some(what) => (TlsSide::Downstream, what),
+        None => (TlsSide::Upstream, name.strip_prefix("UPSTREAM_")?),
+    };
+    let is_downstream = side == TlsSide::Downstream;
+    let field = match what {
+        "TLS_VERSION" => F::Version,
+        "TLS_CIPHER" => F::Cipher,
+        "TLS_GROUP" => F::Group,
+        "PEER_URI_SAN" => F::PeerUriSan,
+        "PEER_DNS_SAN" => F::PeerDnsSan,
+        "PEER_IP_SAN" => F::PeerIpSan,
+        "LOCAL_URI_SAN" => F::LocalUriSan,
+        "LOCAL_DNS_SAN" => F::LocalDnsSan,
+        "LOCAL_IP_SAN" => F::LocalIpSan,
+        "PEER_SUBJECT" => F::PeerSubject,
+        "PEER_ISSUER" => F::PeerIssuer,
+        "PEER_CERT" => F::PeerCert,
+        "PEER_EMAIL_SAN" if is_downstream => F::PeerEmailSan,
+        "PEER_OTHERNAME_SAN" if is_downstream => F::PeerOthernameSan,
+        "LOCAL_EMAIL_SAN" if is_downstream => F::LocalEmailSan,
+        "LOCAL_OTHERNAME_SAN" if is_downstream => F::LocalOthernameSan,
+        "LOCAL_SUBJECT" if is_downstream => F::LocalSubject,
+        "PEER_SERIAL" if is_downstream => F::PeerSerial,
+        "PEER_FINGERPRINT_256" if is_downstream => F::PeerFingerprint256,
+        "PEER_FINGERPRINT_1" if is_downstream => F::PeerFingerprint1,
+        _ => return None,
+    };
+    Some((side, field))
+}
+
 /// Operators of Envoy about things this proxy does not have yet: they are accepted and print as missing.
 const UNAVAILABLE: &[&str] = &[
-    "DOWNSTREAM_LOCAL_DNS_SAN",
-    "DOWNSTREAM_LOCAL_EMAIL_SAN",
-    "DOWNSTREAM_LOCAL_IP_SAN",
-    "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
-    "DOWNSTREAM_LOCAL_SUBJECT",
-    "DOWNSTREAM_LOCAL_URI_SAN",
-    "DOWNSTREAM_PEER_CERT",
     "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
     "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
     "DOWNSTREAM_PEER_CHAIN_SERIALS",
-    "DOWNSTREAM_PEER_DNS_SAN",
-    "DOWNSTREAM_PEER_EMAIL_SAN",
-    "DOWNSTREAM_PEER_FINGERPRINT_1",
-    "DOWNSTREAM_PEER_FINGERPRINT_256",
-    "DOWNSTREAM_PEER_IP_SAN",
-    "DOWNSTREAM_PEER_ISSUER",
     "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256",
     "DOWNSTREAM_PEER_ISSUER_SERIAL",
-    "DOWNSTREAM_PEER_OTHERNAME_SAN",
-    "DOWNSTREAM_PEER_SERIAL",
-    "DOWNSTREAM_PEER_SUBJECT",
-    "DOWNSTREAM_PEER_URI_SAN",
-    "DOWNSTREAM_TLS_CIPHER",
-    "DOWNSTREAM_TLS_GROUP",
     "DOWNSTREAM_TLS_SESSION_ID",
-    "DOWNSTREAM_TLS_VERSION",
     "TLS_JA3_FINGERPRINT",
     "TLS_JA4_FINGERPRINT",
-    "UPSTREAM_LOCAL_DNS_SAN",
-    "UPSTREAM_LOCAL_IP_SAN",
-    "UPSTREAM_LOCAL_URI_SAN",
-    "UPSTREAM_PEER_CERT",
-    "UPSTREAM_PEER_DNS_SAN",
-    "UPSTREAM_PEER_IP_SAN",
-    "UPSTREAM_PEER_ISSUER",
-    "UPSTREAM_PEER_SUBJECT",
-    "UPSTREAM_PEER_URI_SAN",
-    "UPSTREAM_SERVER_NAME",
     "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID",
-    "UPSTREAM_TLS_CIPHER",
-    "UPSTREAM_TLS_GROUP",
     "UPSTREAM_TLS_SESSION_ID",
-    "UPSTREAM_TLS_VERSION",
 ];

@@ -51,7 +51,9 @@ fn snapshot() -> Arc<Snapshot> {
     let bytes = decoder
         .from_json("envoy.config.cluster.v3.Cluster", &cluster)
         .unwrap();
-    builder.set_cluster(Arc::new(decoder.cluster(&bytes).unwrap()));
+    builder
+        .set_cluster(Arc::new(decoder.cluster(&bytes).unwrap()))
+        .unwrap();
     builder.build()
 }
 

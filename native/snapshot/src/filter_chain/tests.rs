@@ -20,6 +20,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
     let (mut clusters, mut routes) = (SlotTable::default(), SlotTable::default());
     let mut names = Names::new(&mut clusters, &mut routes);
     Arc::new(Chain {
+        tls: None,
         read_filters: Vec::new(),
         filter: ChainFilter::TcpProxy(CompiledTcpProxy {
             clusters: TcpClusters::Single(names.cluster(&name.into())),

@@ -128,8 +128,8 @@ fn found(snapshot: &Snapshot, destination: &str) -> Option<String> {
 #[test]
 fn endpoint_updates_touch_their_cluster_only_and_keep_hosts() {
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(eds("a"));
-    builder.set_cluster(eds("b"));
+    builder.set_cluster(eds("a")).unwrap();
+    builder.set_cluster(eds("b")).unwrap();
     assert!(!builder.peek().cluster_by_name("a").unwrap().endpoints.ready);
     builder.set_endpoints(
         "a",
@@ -167,20 +167,20 @@ fn endpoint_updates_touch_their_cluster_only_and_keep_hosts() {
         "a",
         assignment("a", &[socket("10.0.0.2:80"), socket("10.0.0.3:80")])
     ));
-    assert!(!builder.set_cluster(eds("a")));
+    assert!(!builder.set_cluster(eds("a")).unwrap());
     assert!(!builder.is_changed());
 }
 
 #[test]
 fn a_changed_cluster_keeps_its_endpoints_and_gets_a_new_incarnation() {
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(eds("a"));
+    builder.set_cluster(eds("a")).unwrap();
     builder.set_endpoints("a", assignment("a", &[socket("10.0.0.1:80")]));
     let first = builder.build();
     let mut changed = (*eds("a")).clone();
     changed.connect_timeout = std::time::Duration::from_secs(1);
     let mut builder = SnapshotBuilder::from(&first);
-    assert!(builder.set_cluster(Arc::new(changed)));
+    assert!(builder.set_cluster(Arc::new(changed)).unwrap());
     let second = builder.build();
     let (before, after) = (
         first.cluster_by_name("a").unwrap(),
@@ -207,8 +207,12 @@ fn dns_results_become_hosts() {
         lookup_family: DnsLookupFamily::Auto,
     };
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(cluster("strict", Discovery::StrictDns(dns.clone())));
-    builder.set_cluster(cluster("logical", Discovery::LogicalDns(dns)));
+    builder
+        .set_cluster(cluster("strict", Discovery::StrictDns(dns.clone())))
+        .unwrap();
+    builder
+        .set_cluster(cluster("logical", Discovery::LogicalDns(dns)))
+        .unwrap();
     let ips: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
     for name in ["strict", "logical"] {
         assert!(builder.set_resolved(name, &"svc.local".into(), 80, ips.clone()));
@@ -276,13 +280,13 @@ fn cluster_ids_are_not_reused_while_something_names_the_cluster() {
     builder
         .set_listener(listener("l", "0.0.0.0:1", vec![tcp_chain("a", "one")]))
         .unwrap();
-    builder.set_cluster(eds("one"));
+    builder.set_cluster(eds("one")).unwrap();
     let first = builder.build();
     let id = first.cluster_by_name("one").unwrap().id();
 
     let mut builder = SnapshotBuilder::from(&first);
     assert!(builder.remove_cluster("one"));
-    builder.set_cluster(eds("two"));
+    builder.set_cluster(eds("two")).unwrap();
     let second = builder.build();
     assert!(second.cluster(id).is_none());
     assert_ne!(
@@ -292,7 +296,7 @@ fn cluster_ids_are_not_reused_while_something_names_the_cluster() {
 
     // The listener still names it, so it comes back under its id.
     let mut builder = SnapshotBuilder::from(&second);
-    builder.set_cluster(eds("one"));
+    builder.set_cluster(eds("one")).unwrap();
     let third = builder.build();
     assert_eq!(third.cluster_by_name("one").unwrap().id(), id);
 
@@ -304,7 +308,7 @@ fn cluster_ids_are_not_reused_while_something_names_the_cluster() {
     let fourth = builder.build();
     let mut builder = SnapshotBuilder::from(&fourth);
     builder.remove_cluster("two");
-    builder.set_cluster(eds("three"));
+    builder.set_cluster(eds("three")).unwrap();
     let fifth = builder.build();
     let three = fifth.cluster_by_name("three").unwrap().id();
     assert_eq!(three.index(), id.index());

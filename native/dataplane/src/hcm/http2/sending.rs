@@ -218,7 +218,9 @@ impl ServerConnection {
         }
         let mut wrote = 0;
         if !self.broken {
-            let written = http2.wire.write(&self.downstream.socket);
+            let written = http2
+                .wire
+                .write(&mut worker.core, &mut self.downstream.transport);
             wrote = written.count;
             self.broken = written.error.is_some();
         }

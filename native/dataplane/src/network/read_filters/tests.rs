@@ -85,6 +85,7 @@ impl Bench {
         let snapshot = builder.build();
         let compiled = Arc::clone(snapshot.listener_by_name("l").unwrap());
         let listener = ListenerShared {
+            ssl: None,
             compiled,
             bound: Vec::new(),
             stats: Arc::new(ListenerStats::new(

@@ -40,7 +40,9 @@ impl TcpProxySession {
                 return None;
             }
             let mut buf = worker.core.lend_read_buf();
-            let received = self.down.receive(&mut upstream.end, &mut buf);
+            let received = self
+                .down
+                .receive(&mut worker.core, &mut upstream.end, &mut buf);
             let outcome = match received {
                 Ok(0) if !self.down.eof => Ok(false),
                 Ok(count) => {

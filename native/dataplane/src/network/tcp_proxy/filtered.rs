@@ -3,6 +3,8 @@
 //! As in Envoy the upstream connection is made when those have let the new connection pass, and what they want to see is read
 //! when it is there. Until then, and until they have seen enough, bytes take the way through here.
 
+use std::rc::Rc;
+
 use tidegate_snapshot::ResponseFlags;
 
 use super::super::read_filters::{FilterContext, Passed, ReadFilters};
@@ -111,12 +113,16 @@ impl TcpProxySession {
             let size = if limit == 0 {
                 buf.len()
             } else {
-                buf.len().min(limit)
+                buf.len().min(self.downstream.transport.room(limit))
             };
             let received = self.up.receive(
+                &mut worker.core,
                 &mut self.downstream,
                 buf.get_mut(..size).unwrap_or_default(),
             );
+            if std::mem::take(&mut self.downstream.established) {
+                self.info.tls = self.downstream.transport.info().map(Rc::clone);
+            }
             let outcome = match received {
                 Ok(0) if !self.up.eof => Ok(Some(false)),
                 Ok(count) => {

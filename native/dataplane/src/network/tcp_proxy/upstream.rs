@@ -15,8 +15,8 @@ use crate::cluster::outlier::Outcome;
 use crate::cluster::{
     ActiveConnection, ActiveRequest, ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind,
 };
-use crate::splice::End;
-use crate::worker::Worker;
+use crate::splice::{End, Flow};
+use crate::worker::{Core, Worker};
 
 /// Why there is no connection.
 pub(super) enum Refusal {
@@ -25,6 +25,11 @@ pub(super) enum Refusal {
     NoHost,
     /// The circuit breaker for pending requests is open.
     PendingOverflow,
+    /// There can be no TLS; counted as an attempt.
+    Tls {
+        host: Rc<HostRuntime>,
+        reason: Rc<str>,
+    },
     /// The connect failed at once; counted as an attempt.
     Connect {
         host: Rc<HostRuntime>,
@@ -38,6 +43,8 @@ pub(super) struct Upstream {
     active: ActiveConnection,
     state: State,
     id: u64,
+    /// The socket is connected, and TLS has begun if there is any.
+    started: bool,
 }
 
 enum State {
@@ -119,13 +126,21 @@ impl Upstream {
         });
         match started {
             Ok(socket) => {
-                let mut end = End::new(socket);
+                let transport = match cluster.transport(&host, socket, None, &[]) {
+                    Ok(transport) => transport,
+                    Err(reason) => {
+                        count_failure(&active, false);
+                        return Err(Refusal::Tls { host, reason });
+                    }
+                };
+                let mut end = End::new(transport);
                 end.writable = false;
                 Ok(Self {
                     end,
                     active,
                     state: State::Connecting { _pending: pending },
                     id,
+                    started: false,
                 })
             }
             Err(error) => {
@@ -137,6 +152,35 @@ impl Upstream {
 
     pub(super) const fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected { .. })
+    }
+
+    pub(super) const fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// The socket is connected: goes on with the handshake, if there is one. `true`: it is done. What comes right behind it
+    /// goes to `down`.
+    pub(super) fn shake_hands(&mut self, core: &mut Core, down: &mut Flow) -> Result<bool, Errno> {
+        if self.end.transport.is_plain() {
+            return Ok(true);
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            self.end.transport.start(core)?;
+        }
+        self.end.transport.flush(core)?;
+        while self.end.readable && self.end.transport.is_handshaking() {
+            let mut buf = core.lend_read_buf();
+            let received = down.receive(core, &mut self.end, &mut buf);
+            if let Ok(count @ 1..) = received {
+                down.queue(core, buf.get(..count).unwrap_or_default());
+            }
+            core.return_read_buf(buf);
+            received?;
+            if down.eof {
+                return Err(Errno::CONNRESET);
+            }
+        }
+        Ok(!self.end.transport.is_handshaking())
     }
 
     pub(super) fn cluster(&self) -> &Rc<ClusterRuntime> {

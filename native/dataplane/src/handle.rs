@@ -302,6 +302,19 @@ impl DataplaneHandle {
                 (Arc::clone(chain), stats)
             })
             .collect();
+        let rate_limits = chains
+            .chains()
+            .iter()
+            .chain(chains.default_chain())
+            .flat_map(|chain| &chain.read_filters)
+            .filter_map(|filter| match filter {
+                CompiledReadFilter::LocalRateLimit(limit) => {
+                    let prefix = format!("local_rate_limit.{}.", limit.config.stat_prefix);
+                    Some((Arc::clone(limit), self.shared.registry.group(&prefix)))
+                }
+                _ => None,
+            })
+            .collect();
         let rbac = chains
             .chains()
             .iter()
@@ -331,6 +344,7 @@ impl DataplaneHandle {
             ssl,
             chain_stats,
             rbac,
+            rate_limits,
             tls_inspector: has_filter(|kind| {
                 matches!(kind, ListenerFilterKind::TlsInspector { .. })
             })

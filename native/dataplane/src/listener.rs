@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustc_hash::FxHashMap;
 use tidegate_model::listener::TrafficDirection;
 use tidegate_rt::{Clock, Moment};
+use tidegate_snapshot::local_ratelimit::CompiledNetworkRateLimit;
 use tidegate_snapshot::rbac::CompiledNetworkRbac;
 use tidegate_snapshot::{Chain, CompiledListener, ListenerId};
+use tidegate_stats::defs::local_ratelimit as rate_limit_stat;
 use tidegate_stats::defs::{http_inspector::HttpInspector, tls_inspector::TlsInspector};
 use tidegate_stats::defs::{listener as stat, listener_worker as worker_stat, tcp as tcp_stat};
 use tidegate_stats::{Group, Local};
@@ -32,6 +34,11 @@ pub(crate) struct ListenerShared {
     pub(crate) chain_stats: Vec<(Arc<Chain>, ChainStats)>,
     /// Of the RBAC network filters of all chains.
     pub(crate) rbac: Vec<(Arc<CompiledNetworkRbac>, RbacGroups)>,
+    /// Of their local rate limits.
+    pub(crate) rate_limits: Vec<(
+        Arc<CompiledNetworkRateLimit>,
+        Group<rate_limit_stat::LocalRateLimit>,
+    )>,
     /// Where it has such filters.
     pub(crate) tls_inspector: Option<Group<TlsInspector>>,
     pub(crate) http_inspector: Option<Group<HttpInspector>>,
@@ -167,6 +174,7 @@ pub struct ListenerRuntime {
     /// Of the filter chains with a TCP proxy.
     tcp_stats: FxHashMap<*const Chain, Local<tcp_stat::TcpProxy>>,
     rbac: FxHashMap<*const CompiledNetworkRbac, Rc<RbacStats>>,
+    rate_limits: FxHashMap<*const CompiledNetworkRateLimit, Local<rate_limit_stat::LocalRateLimit>>,
     tls_inspector: Option<Local<TlsInspector>>,
     http_inspector: Option<Local<HttpInspector>>,
     tls_stats: Option<Rc<TlsStats>>,
@@ -212,6 +220,11 @@ impl ListenerRuntime {
                 .ssl
                 .as_ref()
                 .map(|ssl| Rc::new(TlsStats::new(ssl, worker))),
+            rate_limits: shared
+                .rate_limits
+                .iter()
+                .map(|(limit, group)| (Arc::as_ptr(limit), group.local(worker)))
+                .collect(),
             rbac: shared
                 .rbac
                 .iter()
@@ -234,6 +247,13 @@ impl ListenerRuntime {
     /// Since when the listener is draining (it was removed, or all listeners are drained).
     pub fn draining_since(&self) -> Option<Moment> {
         self.drain_since.get()
+    }
+
+    /// A connection too many for one of its local rate limits.
+    pub(crate) fn count_rate_limited(&self, limit: &Arc<CompiledNetworkRateLimit>) {
+        if let Some(stats) = self.rate_limits.get(&Arc::as_ptr(limit)) {
+            stats.inc(rate_limit_stat::CX_RATE_LIMITED);
+        }
     }
 
     /// The counters of one of its RBAC filters.

@@ -8,6 +8,7 @@ pub(crate) mod metadata_exchange;
     reason = "what a filter may ask and say is a whole, used in parts"
 )]
 pub(crate) mod read_filters;
+mod local_ratelimit;
 mod rbac;
 mod sni_cluster;
 pub mod tcp_proxy;

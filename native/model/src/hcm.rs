@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::compressor::Compressor;
+use crate::header_mutation::HeaderMutation;
 use crate::http2::Http2Options;
 use crate::istio::{Alpn, IstioStats, PeerMetadata};
+use crate::local_ratelimit::LocalRateLimit;
 use crate::matcher::HeaderMatcher;
 use crate::rbac::Rbac;
 use crate::route::RouteConfiguration;
@@ -197,6 +199,8 @@ pub enum HttpFilterKind {
     Alpn(Arc<Alpn>),
     IstioStats(Arc<IstioStats>),
     Rbac(Arc<Rbac>),
+    HeaderMutation(Arc<HeaderMutation>),
+    LocalRateLimit(Arc<LocalRateLimit>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

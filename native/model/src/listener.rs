@@ -10,6 +10,7 @@ use crate::Name;
 use crate::access_log::AccessLog;
 use crate::hcm::HttpConnectionManager;
 use crate::istio::{IstioStats, MetadataExchange};
+use crate::local_ratelimit::NetworkLocalRateLimit;
 use crate::rbac::NetworkRbac;
 use crate::tls::DownstreamTransport;
 
@@ -169,6 +170,7 @@ pub struct ReadFilter {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReadFilterKind {
     Rbac(Arc<NetworkRbac>),
+    LocalRateLimit(Arc<NetworkLocalRateLimit>),
     /// `envoy.filters.network.sni_cluster`: the requested server name is the cluster of the TCP proxy.
     SniCluster,
     MetadataExchange(Arc<MetadataExchange>),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::compressor::CompressorPerRoute;
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
+use crate::header_mutation::Mutations;
+use crate::local_ratelimit::LocalRateLimit;
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
 use crate::rbac::RbacPerRoute;
 use crate::retry::{BodyBufferLimit, RetryPolicy};
@@ -306,6 +308,8 @@ pub struct PerFilterConfig {
 pub enum FilterPolicy {
     Compressor(CompressorPerRoute),
     Rbac(RbacPerRoute),
+    HeaderMutation(Arc<Mutations>),
+    LocalRateLimit(Arc<LocalRateLimit>),
 }
 
 impl PerFilterConfig {

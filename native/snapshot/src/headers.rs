@@ -6,6 +6,7 @@ use crate::error::CompileError;
 use crate::format::Formatter;
 use crate::header_name::HeaderName;
 use crate::log_context::LogContext;
+use crate::matcher::CompiledString;
 
 /// A header map that can be changed. Implemented by the connection manager for request and for response headers.
 pub trait HeaderEdit {
@@ -13,6 +14,9 @@ pub trait HeaderEdit {
 
     /// Removes every value.
     fn remove(&mut self, name: &HeaderName);
+
+    /// Removes every header whose name matches.
+    fn remove_matching(&mut self, names: &CompiledString);
 
     /// Adds a value after those present (where Envoy joins values of a header it knows, so does the implementer).
     fn append(&mut self, name: &HeaderName, value: &[u8]);
@@ -93,7 +97,10 @@ enum Step {
 }
 
 impl HeaderOps {
-    fn compile(add: &[HeaderValueOption], remove: &[Name]) -> Result<Self, CompileError> {
+    pub(crate) fn compile(
+        add: &[HeaderValueOption],
+        remove: &[Name],
+    ) -> Result<Self, CompileError> {
         let mut compiled = Vec::with_capacity(add.len());
         for (index, option) in add.iter().enumerate() {
             let format = Formatter::compile_omitting_empty(&option.value)

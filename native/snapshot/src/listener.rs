@@ -20,8 +20,10 @@ use crate::error::CompileError;
 use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
+use crate::header_mutation::CompiledHeaderMutation;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
 use crate::istio_stats::CompiledIstioStats;
+use crate::local_ratelimit::{CompiledLocalRateLimit, CompiledNetworkRateLimit};
 use crate::rbac::{CompiledNetworkRbac, CompiledRbac};
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
@@ -81,6 +83,7 @@ pub enum CompiledReadFilter {
     MetadataExchange(Arc<MetadataExchange>),
     IstioStats(Arc<CompiledIstioStats>),
     Rbac(Arc<CompiledNetworkRbac>),
+    LocalRateLimit(Arc<CompiledNetworkRateLimit>),
 }
 
 #[derive(Debug)]
@@ -158,6 +161,10 @@ pub struct CompiledHttpFilter {
     pub grpc_stats: Option<CompiledGrpcStats>,
     /// For `HttpFilterKind::IstioStats`.
     pub istio_stats: Option<Arc<CompiledIstioStats>>,
+    /// For `HttpFilterKind::HeaderMutation`.
+    pub header_mutation: Option<CompiledHeaderMutation>,
+    /// For `HttpFilterKind::LocalRateLimit`.
+    pub local_ratelimit: Option<CompiledLocalRateLimit>,
     /// For `HttpFilterKind::Rbac`.
     pub rbac: Option<CompiledRbac>,
 }
@@ -355,6 +362,9 @@ fn compile_read_filter(config: &ReadFilter) -> Result<CompiledReadFilter, Compil
         ReadFilterKind::IstioStats(stats) => {
             CompiledReadFilter::IstioStats(Arc::new(CompiledIstioStats::compile(stats)?))
         }
+        ReadFilterKind::LocalRateLimit(config) => {
+            CompiledReadFilter::LocalRateLimit(Arc::new(CompiledNetworkRateLimit::new(config)))
+        }
         ReadFilterKind::Rbac(config) => {
             CompiledReadFilter::Rbac(Arc::new(CompiledNetworkRbac::compile(config)?))
         }
@@ -376,7 +386,7 @@ fn compile_hcm(
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
         let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
-        let mut rbac = None;
+        let (mut rbac, mut header_mutation, mut local_ratelimit) = (None, None, None);
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -384,6 +394,12 @@ fn compile_hcm(
             HttpFilterKind::Router(router) => {
                 upstream_log =
                     CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
+            }
+            HttpFilterKind::HeaderMutation(config) => {
+                header_mutation = Some(CompiledHeaderMutation::compile(config).map_err(within)?);
+            }
+            HttpFilterKind::LocalRateLimit(config) => {
+                local_ratelimit = Some(CompiledLocalRateLimit::compile(config).map_err(within)?);
             }
             HttpFilterKind::Rbac(config) => {
                 rbac = Some(CompiledRbac::compile(config).map_err(within)?);
@@ -406,6 +422,8 @@ fn compile_hcm(
             fault,
             grpc_stats,
             istio_stats,
+            header_mutation,
+            local_ratelimit,
             rbac,
         });
     }

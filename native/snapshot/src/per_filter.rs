@@ -7,6 +7,8 @@ use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 use crate::cors::{CompiledCors, CorsLevels};
 use crate::error::CompileError;
 use crate::fault::CompiledFault;
+use crate::header_mutation::CompiledMutations;
+use crate::local_ratelimit::CompiledLocalRateLimit;
 use crate::rbac::CompiledRbac;
 
 /// The filters' configurations of a route, virtual host, route configuration or weighted cluster.
@@ -27,6 +29,8 @@ struct Inner {
 #[derive(Debug)]
 pub enum CompiledPolicy {
     Compressor(CompressorPerRoute),
+    HeaderMutation(CompiledMutations),
+    LocalRateLimit(CompiledLocalRateLimit),
     Rbac(CompiledRbac),
 }
 
@@ -34,6 +38,12 @@ impl CompiledPolicy {
     fn compile(policy: &FilterPolicy) -> Result<Self, CompileError> {
         Ok(match policy {
             FilterPolicy::Compressor(policy) => Self::Compressor(*policy),
+            FilterPolicy::HeaderMutation(policy) => {
+                Self::HeaderMutation(CompiledMutations::compile(policy)?)
+            }
+            FilterPolicy::LocalRateLimit(policy) => {
+                Self::LocalRateLimit(CompiledLocalRateLimit::compile(policy)?)
+            }
             FilterPolicy::Rbac(policy) => Self::Rbac(CompiledRbac::compile(policy)?),
         })
     }

@@ -56,6 +56,9 @@ pub struct CompiledRbac {
     pub rules: Option<CompiledRules>,
     pub shadow_rules: Option<CompiledRules>,
     pub track_per_rule_stats: bool,
+    /// What is told of the rules has a prefix.
+    pub has_prefix: bool,
+    pub has_shadow_prefix: bool,
 }
 
 /// Rules, and what is told of their outcomes.
@@ -127,6 +130,8 @@ impl CompiledRbac {
                 &config.shadow_rules_stat_prefix,
             )?,
             track_per_rule_stats: config.track_per_rule_stats,
+            has_prefix: !config.rules_stat_prefix.is_empty(),
+            has_shadow_prefix: !config.shadow_rules_stat_prefix.is_empty(),
         })
     }
 }

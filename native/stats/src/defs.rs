@@ -23,6 +23,7 @@ pub mod listener_manager;
 pub mod listener_worker;
 pub mod metadata_exchange;
 pub mod outlier;
+pub mod local_ratelimit;
 pub mod rbac;
 pub mod rds;
 pub mod runtime;

@@ -10,7 +10,7 @@ use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 use crate::any::Decode;
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, compressor, cors, fault, istio, rbac};
+use crate::{access_log, compressor, cors, fault, header_mutation, istio, local_ratelimit, rbac};
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
 pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
@@ -54,6 +54,8 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::Alpn(_) => "envoy.filters.http.alpn",
         HttpFilterKind::IstioStats(_) => "envoy.filters.http.istio_stats",
         HttpFilterKind::Rbac(_) => "envoy.filters.http.rbac",
+        HttpFilterKind::HeaderMutation(_) => "envoy.filters.http.header_mutation",
+        HttpFilterKind::LocalRateLimit(_) => "envoy.filters.http.local_ratelimit",
     }
 }
 
@@ -96,6 +98,22 @@ const SUPPORTED: &[(&str, Decode<'static, HttpFilterKind>)] = &[
     (istio::STATS, &|fields| {
         Ok(HttpFilterKind::IstioStats(Arc::new(istio::stats(fields)?)))
     }),
+    (
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        &|fields| {
+            Ok(HttpFilterKind::HeaderMutation(Arc::new(
+                header_mutation::filter(fields)?,
+            )))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        &|fields| {
+            Ok(HttpFilterKind::LocalRateLimit(Arc::new(
+                local_ratelimit::http(fields)?,
+            )))
+        },
+    ),
     ("envoy.extensions.filters.http.rbac.v3.RBAC", &|fields| {
         Ok(HttpFilterKind::Rbac(Arc::new(rbac::http(fields)?)))
     }),
@@ -195,6 +213,22 @@ const POLICIES: &[(&str, Decode<'static, Policy>)] = &[
     (
         "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
         &|fields| Ok(Policy::Other(FilterPolicy::Rbac(rbac::per_route(fields)?))),
+    ),
+    (
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+        &|fields| {
+            let mutations = header_mutation::per_route(fields)?;
+            Ok(Policy::Other(FilterPolicy::HeaderMutation(Arc::new(
+                mutations,
+            ))))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        &|fields| {
+            let limit = local_ratelimit::per_route(fields)?;
+            Ok(Policy::Other(FilterPolicy::LocalRateLimit(Arc::new(limit))))
+        },
     ),
     (FILTER_CONFIG, &filter_config),
 ];

@@ -18,6 +18,9 @@ enum Kind {
 impl Kind {
     const fn name(&self) -> &'static str {
         match self {
+            Self::Read(ReadFilterKind::LocalRateLimit(_)) => {
+                "envoy.filters.network.local_ratelimit"
+            }
             Self::Read(ReadFilterKind::Rbac(_)) => "envoy.filters.network.rbac",
             Self::Read(ReadFilterKind::SniCluster) => "envoy.filters.network.sni_cluster",
             Self::Read(ReadFilterKind::MetadataExchange(_)) => {
@@ -55,6 +58,10 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<(Vec<ReadFilter>, NetworkFi
             let stats = Arc::new(istio::stats(config)?);
             Ok(Kind::Read(ReadFilterKind::IstioStats(stats)))
         };
+        let local_ratelimit = |config: &Fields<'_>| {
+            let limit = Arc::new(crate::local_ratelimit::network(config)?);
+            Ok(Kind::Read(ReadFilterKind::LocalRateLimit(limit)))
+        };
         let rbac = |config: &Fields<'_>| {
             let rbac = Arc::new(crate::rbac::network(config)?);
             Ok(Kind::Read(ReadFilterKind::Rbac(rbac)))
@@ -64,6 +71,7 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<(Vec<ReadFilter>, NetworkFi
             &[
                 ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", &tcp_proxy),
                 ("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", &manager),
+                ("envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit", &local_ratelimit),
                 ("envoy.extensions.filters.network.rbac.v3.RBAC", &rbac),
                 ("envoy.extensions.filters.network.sni_cluster.v3.SniCluster", &sni_cluster),
                 (istio::METADATA_EXCHANGE, &metadata_exchange),

@@ -209,7 +209,19 @@ fn removed(fields: &Fields<'_>, name: &str) -> Result<Vec<Name>> {
     }
 }
 
-fn header_value_option(fields: &Fields<'_>) -> Result<HeaderValueOption> {
+pub(crate) const fn append_actions() -> &'static [(&'static str, AppendAction)] {
+    &[
+        ("APPEND_IF_EXISTS_OR_ADD", AppendAction::AppendIfExistsOrAdd),
+        ("ADD_IF_ABSENT", AppendAction::AddIfAbsent),
+        (
+            "OVERWRITE_IF_EXISTS_OR_ADD",
+            AppendAction::OverwriteIfExistsOrAdd,
+        ),
+        ("OVERWRITE_IF_EXISTS", AppendAction::OverwriteIfExists),
+    ]
+}
+
+pub(crate) fn header_value_option(fields: &Fields<'_>) -> Result<HeaderValueOption> {
     let (name, value) = fields.need("header", |header| {
         let name = matcher::lower(header.str("key"));
         if name.starts_with(':') || &*name == "host" {
@@ -223,18 +235,7 @@ fn header_value_option(fields: &Fields<'_>) -> Result<HeaderValueOption> {
         format::parse(&value).map_err(|error| header.fault("value", error.to_string()))?;
         Ok((name, Name::from(value)))
     })?;
-    let action = fields.choice(
-        "append_action",
-        &[
-            ("APPEND_IF_EXISTS_OR_ADD", AppendAction::AppendIfExistsOrAdd),
-            ("ADD_IF_ABSENT", AppendAction::AddIfAbsent),
-            (
-                "OVERWRITE_IF_EXISTS_OR_ADD",
-                AppendAction::OverwriteIfExistsOrAdd,
-            ),
-            ("OVERWRITE_IF_EXISTS", AppendAction::OverwriteIfExists),
-        ],
-    )?;
+    let action = fields.choice("append_action", append_actions())?;
     let append_action = match fields.opt_bool("append") {
         None => action,
         Some(_) if action != AppendAction::AppendIfExistsOrAdd => {

@@ -45,8 +45,14 @@ impl ServerConnection {
             if self.is_disabled(stream, *filter) {
                 continue;
             }
-            if filter.kind == FilterKind::Compressor {
-                self.compress_head(stream, &worker.core, filter.index, ends);
+            match filter.kind {
+                FilterKind::Compressor => {
+                    self.compress_head(stream, &worker.core, filter.index, ends);
+                }
+                FilterKind::HeaderMutation => {
+                    self.mutate_response_headers(stream, &worker.core, filter.index);
+                }
+                _ => {}
             }
         }
     }

@@ -209,6 +209,17 @@ impl HeaderList {
         self.lines.len() != before
     }
 
+    /// Removes every header, `host` apart, whose name, in lower case, is one that is meant.
+    pub(crate) fn remove_matching(&mut self, mut is_meant: impl FnMut(&[u8]) -> bool) {
+        let store = &self.store;
+        let mut lower = Vec::new();
+        self.lines.retain(|line| {
+            lower.clear();
+            lower.extend(line.name.of(store).iter().map(u8::to_ascii_lowercase));
+            line.known == KnownHeader::Host || !is_meant(&lower)
+        });
+    }
+
     #[inline]
     pub(crate) fn remove_known(&mut self, known: KnownHeader) -> bool {
         if self.present & bit(known) == 0 {

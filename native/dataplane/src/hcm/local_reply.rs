@@ -6,10 +6,12 @@ use std::rc::Rc;
 use tidegate_codec::h1::{
     KnownHeader, Method, ParseError, Refusal, RequestHead, ResponseFraming, reason_phrase,
 };
-use tidegate_snapshot::ResponseFlags;
 use tidegate_snapshot::grpc_status::of_http;
+use tidegate_snapshot::headers::HeaderOps;
+use tidegate_snapshot::{HeaderScratch, ResponseFlags};
 use tidegate_stats::defs::http as stat;
 
+use super::log::ResponseSide;
 use super::stream::Stream;
 use super::{Phase, ServerConnection, response};
 use crate::pool::PoolFailure;
@@ -25,6 +27,8 @@ pub(super) struct Reply<'a> {
     pub(super) grpc_status: Option<i64>,
     /// `x-envoy-overloaded: true`
     pub(super) overloaded: bool,
+    /// Changes to the headers on the filter's part.
+    pub(super) headers: Option<&'a HeaderOps>,
     /// Says how often the request was tried, if the virtual host wants that.
     pub(super) attempts: bool,
 }
@@ -38,6 +42,7 @@ impl<'a> Reply<'a> {
             location: None,
             grpc_status: None,
             overloaded: false,
+            headers: None,
             attempts: false,
         }
     }
@@ -82,6 +87,10 @@ impl ServerConnection {
                 .response
                 .headers
                 .add_known(KnownHeader::Location, location);
+        }
+        if let Some(changes) = reply.headers {
+            let mut side = ResponseSide::new(self, stream, &worker.core.clock);
+            changes.apply(&mut side, &mut HeaderScratch::default());
         }
         if reply.attempts {
             response::tell_attempts(stream);

@@ -9,6 +9,7 @@ use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::log_context::{
     AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint, TlsSide,
 };
+use tidegate_snapshot::matcher::CompiledString;
 use tidegate_snapshot::metadata::DynamicMetadata;
 use tidegate_snapshot::{HeaderEdit, HeaderName, HostAddress, ResponseFlags, WellKnown};
 use tidegate_tls::TlsInfo;
@@ -260,6 +261,10 @@ macro_rules! editable {
                 self.stream.$list.remove(name);
             }
 
+            fn remove_matching(&mut self, names: &CompiledString) {
+                self.stream.$list.remove_matching(names);
+            }
+
             fn append(&mut self, name: &HeaderName, value: &[u8]) {
                 self.stream.$list.append(name, value);
             }
@@ -323,6 +328,12 @@ macro_rules! editable {
             }
         }
     };
+}
+
+impl RequestSide<'_> {
+    pub(super) fn path(&self) -> &[u8] {
+        self.stream.request.path_bytes()
+    }
 }
 
 editable!(RequestSide, request);

@@ -203,6 +203,8 @@ impl ServerConnection {
             | FilterKind::Alpn
             | FilterKind::IstioStats
             | FilterKind::Rbac
+            | FilterKind::HeaderMutation
+            | FilterKind::LocalRateLimit
             | FilterKind::Router => Verdict::Continue,
         }
     }

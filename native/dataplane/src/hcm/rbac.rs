@@ -4,9 +4,11 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 
 use tidegate_model::Name;
+use tidegate_model::hcm::HttpFilterKind;
 use tidegate_model::rbac::Action;
+use tidegate_snapshot::metadata::DynamicMetadata;
 use tidegate_snapshot::per_filter::CompiledPolicy;
-use tidegate_snapshot::rbac::Subject;
+use tidegate_snapshot::rbac::{Outcome, Subject};
 
 use super::ServerConnection;
 use super::filters::Verdict;
@@ -17,6 +19,16 @@ use crate::rbac::{DENIED, details, peer};
 use crate::worker::Worker;
 
 static NAMESPACE: LazyLock<Name> = LazyLock::new(|| Name::from("envoy.filters.http.rbac"));
+
+/// `prefix`: what keys still lack.
+fn tell(metadata: &mut DynamicMetadata, outcome: Outcome<'_>, prefix: &str) {
+    if prefix.is_empty() {
+        return metadata.merge_shared(&NAMESPACE, outcome.told);
+    }
+    let fields = outcome.told.iter();
+    let fields = fields.map(|(key, value)| (format!("{prefix}{key}"), value.clone()));
+    metadata.merge(&NAMESPACE, fields.collect());
+}
 
 impl ServerConnection {
     pub(super) fn rbac(
@@ -35,13 +47,22 @@ impl ServerConnection {
         let route = stream.route.clone();
         let levels = route.as_ref().map(StreamRoute::per_filter);
         let of_route = levels.and_then(|levels| levels.policy(&filter.config.name));
-        let rbac = match of_route {
-            Some(CompiledPolicy::Rbac(rbac)) => rbac,
-            _ => match &filter.rbac {
-                Some(rbac) => rbac,
-                None => return Verdict::Continue,
-            },
+        let HttpFilterKind::Rbac(config) = &filter.config.kind else {
+            return Verdict::Continue;
         };
+        // A route that has no prefix of its own tells its outcomes under the filter's.
+        let (rbac, prefixes) = match (of_route, &filter.rbac) {
+            (Some(CompiledPolicy::Rbac(rbac)), _) => (
+                rbac,
+                [
+                    &*config.rules_stat_prefix,
+                    &*config.shadow_rules_stat_prefix,
+                ],
+            ),
+            (_, Some(rbac)) => (rbac, [""; 2]),
+            (_, None) => return Verdict::Continue,
+        };
+        let [prefix, shadow_prefix] = prefixes;
         let Some(FilterStats::Rbac(stats)) = hcm.filter_stats.get(index) else {
             return Verdict::Continue;
         };
@@ -65,13 +86,23 @@ impl ServerConnection {
             .map(|rules| (rules, rules.evaluate(&subject)));
         if let Some((rules, outcome)) = shadow {
             stats.count_shadow(rules, outcome);
-            stream.metadata.merge_shared(&NAMESPACE, outcome.told);
+            let is_prefixed = shadow_prefix.is_empty() || rbac.has_shadow_prefix;
+            tell(
+                &mut stream.metadata,
+                outcome,
+                if is_prefixed { "" } else { shadow_prefix },
+            );
         }
         let Some((rules, outcome)) = enforced else {
             return Verdict::Continue;
         };
         stats.count(rules, outcome);
-        stream.metadata.merge_shared(&NAMESPACE, outcome.told);
+        let is_prefixed = prefix.is_empty() || rbac.has_prefix;
+        tell(
+            &mut stream.metadata,
+            outcome,
+            if is_prefixed { "" } else { prefix },
+        );
         if rules.action == Action::Log {
             let hint = outcome.policy.is_some().into();
             stream.metadata.set("envoy.common", "access_log_hint", hint);

@@ -131,6 +131,10 @@ impl ServerConnection {
                 FilterKind::Fault => self.fault(stream, worker, filter.index),
                 FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
                 FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
+                FilterKind::HeaderMutation => {
+                    self.header_mutation(stream, &worker.core, filter.index)
+                }
+                FilterKind::LocalRateLimit => self.local_ratelimit(stream, worker, filter.index),
                 FilterKind::Rbac => self.rbac(stream, worker, filter.index),
                 FilterKind::Compressor => self.compressor(stream, &worker.core, filter.index),
                 FilterKind::PeerMetadata => {

@@ -1,5 +1,6 @@
 //! A connection manager in one worker: its configuration boiled down to what a request asks, and its statistics.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tidegate_model::hcm::{
 };
 use tidegate_model::listener::TrafficDirection;
 use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
-use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
+use tidegate_stats::defs::{cors, fault, http, http1, listener_http, local_ratelimit};
 use tidegate_stats::{Group, Local, Registry};
 
 use super::compressor::{CompressorGroups, CompressorStats};
@@ -40,13 +41,15 @@ pub(crate) enum FilterKind {
     /// Does its work at the end of the stream.
     IstioStats,
     Rbac,
+    HeaderMutation,
+    LocalRateLimit,
     Router,
 }
 
 impl FilterKind {
     /// Has something to do with every response's head.
     const fn encodes(self) -> bool {
-        matches!(self, Self::Compressor)
+        matches!(self, Self::Compressor | Self::HeaderMutation)
     }
 }
 
@@ -87,6 +90,50 @@ pub(crate) enum FilterStats {
     None,
     Compressor(CompressorStats),
     Rbac(RbacStats),
+    LocalRateLimit(RateLimitStats),
+}
+
+/// The counters of a rate limit, by the names that the filter and the routes give it.
+pub(crate) struct RateLimitStats(RefCell<Vec<NamedRateLimit>>);
+
+struct NamedRateLimit {
+    stats: Rc<Local<local_ratelimit::HttpLocalRateLimit>>,
+    group: Group<local_ratelimit::HttpLocalRateLimit>,
+}
+
+fn rate_limit_prefix(name: &str) -> String {
+    format!("{name}.http_local_rate_limit.")
+}
+
+impl RateLimitStats {
+    fn new(group: Group<local_ratelimit::HttpLocalRateLimit>, worker: usize) -> Self {
+        let stats = Rc::new(group.local(worker));
+        Self(RefCell::new(vec![NamedRateLimit { stats, group }]))
+    }
+
+    /// Those under a name; a route's are made when they are first asked for.
+    pub(crate) fn of(
+        &self,
+        registry: &Registry,
+        worker: usize,
+        name: &str,
+    ) -> Rc<Local<local_ratelimit::HttpLocalRateLimit>> {
+        let mut all = self.0.borrow_mut();
+        let is_named = |known: &&NamedRateLimit| {
+            let prefix = known.group.prefix();
+            prefix.strip_suffix(".http_local_rate_limit.") == Some(name)
+        };
+        if let Some(known) = all.iter().find(is_named) {
+            return Rc::clone(&known.stats);
+        }
+        let group = registry.group(&rate_limit_prefix(name));
+        let stats = Rc::new(group.local(worker));
+        all.push(NamedRateLimit {
+            stats: Rc::clone(&stats),
+            group,
+        });
+        stats
+    }
 }
 
 /// The counters of one filter.
@@ -94,6 +141,7 @@ enum FilterGroups {
     None,
     Compressor(CompressorGroups),
     Rbac(RbacGroups),
+    LocalRateLimit(Group<local_ratelimit::HttpLocalRateLimit>),
 }
 
 impl FilterGroups {
@@ -102,6 +150,9 @@ impl FilterGroups {
         match kind {
             HttpFilterKind::Compressor(config) => {
                 Self::Compressor(CompressorGroups::new(registry, prefix, config))
+            }
+            HttpFilterKind::LocalRateLimit(config) => {
+                Self::LocalRateLimit(registry.group(&rate_limit_prefix(&config.stat_prefix)))
             }
             HttpFilterKind::Rbac(config) => Self::Rbac(RbacGroups::new(registry, prefix, config)),
             _ => Self::None,
@@ -113,6 +164,9 @@ impl FilterGroups {
             Self::None => FilterStats::None,
             Self::Compressor(groups) => FilterStats::Compressor(groups.local(worker)),
             Self::Rbac(groups) => FilterStats::Rbac(groups.local(worker)),
+            Self::LocalRateLimit(group) => {
+                FilterStats::LocalRateLimit(RateLimitStats::new(group.clone(), worker))
+            }
         }
     }
 }
@@ -185,6 +239,8 @@ impl HcmRuntime {
                 HttpFilterKind::Alpn(_) => FilterKind::Alpn,
                 HttpFilterKind::IstioStats(_) => FilterKind::IstioStats,
                 HttpFilterKind::Rbac(_) => FilterKind::Rbac,
+                HttpFilterKind::HeaderMutation(_) => FilterKind::HeaderMutation,
+                HttpFilterKind::LocalRateLimit(_) => FilterKind::LocalRateLimit,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;

@@ -14,6 +14,7 @@ use tidegate_codec::h1::{BodyTracker, KnownHeader, Method, Span, Version};
 use tidegate_codec::h2::StreamRef;
 use tidegate_rt::Moment;
 use tidegate_snapshot::fault::Abort;
+use tidegate_snapshot::matcher::CompiledString;
 use tidegate_snapshot::metadata::DynamicMetadata;
 use tidegate_snapshot::per_filter::PerFilterLevels;
 use tidegate_snapshot::retry::CompiledRetryPolicy;
@@ -487,6 +488,10 @@ impl HeaderEdit for Request {
         }
     }
 
+    fn remove_matching(&mut self, names: &CompiledString) {
+        self.headers.remove_matching(|name| names.matches(name));
+    }
+
     fn append(&mut self, name: &HeaderName, value: &[u8]) {
         match name.known() {
             _ if name.is_pseudo() || name.known() == Some(WellKnown::Host) => self.set(name, value),
@@ -520,6 +525,10 @@ impl HeaderEdit for Response {
 
     fn remove(&mut self, name: &HeaderName) {
         self.headers.remove(name.as_bytes());
+    }
+
+    fn remove_matching(&mut self, names: &CompiledString) {
+        self.headers.remove_matching(|name| names.matches(name));
     }
 
     fn append(&mut self, name: &HeaderName, value: &[u8]) {

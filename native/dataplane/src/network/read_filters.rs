@@ -18,6 +18,7 @@ use tidegate_snapshot::{Chain, CompiledReadFilter, ResponseFlags};
 
 use super::connection_log::ConnectionLog;
 use super::istio_stats::IstioStats;
+use super::local_ratelimit::NetworkRateLimit;
 use super::metadata_exchange::MetadataExchange;
 use super::rbac::NetworkRbac;
 use super::sni_cluster::SniCluster;
@@ -128,6 +129,7 @@ fn make(compiled: &CompiledReadFilter) -> Box<dyn ReadFilter> {
         CompiledReadFilter::SniCluster => Box::new(SniCluster),
         CompiledReadFilter::MetadataExchange(config) => Box::new(MetadataExchange::new(config)),
         CompiledReadFilter::IstioStats(compiled) => Box::new(IstioStats::new(compiled)),
+        CompiledReadFilter::LocalRateLimit(limit) => Box::new(NetworkRateLimit::new(limit)),
         CompiledReadFilter::Rbac(rbac) => Box::new(NetworkRbac::new(rbac)),
     }
 }

@@ -28,6 +28,10 @@ impl HeaderEdit for Headers {
         self.0.retain(|(n, _)| n != name.as_str());
     }
 
+    fn remove_matching(&mut self, names: &CompiledString) {
+        self.0.retain(|(n, _)| !names.matches(n.as_bytes()));
+    }
+
     fn append(&mut self, name: &HeaderName, value: &[u8]) {
         let value = String::from_utf8(value.to_vec()).unwrap();
         self.0.push((name.as_str().to_owned(), value));

@@ -95,6 +95,7 @@ impl Bench {
             )),
             chain_stats: Vec::new(),
             rbac: Vec::new(),
+            rate_limits: Vec::new(),
             tls_inspector: None,
             http_inspector: None,
         };

@@ -8,12 +8,9 @@
 //! A stream is taken out of its connection while something happens to it, and put back by [`ServerConnection::settle`],
 //! which ends it when it is over.
 
-#[expect(
-    dead_code,
-    reason = "its users follow: filters that ask others, mirrors, exporters"
-)]
 pub(crate) mod async_client;
 mod downstream;
+mod ext_authz;
 mod filtered;
 mod filters;
 mod finish;
@@ -23,10 +20,10 @@ mod grpc_timeout;
 mod headers;
 mod http1;
 mod http2;
+mod jwt_authn;
 mod local_reply;
 mod log;
 mod path;
-#[expect(dead_code, reason = "as `async_client`")]
 mod paused;
 mod request;
 mod request_id;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
+use crate::ext_authz::ExtAuthz;
 use crate::http2::Http2Options;
+use crate::jwt::JwtAuthn;
 use crate::matcher::HeaderMatcher;
 use crate::route::RouteConfiguration;
 use crate::{Name, RuntimeFraction};
@@ -176,6 +178,8 @@ pub enum HttpFilterKind {
     GrpcStats(Arc<GrpcStats>),
     /// `extensions.filters.http.grpc_web.v3.GrpcWeb`, which has no options.
     GrpcWeb,
+    ExtAuthz(Arc<ExtAuthz>),
+    JwtAuthn(Arc<JwtAuthn>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

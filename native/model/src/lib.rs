@@ -7,9 +7,11 @@
 pub mod access_log;
 pub mod bootstrap;
 pub mod cluster;
+pub mod ext_authz;
 pub mod format;
 pub mod hcm;
 pub mod http2;
+pub mod jwt;
 pub mod listener;
 pub mod matcher;
 pub mod retry;
@@ -45,6 +47,13 @@ impl Fraction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeFraction {
     pub default: Fraction,
+    pub runtime_key: Option<Name>,
+}
+
+/// A switch that a runtime key may override (`RuntimeFeatureFlag`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeFlag {
+    pub default: bool,
     pub runtime_key: Option<Name>,
 }
 

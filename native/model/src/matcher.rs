@@ -52,3 +52,34 @@ pub enum QueryParameterMatchSpecifier {
     Present(bool),
     String(StringMatcher),
 }
+
+/// `type.matcher.v3.MetadataMatcher`: a value of dynamic metadata, found by its path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetadataMatcher {
+    /// The namespace.
+    pub filter: Name,
+    pub path: Vec<Name>,
+    pub value: ValueMatcher,
+    pub invert: bool,
+}
+
+/// `type.matcher.v3.ValueMatcher`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueMatcher {
+    Null,
+    Double(DoubleMatcher),
+    String(StringMatcher),
+    Bool(bool),
+    /// Present, or (`false`) not.
+    Present(bool),
+    /// A list with an element that matches.
+    OneOf(Box<ValueMatcher>),
+    Or(Vec<ValueMatcher>),
+}
+
+/// `type.matcher.v3.DoubleMatcher`; ranges are half open.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DoubleMatcher {
+    Exact(f64),
+    Range { start: f64, end: f64 },
+}

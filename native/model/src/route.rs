@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ext_authz::ExtAuthzPerRoute;
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
+use crate::jwt::JwtPerRoute;
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
 use crate::retry::{BodyBufferLimit, RetryPolicy};
 use crate::{DataSource, HeaderMutations, Name, RuntimeFraction};
@@ -273,10 +275,22 @@ pub struct PerFilterConfig {
     pub fault: Option<Arc<Fault>>,
     /// Names of filters switched off (`true`) or on (`false`) here by `FilterConfig.disabled`.
     pub disabled: Vec<(Name, bool)>,
+    /// What other filters, by name, are to do here.
+    pub policies: Vec<(Name, FilterPolicy)>,
+}
+
+/// The configuration of one filter at one level.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterPolicy {
+    ExtAuthz(Arc<ExtAuthzPerRoute>),
+    JwtAuthn(JwtPerRoute),
 }
 
 impl PerFilterConfig {
     pub fn is_empty(&self) -> bool {
-        self.cors.is_none() && self.fault.is_none() && self.disabled.is_empty()
+        self.cors.is_none()
+            && self.fault.is_none()
+            && self.disabled.is_empty()
+            && self.policies.is_empty()
     }
 }

@@ -14,10 +14,12 @@ use tidegate_model::route::ForwardPolicy;
 
 use crate::access_log::{AccessLogs, CompiledAccessLog};
 use crate::error::CompileError;
+use crate::ext_authz::CompiledExtAuthz;
 use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
+use crate::jwt::CompiledJwtAuthn;
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
 
@@ -144,6 +146,10 @@ pub struct CompiledHttpFilter {
     pub fault: Option<CompiledFault>,
     /// For `HttpFilterKind::GrpcStats`.
     pub grpc_stats: Option<CompiledGrpcStats>,
+    /// For `HttpFilterKind::ExtAuthz`.
+    pub ext_authz: Option<CompiledExtAuthz>,
+    /// For `HttpFilterKind::JwtAuthn`.
+    pub jwt_authn: Option<CompiledJwtAuthn>,
 }
 
 /// Finds listeners by address.
@@ -338,6 +344,7 @@ fn compile_hcm(
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
         let (mut fault, mut grpc_stats) = (None, None);
+        let (mut ext_authz, mut jwt_authn) = (None, None);
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -349,12 +356,20 @@ fn compile_hcm(
             HttpFilterKind::GrpcStats(stats) => {
                 grpc_stats = Some(CompiledGrpcStats::compile(stats));
             }
+            HttpFilterKind::ExtAuthz(config) => {
+                ext_authz = Some(CompiledExtAuthz::compile(config).map_err(within)?);
+            }
+            HttpFilterKind::JwtAuthn(config) => {
+                jwt_authn = Some(CompiledJwtAuthn::compile(config, names).map_err(within)?);
+            }
             HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb => {}
         }
         filters.push(CompiledHttpFilter {
             config: filter.clone(),
             fault,
             grpc_stats,
+            ext_authz,
+            jwt_authn,
         });
     }
     Ok(CompiledHcm {

@@ -1,7 +1,7 @@
 //! `typed_per_filter_config` of one level, compiled; the most specific level that says something wins.
 
 use tidegate_model::Name;
-use tidegate_model::route::PerFilterConfig;
+use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 
 use crate::cors::{CompiledCors, CorsLevels};
 use crate::error::CompileError;
@@ -18,6 +18,7 @@ struct Inner {
     cors: Option<CompiledCors>,
     fault: Option<CompiledFault>,
     disabled: Vec<(Name, bool)>,
+    policies: Vec<(Name, FilterPolicy)>,
 }
 
 impl CompiledPerFilter {
@@ -32,8 +33,12 @@ impl CompiledPerFilter {
                 None => None,
             },
             disabled: config.disabled.clone(),
+            policies: config.policies.clone(),
         };
-        let empty = inner.cors.is_none() && inner.fault.is_none() && inner.disabled.is_empty();
+        let empty = inner.cors.is_none()
+            && inner.fault.is_none()
+            && inner.disabled.is_empty()
+            && inner.policies.is_empty();
         Ok(Self((!empty).then(|| Box::new(inner))))
     }
 
@@ -56,6 +61,13 @@ impl CompiledPerFilter {
             .iter()
             .find(|(name, _)| &**name == filter)
             .map(|(_, disabled)| *disabled)
+    }
+
+    /// What this level says to a filter.
+    pub fn policy(&self, filter: &str) -> Option<&FilterPolicy> {
+        let policies = &self.0.as_deref()?.policies;
+        let found = policies.iter().find(|(name, _)| &**name == filter);
+        found.map(|(_, policy)| policy)
     }
 
     #[inline]
@@ -96,6 +108,11 @@ impl<'a> PerFilterLevels<'a> {
             self.virtual_host.cors(),
             self.route_configuration.cors(),
         ])
+    }
+
+    /// What the levels say to a filter, most specific first.
+    pub fn policies(self, filter: &'a str) -> impl Iterator<Item = &'a FilterPolicy> {
+        self.levels().filter_map(move |level| level.policy(filter))
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! Runtime values: keys that override fractions and numbers of the configuration while the process runs.
 
 use rustc_hash::FxHashMap;
-use tidegate_model::{Fraction, Name, RuntimeFraction};
+use tidegate_model::{Fraction, Name, RuntimeFlag, RuntimeFraction};
 
 /// The flattened runtime layers; immutable, a change makes a new snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +32,16 @@ impl Runtime {
 
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Name)> {
         self.values.iter()
+    }
+
+    /// Whether a switch is on.
+    pub fn flag(&self, flag: &RuntimeFlag) -> bool {
+        let over = flag.runtime_key.as_ref().and_then(|key| self.get(key));
+        match over.map(str::trim) {
+            Some("true") => true,
+            Some("false") => false,
+            Some(_) | None => flag.default,
+        }
     }
 
     /// The fraction in force: an integer under the key means percent, as in Envoy.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tidegate_model::hcm::{
     CorsPolicy, GrpcStats, GrpcStatsMethods, HttpFilter, HttpFilterKind, Router,
 };
-use tidegate_model::route::PerFilterConfig;
+use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, cors, fault};
+use crate::{access_log, cors, ext_authz, fault, jwt_authn};
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
 pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
@@ -48,6 +48,8 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::Fault(_) => "envoy.filters.http.fault",
         HttpFilterKind::GrpcStats(_) => "envoy.filters.http.grpc_stats",
         HttpFilterKind::GrpcWeb => "envoy.filters.http.grpc_web",
+        HttpFilterKind::ExtAuthz(_) => "envoy.filters.http.ext_authz",
+        HttpFilterKind::JwtAuthn(_) => "envoy.filters.http.jwt_authn",
     }
 }
 
@@ -57,6 +59,8 @@ const SUPPORTED: &[&str] = &[
     "envoy.extensions.filters.http.fault.v3.HTTPFault",
     "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
 ];
 
 /// A filter; `None` for one of an unsupported type that the configuration calls optional.
@@ -81,7 +85,9 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
         fault_type,
         grpc_stats_type,
         grpc_web_type,
-    ] = [0, 1, 2, 3, 4].map(|at| SUPPORTED.get(at).copied().unwrap_or_default());
+        ext_authz_type,
+        jwt_authn_type,
+    ] = [0, 1, 2, 3, 4, 5, 6].map(|at| SUPPORTED.get(at).copied().unwrap_or_default());
     let kind = fields.need_any(
         "typed_config",
         &[
@@ -98,6 +104,16 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
                 Ok(HttpFilterKind::GrpcStats(Arc::new(grpc_stats(config)?)))
             }),
             (grpc_web_type, &|_: &Fields<'_>| Ok(HttpFilterKind::GrpcWeb)),
+            (jwt_authn_type, &|config: &Fields<'_>| {
+                Ok(HttpFilterKind::JwtAuthn(Arc::new(jwt_authn::jwt_authn(
+                    config,
+                )?)))
+            }),
+            (ext_authz_type, &|config: &Fields<'_>| {
+                Ok(HttpFilterKind::ExtAuthz(Arc::new(ext_authz::ext_authz(
+                    config,
+                )?)))
+            }),
         ],
     )?;
     if disabled && matches!(kind, HttpFilterKind::Router(_)) {
@@ -150,6 +166,8 @@ pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
         let policy = any.unpack(&[
             (CORS, &cors_policy),
             (FAULT, &fault_policy),
+            (EXT_AUTHZ, &ext_authz_policy),
+            (JWT_AUTHN, &jwt_authn_policy),
             ("envoy.config.route.v3.FilterConfig", &filter_config),
         ])?;
         if let Policy::Disabled = policy {
@@ -161,6 +179,7 @@ pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
         match policy {
             Policy::Cors(policy) => config.cors = Some(Arc::new(policy)),
             Policy::Fault(fault) => config.fault = Some(Arc::new(fault)),
+            Policy::Other(policy) => config.policies.push((name.into(), policy)),
             Policy::Enabled | Policy::Disabled => {}
         }
         Ok(())
@@ -170,11 +189,17 @@ pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
 
 const CORS: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
 const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
+const EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
+const JWT_AUTHN: &str = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
+
+/// What routes may say of filters.
+const POLICIES: &[&str] = &[CORS, FAULT, EXT_AUTHZ, JWT_AUTHN];
 
 /// What one entry of `typed_per_filter_config` says.
 enum Policy {
     Cors(CorsPolicy),
     Fault(tidegate_model::hcm::Fault),
+    Other(FilterPolicy),
     Enabled,
     Disabled,
 }
@@ -195,14 +220,22 @@ fn filter_config(wrapper: &Fields<'_>) -> Result<Policy> {
             wrapper.get("config");
             Ok(Policy::Enabled)
         }
-        Some(kind) if optional && kind != CORS && kind != FAULT => {
+        Some(kind) if optional && !POLICIES.contains(&kind.as_str()) => {
             wrapper.ignore(
                 &["config"],
                 "the filter is not supported and the configuration calls it optional",
             );
             Ok(Policy::Enabled)
         }
-        Some(_) => wrapper.need_any("config", &[(CORS, &cors_policy), (FAULT, &fault_policy)]),
+        Some(_) => wrapper.need_any(
+            "config",
+            &[
+                (CORS, &cors_policy),
+                (FAULT, &fault_policy),
+                (EXT_AUTHZ, &ext_authz_policy),
+                (JWT_AUTHN, &jwt_authn_policy),
+            ],
+        ),
     }
 }
 
@@ -212,4 +245,14 @@ fn cors_policy(fields: &Fields<'_>) -> Result<Policy> {
 
 fn fault_policy(fields: &Fields<'_>) -> Result<Policy> {
     fault::fault(fields).map(Policy::Fault)
+}
+
+fn ext_authz_policy(fields: &Fields<'_>) -> Result<Policy> {
+    let config = Arc::new(ext_authz::per_route(fields)?);
+    Ok(Policy::Other(FilterPolicy::ExtAuthz(config)))
+}
+
+fn jwt_authn_policy(fields: &Fields<'_>) -> Result<Policy> {
+    let config = jwt_authn::per_route(fields)?;
+    Ok(Policy::Other(FilterPolicy::JwtAuthn(config)))
 }

@@ -129,6 +129,8 @@ impl ServerConnection {
                 FilterKind::Cors => self.cors(stream, worker),
                 FilterKind::Fault => self.fault(stream, worker, filter.index),
                 FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
+                FilterKind::JwtAuthn => self.jwt_authn(stream, worker, filter.index),
+                FilterKind::ExtAuthz => self.ext_authz(stream, worker, filter.index),
                 FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
             };
             let demand = match verdict {

@@ -12,6 +12,8 @@ use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRout
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
+use super::ext_authz::{AuthzGroup, AuthzRuntime};
+use super::jwt_authn::{JwtGroup, JwtRuntime};
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
@@ -29,6 +31,8 @@ pub(crate) enum FilterKind {
     Fault,
     GrpcStats,
     GrpcWeb,
+    ExtAuthz,
+    JwtAuthn,
     Router,
 }
 
@@ -43,6 +47,8 @@ pub(crate) struct HcmRuntime {
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
     pub(crate) cors_stats: Option<Local<cors::Cors>>,
     pub(crate) fault_stats: Option<Local<fault::Fault>>,
+    pub(crate) authz: Vec<AuthzRuntime>,
+    pub(crate) jwt: Vec<JwtRuntime>,
     pub(crate) http1_stats: Local<http1::Http1>,
     pub(crate) http2_stats: LazyStats,
     /// What the `server` header becomes, unless the upstream's stays.
@@ -64,6 +70,8 @@ pub(crate) struct HcmGroups {
     listener: Group<listener_http::ListenerHttp>,
     cors: Option<Group<cors::Cors>>,
     fault: Option<Group<fault::Fault>>,
+    authz: Vec<AuthzGroup>,
+    jwt: Vec<JwtGroup>,
     http1: Group<http1::Http1>,
 }
 
@@ -84,6 +92,30 @@ impl HcmGroups {
                 .then(|| registry.group(&format!("http.{prefix}.cors."))),
             fault: has(|kind| matches!(kind, HttpFilterKind::Fault(_)))
                 .then(|| registry.group(&format!("http.{prefix}.fault."))),
+            jwt: compiled
+                .config
+                .http_filters
+                .iter()
+                .enumerate()
+                .filter_map(|(index, filter)| match &filter.kind {
+                    HttpFilterKind::JwtAuthn(config) => {
+                        Some(JwtGroup::new(registry, prefix, index, config))
+                    }
+                    _ => None,
+                })
+                .collect(),
+            authz: compiled
+                .config
+                .http_filters
+                .iter()
+                .enumerate()
+                .filter_map(|(index, filter)| match &filter.kind {
+                    HttpFilterKind::ExtAuthz(config) => {
+                        Some(AuthzGroup::new(registry, prefix, index, config))
+                    }
+                    _ => None,
+                })
+                .collect(),
             http1: registry.group("http1."),
         }
     }
@@ -113,6 +145,8 @@ impl HcmRuntime {
                 HttpFilterKind::Fault(_) => FilterKind::Fault,
                 HttpFilterKind::GrpcStats(_) => FilterKind::GrpcStats,
                 HttpFilterKind::GrpcWeb => FilterKind::GrpcWeb,
+                HttpFilterKind::ExtAuthz(_) => FilterKind::ExtAuthz,
+                HttpFilterKind::JwtAuthn(_) => FilterKind::JwtAuthn,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;
@@ -150,6 +184,16 @@ impl HcmRuntime {
             listener_stats: groups.listener.local(core.id),
             cors_stats: groups.cors.as_ref().map(|group| group.local(core.id)),
             fault_stats: groups.fault.as_ref().map(|group| group.local(core.id)),
+            jwt: groups
+                .jwt
+                .iter()
+                .map(|group| group.runtime(core.id))
+                .collect(),
+            authz: groups
+                .authz
+                .iter()
+                .map(|group| group.runtime(core.id))
+                .collect(),
             http1_stats: groups.http1.local(core.id),
             http2_stats: LazyStats::new("http2.".to_owned()),
             server: match config.server_header_transformation {

@@ -14,6 +14,7 @@ use tidegate_codec::h1::{BodyTracker, KnownHeader, Method, Span, Version};
 use tidegate_codec::h2::StreamRef;
 use tidegate_rt::Moment;
 use tidegate_snapshot::fault::Abort;
+use tidegate_snapshot::metadata::DynamicMetadata;
 use tidegate_snapshot::per_filter::PerFilterLevels;
 use tidegate_snapshot::retry::CompiledRetryPolicy;
 use tidegate_snapshot::routes::action::CompiledWeightedCluster;
@@ -23,8 +24,10 @@ use tidegate_snapshot::{
     ResponseFlags, WellKnown,
 };
 
+use super::ext_authz::AuthzState;
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
+use super::jwt_authn::JwtState;
 use super::paused::Pause;
 use super::retry::Tries;
 use super::streams::StreamKey;
@@ -402,6 +405,12 @@ pub(crate) struct Stream {
     pub(crate) request_held: bool,
     /// The response cannot be completed.
     pub(crate) cut: bool,
+    /// What filters have told of the request.
+    pub(crate) metadata: DynamicMetadata,
+    /// What authentication by tokens keeps.
+    pub(crate) jwt: Option<Box<JwtState>>,
+    /// What external authorization keeps.
+    pub(crate) authz: Option<Box<AuthzState>>,
     /// The filter at hand waits.
     pub(crate) pause: Option<Box<Pause>>,
     /// How the request is to be aborted when its delay is over.

@@ -25,6 +25,7 @@ __all__ = [
     "DiscoveryResponse",
     "Engine",
     "EngineError",
+    "GrpcTarget",
     "Matcher",
     "RouteMatch",
     "Subscription",
@@ -106,7 +107,17 @@ class Subscription:
     @property
     def type_url(self) -> str: ...
     @property
-    def source(self) -> Literal["ads", "path"]: ...
+    def source(self) -> Literal["ads", "path", "grpc"]:
+        """ "grpc": a stream of its own, of the type's own service (secrets)."""
+
+    @property
+    def origin(self) -> str:
+        """What updates of this source say as ``origin``; "" for ADS."""
+
+    @property
+    def grpc(self) -> GrpcTarget | None:
+        """The stream, for source "grpc"; else None."""
+
     @property
     def path(self) -> str:
         """The file, for source "path"; else ""."""
@@ -124,6 +135,44 @@ class Subscription:
         """Seconds; 0.0 = wait for ever. Envoy's default, 15, is filled in by the engine."""
 
 @final
+class GrpcTarget:
+    """Where a discovery stream goes. Compares and hashes by value."""
+
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def delta(self) -> bool:
+        """``api_type: DELTA_GRPC``: incremental, else state of the world."""
+
+    @property
+    def targets(self) -> list[str]:
+        """gRPC targets in order: ``dns:host:port``, ``ipv4:1.2.3.4:5``, ``ipv6:[::1]:5`` or ``unix:/path``."""
+
+    @property
+    def authority(self) -> str:
+        """``:authority`` to send; the cluster's name, as Envoy does, unless ``envoy_grpc.authority`` is set."""
+
+    @property
+    def initial_metadata(self) -> list[tuple[str, str]]: ...
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds, from the cluster's ``connect_timeout`` (Envoy's default 5)."""
+
+    @property
+    def tcp_keepalive(self) -> tuple[int, int, int] | None:
+        """``(probes, time_s, interval_s)`` of ``upstream_connection_options.tcp_keepalive``; 0 = the system's; None =
+        off."""
+
+    @property
+    def http2_keepalive(self) -> tuple[float, float] | None:
+        """``(interval_s, timeout_s)`` of ``http2_protocol_options.connection_keepalive``; None = off."""
+
+    @property
+    def retry_back_off(self) -> tuple[float, float]:
+        """``(base_s, max_s)`` of ``envoy_grpc.retry_policy.retry_back_off``; Envoy's defaults 0.5 and 30 (10 x base
+        when only the base is given) are filled in."""
+
+@final
 class BootstrapInfo:
     """What Python has to know of the bootstrap to open its streams."""
 
@@ -137,40 +186,8 @@ class BootstrapInfo:
     @property
     def node_cluster(self) -> str: ...
     @property
-    def ads_cluster(self) -> str:
-        """The cluster of ``dynamic_resources.ads_config``; "" when there is no ADS."""
-
-    @property
-    def ads_delta(self) -> bool:
-        """``api_type: DELTA_GRPC``: incremental, else state of the world."""
-
-    @property
-    def ads_targets(self) -> list[str]:
-        """gRPC targets in order: ``dns:host:port``, ``ipv4:1.2.3.4:5``, ``ipv6:[::1]:5`` or ``unix:/path``."""
-
-    @property
-    def ads_authority(self) -> str:
-        """``:authority`` to send; the cluster's name, as Envoy does, unless ``envoy_grpc.authority`` is set."""
-
-    @property
-    def ads_initial_metadata(self) -> list[tuple[str, str]]: ...
-    @property
-    def ads_connect_timeout(self) -> float:
-        """Seconds, from the cluster's ``connect_timeout`` (Envoy's default 5)."""
-
-    @property
-    def ads_tcp_keepalive(self) -> tuple[int, int, int] | None:
-        """``(probes, time_s, interval_s)`` of ``upstream_connection_options.tcp_keepalive``; 0 = the system's; None =
-        off."""
-
-    @property
-    def ads_http2_keepalive(self) -> tuple[float, float] | None:
-        """``(interval_s, timeout_s)`` of ``http2_protocol_options.connection_keepalive``; None = off."""
-
-    @property
-    def ads_retry_back_off(self) -> tuple[float, float]:
-        """``(base_s, max_s)`` of ``envoy_grpc.retry_policy.retry_back_off``; Envoy's defaults 0.5 and 30 (10 x base
-        when only the base is given) are filled in."""
+    def ads(self) -> GrpcTarget | None:
+        """The stream of ``dynamic_resources.ads_config``; None = there is no ADS."""
 
     @property
     def admin_address(self) -> str:
@@ -258,14 +275,16 @@ class Engine:
     # --- configuration -----------------------------------------------------------------------------------------------
 
     def subscriptions(self) -> list[Subscription]:
-        """All that is wanted now, in the order in which it should be asked for: CDS, EDS, LDS, RDS.
+        """All that is wanted now, in the order in which it should be asked for: CDS, EDS, LDS, RDS, SDS.
 
         The engine owns the order of warming: LDS appears in the list only once the clusters have initialised (CDS
         answered or timed out, and EDS of its clusters too); a name leaves the list when nothing refers to it any more.
-        At most one entry per (type URL, source, path).
+        At most one entry per (type URL, source, path), but for secrets one per name where the source is not ADS.
         """
 
-    def apply(self, type_url: str, version: str, resources: Sequence[tuple[str, bytes]]) -> ApplyResult:
+    def apply(
+        self, type_url: str, version: str, resources: Sequence[tuple[str, bytes]], origin: str = ""
+    ) -> ApplyResult:
         """Decode, compile and publish one response; when this returns, every new connection sees the result.
 
         State of the world: for CDS and LDS a name that is absent is removed; for EDS and RDS an absent name is left
@@ -274,12 +293,19 @@ class Engine:
         """
 
     def apply_delta(
-        self, type_url: str, version: str, resources: Sequence[tuple[str, bytes]], removed: Sequence[str]
+        self,
+        type_url: str,
+        version: str,
+        resources: Sequence[tuple[str, bytes]],
+        versions: Sequence[tuple[str, str]],
+        removed: Sequence[str],
+        origin: str = "",
     ) -> ApplyResult:
         """``apply`` for an incremental response: what is not mentioned stays.
 
         ``removed``: clusters and listeners go; of endpoints, routes and secrets the last ones serve on for as long as
-        something refers to them, but nothing waits for them any more (EDS). ``version`` is ``system_version_info``.
+        something refers to them, but nothing waits for them any more (EDS). ``version`` is ``system_version_info``, ``versions`` says
+        ``(name, version)`` of each resource.
         """
 
     def paused(self) -> list[str]:
@@ -289,17 +315,28 @@ class Engine:
         """
 
     def update_failed(
-        self, type_url: str, names: Sequence[str], reason: Literal["connection", "fetch_timeout"]
+        self,
+        type_url: str,
+        names: Sequence[str],
+        reason: Literal["connection", "fetch_timeout"],
+        origin: str = "",
     ) -> None:
-        """No answer: the stream failed ("connection": counted only) or ``initial_fetch_timeout`` went by.
+        """No answer: the stream failed ("connection": counted only, [] = all names) or ``initial_fetch_timeout`` went by.
 
         After "fetch_timeout" the engine stops waiting for these names ([] = the wildcard subscription itself): a
         cluster initialises without endpoints, a listener without its routes, and ``init_fetch_timeout`` is counted.
         """
 
-    def update_rejected(self, type_url: str, reason: str) -> None:
+    def update_rejected(self, type_url: str, reason: str, origin: str = "") -> None:
         """An update that never reached ``apply`` (a file that cannot be read or parsed): counted and shown in
         config_dump."""
+
+    def watched_directories(self) -> list[str]:
+        """The directories in which a rename may replace a file that a secret refers to."""
+
+    def directory_changed(self, directory: str) -> None:
+        """Something was renamed into one of them: secrets that refer to files there are read again; one that cannot be
+        used is counted as ``key_rotation_failed``, and the last good one serves on."""
 
     def ads_connected(self, connected: bool) -> None:
         """``control_plane.connected_state``."""
@@ -378,9 +415,22 @@ class Matcher:
         """The listener that a ``use_original_dst`` listener hands a connection to; None = it keeps it."""
 
     def filter_chain(
-        self, listener: str, destination_ip: str, destination_port: int, source_ip: str = "127.0.0.1", repeat: int = 1
+        self,
+        listener: str,
+        destination_ip: str,
+        destination_port: int,
+        source_ip: str = "127.0.0.1",
+        repeat: int = 1,
+        *,
+        source_port: int = 0,
+        server_name: str = "",
+        transport_protocol: str = "raw_buffer",
+        application_protocols: Sequence[str] = (),
     ) -> str | None:
-        """Name of the matching filter chain (its index as text when it has no name); None = no match."""
+        """Name of the matching filter chain (its index as text when it has no name); None = no match.
+
+        ``server_name``, ``transport_protocol`` and ``application_protocols``: what listener filters would have found out.
+        """
 
     def route(
         self,

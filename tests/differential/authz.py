@@ -1,9 +1,9 @@
 """The authorization service of the differential suite, by HTTP (`http_port`) and by gRPC (`grpc_port`).
 
 It tells what it was asked in the header `x-seen`, as JSON. By HTTP it answers as the request header `x-authz` says
-(comma separated): `status=N`, `delay=SECONDS`, `body=TEXT`, `header=NAME:VALUE|…`, `reset`, `hang`; by gRPC as it says too
-(`delay=`, `abort=CODE`) and with the `CheckResponse` that `x-check` gives as JSON, to whose OK response `x-seen` is
-added.
+(comma separated): `status=N`, `delay=SECONDS`, `body=TEXT`, `header=NAME:VALUE|…`, `reset`, `hang`; by gRPC as `x-authz`
+says too (`delay=`, `abort=CODE`) and with the `CheckResponse` that `x-check` gives as JSON; `x-seen` is added to its OK
+response. Paths that begin with `/jwks` are key sets.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
-            return
+            return None
         if "hang" in do:
             time.sleep(3)
             self.close_connection = True
-            return
+            return None
         payload = do.get("body", "").encode()
         self.send_response_only(int(do.get("status", "200")))
         self.send_header("content-length", str(len(payload)))

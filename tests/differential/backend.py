@@ -6,7 +6,8 @@ A request header `x-do` steers it (comma separated): `status=503`, `len=N` (N by
 before reading the body), `100` (an interim 100), `103`, `nodate`, `garbage`, `big-head=N`, `hang` (no answer; waits
 for the end of the connection), `fate` (answers with what became of the request with the same `x-key`), `first=N` (all
 this for the first N requests with the same `x-key` only; later ones are answered plainly), `at=NAME` (at the backend of
-that name only), `grpc-status=N` (in the head). An `upgrade: websocket` is accepted and the bytes echoed.
+that name only), `grpc-status=N` (in the head), `type=CONTENT-TYPE`, `recall` (answers with what the request with the
+same `x-key` before it was: what a mirror got; waits for one). An `upgrade: websocket` is accepted and the bytes echoed.
 
 Standard library only; must not know the proxies.
 """
@@ -33,6 +34,8 @@ class Backend:
     seen: int = 0
     #: what became of the requests that have an `x-key`
     fates: dict[str, list[str]] = field(default_factory=dict)
+    #: what the requests that have an `x-key` were
+    echoes: dict[str, dict[str, Any]] = field(default_factory=dict)
     #: how many requests of an `x-key` with `first` there were
     tries: dict[str, int] = field(default_factory=dict)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
@@ -72,6 +75,14 @@ class Backend:
                 break
             await asyncio.sleep(0.01)
         return self.fates.get(key, [])
+
+    async def recall(self, key: str) -> dict[str, Any]:
+        """The request of this key that came before; waits a second for it."""
+        for _ in range(100):
+            if key in self.echoes:
+                return self.echoes[key]
+            await asyncio.sleep(0.01)
+        return {"backend": self.name, "headers": [], "recall": None}
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -150,6 +161,11 @@ class Backend:
         }
         if trailers:
             echo["trailers"] = trailers
+        key = get("x-key", "")
+        if "recall" in do:
+            echo = await self.recall(key)
+        elif key:
+            self.echoes[key] = echo
         if "fate" in do:
             echo = {"backend": self.name, "headers": [], "fate": await self.fate(get("x-key", ""))}
         return await self._answer(writer, do, method, echo)
@@ -175,7 +191,7 @@ class Backend:
             payload = b""
         out = [
             f"HTTP/1.1 {status} {do.get('reason', 'Because')}",
-            "content-type: application/json",
+            "content-type: " + do.get("type", "application/json"),
             "x-backend: " + self.name,
         ]
         if "header" in do:

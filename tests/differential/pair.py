@@ -6,6 +6,7 @@ What is made up per request (dates, generated ids, durations, ephemeral ports) i
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
@@ -16,6 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import brotli
+import zstandard
 
 from differential import jwt
 from differential.authz import Authz
@@ -71,10 +75,22 @@ def _sum(text: str) -> str:
     return f"<{len(text)} bytes, {hashlib.sha256(text.encode('latin-1')).hexdigest()[:12]}>"
 
 
+def _plain(response: Response | Message) -> bytes:
+    """What was compressed, as it was before: libraries differ in what they make of it."""
+    match response.get("content-encoding"):
+        case "gzip":
+            return gzip.decompress(response.body)
+        case "br":
+            return bytes(brotli.decompress(response.body))
+        case "zstd":
+            return zstandard.ZstdDecompressor().decompressobj().decompress(response.body)
+    return response.body
+
+
 def _body(response: Response | Message, port: int) -> Any:
     """The upstream's echo as a document, a long one by its sum, anything else as text."""
-    text = response.body.decode("latin-1")
     whole = response.complete if isinstance(response, Response) else response.ended
+    text = (_plain(response) if whole else response.body).decode("latin-1")
     if response.get("x-backend") and text.startswith("{") and whole:
         echo = json.loads(text)
         pairs = [(n, v) for n, v in echo["headers"]]

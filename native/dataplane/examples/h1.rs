@@ -27,6 +27,7 @@ use tidegate_model::route::{
     ClusterSpecifier, Forward, ForwardPolicy, HostRewrite, PathSpecifier, PerFilterConfig,
     RequireTls, Route, RouteAction, RouteConfiguration, RouteMatch, RoutingPriority, VirtualHost,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_model::{HeaderMutations, Name};
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Registry;
@@ -88,6 +89,8 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    transport_socket_match: Vec::new(),
+                    workload: None,
                 }],
                 load_balancing_weight: None,
                 priority: 0,
@@ -122,6 +125,7 @@ fn listener(address: SocketAddr, log: Option<&str>) -> Listener {
             matches: FilterChainMatch::default(),
             read_filters: Vec::new(),
             filter: NetworkFilter::HttpConnectionManager(Arc::new(manager(log))),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,
@@ -164,6 +168,7 @@ fn manager(log: Option<&str>) -> HttpConnectionManager {
         max_headers_count: 100,
         idle_timeout: Some(Duration::from_hours(1)),
         max_connection_duration: None,
+        tracing: None,
         max_stream_duration: None,
         max_requests_per_connection: None,
         headers_with_underscores_action: HeadersWithUnderscoresAction::Allow,
@@ -228,6 +233,7 @@ fn routes() -> RouteConfiguration {
         },
         retry_policy: None,
         hash_policy: Vec::new(),
+        mirrors: Arc::default(),
     };
     RouteConfiguration {
         name: "routes".into(),
@@ -248,6 +254,8 @@ fn routes() -> RouteConfiguration {
                 headers: HeaderMutations::default(),
                 per_filter: PerFilterConfig::default(),
                 body_buffer_limit: None,
+                decorator: None,
+                tracing: None,
             })],
             require_tls: RequireTls::None,
             headers: HeaderMutations::default(),

@@ -14,6 +14,7 @@ use tidegate_model::cluster::{
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, Listener, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Registry;
 
@@ -61,6 +62,8 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    transport_socket_match: Vec::new(),
+                    workload: None,
                 }],
                 load_balancing_weight: None,
                 priority: 0,
@@ -108,6 +111,7 @@ fn listener(address: SocketAddr) -> Listener {
                 max_connect_attempts: 1,
                 hash_source_ip: false,
             })),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,

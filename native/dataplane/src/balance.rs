@@ -281,7 +281,7 @@ impl Tier {
                     let weight = effective_weight(
                         group.weight.unwrap_or(0),
                         members.len(),
-                        group.hosts.len(),
+                        candidates(&group.hosts, |health| health != HealthStatus::Draining).len(),
                         endpoints.overprovisioning_factor,
                     );
                     if weight > 0.0 && !members.is_empty() {

@@ -16,9 +16,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_model::cluster::{Cluster, Discovery, LbPolicy};
+use tidegate_model::cluster::{BindConfig, Cluster, Discovery, LbPolicy};
 use tidegate_model::route::RoutingPriority;
-use tidegate_rt::{Clock, ConnectOptions, Errno, Keepalive, Moment, Rng, Socket};
+use tidegate_rt::{Clock, ConnectError, ConnectOptions, Keepalive, Moment, Rng, Socket};
 use tidegate_snapshot::hash_policy::CompiledHashPolicy;
 use tidegate_snapshot::{ClusterId, CompiledCluster, Endpoints, Host, HostAddress, Snapshot};
 use tidegate_stats::{Group, Local, defs::cluster as stat};
@@ -39,6 +39,7 @@ pub struct ClusterShared {
     pub(crate) membership: Group<stat::Membership>,
     pub breakers: Arc<Breakers>,
     pub(crate) hosts: Arc<HostTable>,
+    pub(crate) bind: Option<BindConfig>,
     pub(crate) detector: Option<Arc<Detector>>,
     /// Of consistent hashing.
     pub(crate) tables: Arc<TableCache>,
@@ -69,6 +70,7 @@ pub struct ClusterRuntime {
     pub(crate) http2_stats: LazyStats,
     worker: usize,
     shared_hosts: Arc<HostTable>,
+    bind: Option<BindConfig>,
     detector: Option<Arc<Detector>>,
     tables: Arc<TableCache>,
     /// What goes by in consistent hashing in place of the route's policies.
@@ -157,6 +159,7 @@ impl ClusterRuntime {
             http2_stats: LazyStats::new(format!("cluster.{}.http2.", config.alt_stat_name)),
             worker,
             shared_hosts: Arc::clone(&shared.hosts),
+            bind: shared.bind.clone(),
             detector: shared.detector.as_ref().map(Arc::clone),
             tables: Arc::clone(&shared.tables),
             // It has been compiled before, by the decoder's checks.
@@ -308,25 +311,35 @@ impl ClusterRuntime {
         }
     }
 
+    /// Where connections to hosts of a family come from.
+    pub(crate) fn source(&self, ipv4: bool) -> Option<SocketAddr> {
+        let sources = &self.bind.as_ref()?.sources;
+        let fitting = sources.iter().find(|source| source.is_ipv4() == ipv4);
+        fitting.or(sources.first()).copied()
+    }
+
     /// Starts a connection to a host, as `Socket::connect`.
-    pub fn connect(&self, host: &HostRuntime) -> Result<(Socket, bool), Errno> {
-        match &host.host.address {
-            HostAddress::Socket(address) => Socket::connect(
-                *address,
-                &ConnectOptions {
-                    bind: self
-                        .config
-                        .upstream_bind_address
-                        .filter(|bind| bind.is_ipv4() == address.is_ipv4()),
-                    keepalive: self.config.tcp_keepalive.map(|keepalive| Keepalive {
-                        probes: keepalive.probes,
-                        time: keepalive.time,
-                        interval: keepalive.interval,
-                    }),
-                },
-            ),
-            HostAddress::Pipe(path) => Socket::connect_unix(path),
+    pub fn connect(&self, host: &HostRuntime) -> Result<(Socket, bool), ConnectError> {
+        let address = match &host.host.address {
+            HostAddress::Socket(address) => address,
+            HostAddress::Pipe(path) => return Ok(Socket::connect_unix(path)?),
+        };
+        let started = Socket::connect(
+            *address,
+            &ConnectOptions {
+                bind: self.source(address.is_ipv4()),
+                freebind: self.bind.as_ref().is_some_and(|bind| bind.freebind),
+                keepalive: self.config.tcp_keepalive.map(|keepalive| Keepalive {
+                    probes: keepalive.probes,
+                    time: keepalive.time,
+                    interval: keepalive.interval,
+                }),
+            },
+        );
+        if started.as_ref().is_err_and(|error| error.binding) {
+            self.stats.inc(stat::BIND_ERRORS);
         }
+        started
     }
 
     /// ORIGINAL_DST hosts unused for two cleanup intervals.

@@ -14,7 +14,9 @@ use tidegate_model::Name;
 use tidegate_model::cluster::{HealthStatus, LbPolicy};
 use tidegate_model::listener::{Listener, ListenerFilterKind, TrafficDirection};
 use tidegate_rt::{Clock, Errno, ListenOptions, Listening, Moment, Waker};
-use tidegate_snapshot::{ChainFilter, CompiledCluster, CompiledListener, HostId, Snapshot};
+use tidegate_snapshot::{
+    ChainFilter, CompiledCluster, CompiledListener, CompiledReadFilter, Endpoints, HostId, Snapshot,
+};
 use tidegate_stats::{Group, Registry, defs::cluster as cluster_stat};
 
 use crate::balance::{BalancerConfig, HashTables, TableCache, is_healthy};
@@ -22,6 +24,7 @@ use crate::cluster::outlier::{Detector, Monitor, effective_health};
 use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable};
 use crate::hcm::HcmGroups;
 use crate::listener::{ChainStats, ListenerShared, ListenerStats};
+use crate::rbac::RbacGroups;
 use crate::shared::{Bound, DataplaneConfig, DrainScope, Generation, Shared, WorkerContext};
 use crate::worker::{LogSink, Worker};
 
@@ -298,6 +301,20 @@ impl DataplaneHandle {
                 (Arc::clone(chain), stats)
             })
             .collect();
+        let rbac = chains
+            .chains()
+            .iter()
+            .chain(chains.default_chain())
+            .flat_map(|chain| &chain.read_filters)
+            .filter_map(|filter| match filter {
+                CompiledReadFilter::Rbac(rbac) => {
+                    let prefix = &rbac.config.stat_prefix;
+                    let groups = RbacGroups::new(&self.shared.registry, prefix, &rbac.config.rbac);
+                    Some((Arc::clone(rbac), groups))
+                }
+                _ => None,
+            })
+            .collect();
         let has_filter = |is_it: fn(&ListenerFilterKind) -> bool| {
             let mut filters = compiled.config.listener_filters.iter();
             filters.any(|filter| is_it(&filter.kind))
@@ -307,6 +324,7 @@ impl DataplaneHandle {
             bound,
             stats,
             chain_stats,
+            rbac,
             tls_inspector: has_filter(|kind| {
                 matches!(kind, ListenerFilterKind::TlsInspector { .. })
             })
@@ -393,6 +411,11 @@ impl DataplaneHandle {
             membership,
             breakers,
             hosts,
+            bind: compiled
+                .config
+                .upstream_bind
+                .clone()
+                .or_else(|| self.shared.config.upstream_bind.clone()),
             detector,
             tables,
         })
@@ -524,14 +547,31 @@ fn count_membership(
     let count = |wanted: fn(HealthStatus) -> bool| {
         hosts.iter().filter(|host| wanted(host.health)).count() as i64
     };
-    stats.inc(cluster_stat::MEMBERSHIP_CHANGE);
+    // Envoy counts a change of each priority for itself.
+    let of_priority = |endpoints: &Endpoints, priority: usize| -> Vec<HostId> {
+        let members = endpoints.priorities.get(priority);
+        let members = members.into_iter().flat_map(|priority| &priority.hosts);
+        members
+            .filter_map(|&index| Some(endpoints.hosts.get(index as usize)?.id))
+            .collect()
+    };
+    let empty = Arc::default();
+    let old = before.map_or(&empty, |before| &before.endpoints);
+    let new = &compiled.endpoints;
+    let changes = (0..old.priorities.len().max(new.priorities.len()))
+        .filter(|&priority| of_priority(old, priority) != of_priority(new, priority))
+        .count();
+    stats.add(cluster_stat::MEMBERSHIP_CHANGE, changes.max(1) as u64);
     stats.gauge_set(cluster_stat::MEMBERSHIP_TOTAL, hosts.len() as i64);
     stats.gauge_set(cluster_stat::MEMBERSHIP_HEALTHY, count(is_healthy));
     stats.gauge_set(
         cluster_stat::MEMBERSHIP_DEGRADED,
         count(|health| health == HealthStatus::Degraded),
     );
-    stats.gauge_set(cluster_stat::MEMBERSHIP_EXCLUDED, 0);
+    stats.gauge_set(
+        cluster_stat::MEMBERSHIP_EXCLUDED,
+        count(|health| health == HealthStatus::Draining),
+    );
 }
 
 impl Drop for DataplaneHandle {

@@ -9,6 +9,7 @@
 //! which ends it when it is over.
 
 pub(crate) mod async_client;
+mod compressor;
 mod downstream;
 mod ext_authz;
 mod filtered;
@@ -21,10 +22,13 @@ mod headers;
 mod http1;
 mod http2;
 mod jwt_authn;
+mod istio;
 mod local_reply;
 mod log;
+mod mirror;
 mod path;
 mod paused;
+mod rbac;
 mod request;
 mod request_id;
 mod requester;
@@ -35,6 +39,7 @@ mod runtime;
 mod stream;
 mod streams;
 mod timeouts;
+pub(crate) mod tracing;
 mod upgrade;
 mod upstream;
 mod upstream_http1;
@@ -115,6 +120,10 @@ pub struct ServerConnection {
     /// The socket has failed.
     broken: bool,
     requests: u32,
+    /// Read and written.
+    bytes: (u64, u64),
+    /// The client has broken the protocol.
+    protocol_error: bool,
     /// Since when no stream is active.
     idle_since: Moment,
     /// Since when a head is being received.
@@ -177,6 +186,8 @@ impl ServerConnection {
             peer_closed: false,
             broken: false,
             requests: 0,
+            bytes: (0, 0),
+            protocol_error: false,
             idle_since: now,
             head_since: None,
             linger_until: None,
@@ -265,7 +276,7 @@ impl ServerConnection {
             self.flushed(&worker.core, linger);
         }
         if self.phase == Phase::Closed {
-            self.end_filters(&mut worker.core);
+            self.log_connection(&mut worker.core);
             self.timer.cancel(&mut worker.core.timers);
             self.out.clear(&mut worker.core.segments);
             return After::Close;

@@ -14,12 +14,14 @@ pub mod hcm;
 pub mod cluster;
 pub mod balance;
 pub mod pool;
+mod rbac;
 mod splice;
 pub mod drain;
 
 pub mod conn;
 mod handle;
 mod http2;
+mod istio;
 pub mod shared;
 pub mod worker;
 

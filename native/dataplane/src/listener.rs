@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustc_hash::FxHashMap;
 use tidegate_model::listener::TrafficDirection;
 use tidegate_rt::{Clock, Moment};
+use tidegate_snapshot::rbac::CompiledNetworkRbac;
 use tidegate_snapshot::{Chain, CompiledListener, ListenerId};
 use tidegate_stats::defs::{http_inspector::HttpInspector, tls_inspector::TlsInspector};
 use tidegate_stats::defs::{listener as stat, listener_worker as worker_stat, tcp as tcp_stat};
@@ -17,6 +18,7 @@ use tidegate_stats::{Group, Local};
 
 use crate::conn::Key;
 use crate::hcm::HcmGroups;
+use crate::rbac::{RbacGroups, RbacStats};
 use crate::shared::Bound;
 
 /// What the workers share of a listener.
@@ -25,6 +27,8 @@ pub(crate) struct ListenerShared {
     pub(crate) bound: Vec<Arc<Bound>>,
     pub(crate) stats: Arc<ListenerStats>,
     pub(crate) chain_stats: Vec<(Arc<Chain>, ChainStats)>,
+    /// Of the RBAC network filters of all chains.
+    pub(crate) rbac: Vec<(Arc<CompiledNetworkRbac>, RbacGroups)>,
     /// Where it has such filters.
     pub(crate) tls_inspector: Option<Group<TlsInspector>>,
     pub(crate) http_inspector: Option<Group<HttpInspector>>,
@@ -159,6 +163,7 @@ pub struct ListenerRuntime {
     worker_stats: Option<Local<worker_stat::ListenerWorker>>,
     /// Of the filter chains with a TCP proxy.
     tcp_stats: FxHashMap<*const Chain, Local<tcp_stat::TcpProxy>>,
+    rbac: FxHashMap<*const CompiledNetworkRbac, Rc<RbacStats>>,
     tls_inspector: Option<Local<TlsInspector>>,
     http_inspector: Option<Local<HttpInspector>>,
     shared: Arc<ListenerStats>,
@@ -199,6 +204,11 @@ impl ListenerRuntime {
                 .http_inspector
                 .as_ref()
                 .map(|group| group.local(worker)),
+            rbac: shared
+                .rbac
+                .iter()
+                .map(|(rbac, groups)| (Arc::as_ptr(rbac), Rc::new(groups.local(worker))))
+                .collect(),
             shared: Arc::clone(&shared.stats),
             drain_since: Cell::new(None),
         }
@@ -216,6 +226,11 @@ impl ListenerRuntime {
     /// Since when the listener is draining (it was removed, or all listeners are drained).
     pub fn draining_since(&self) -> Option<Moment> {
         self.drain_since.get()
+    }
+
+    /// The counters of one of its RBAC filters.
+    pub(crate) fn rbac_stats(&self, rbac: &Arc<CompiledNetworkRbac>) -> Option<&Rc<RbacStats>> {
+        self.rbac.get(&Arc::as_ptr(rbac))
     }
 
     /// The statistics of one of its chains with a TCP proxy.

@@ -1,11 +1,14 @@
 //! Network filters: what a filter chain does with a connection.
 
 pub(crate) mod connection_log;
+mod istio_stats;
+pub(crate) mod metadata_exchange;
 #[allow(
     dead_code,
     reason = "what a filter may ask and say is a whole, used in parts"
 )]
 pub(crate) mod read_filters;
+mod rbac;
 mod sni_cluster;
 pub mod tcp_proxy;
 

@@ -10,12 +10,14 @@ mod http1;
 mod http2;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use tidegate_model::route::RoutingPriority;
 use tidegate_rt::Moment;
+use tidegate_snapshot::HostAddress;
 use tidegate_stats::defs::cluster as stat;
 
 pub use self::connection::ClientConnection;
@@ -41,6 +43,8 @@ pub(crate) enum PoolFailure {
     RequestOverflow,
     /// Connecting failed at once, or was refused or reset later; the text is the system's.
     Local(&'static str),
+    /// The address that connections are to come from could not be had.
+    Bind(SocketAddr, &'static str),
     Remote(&'static str),
     /// `connect_timeout`.
     Timeout,
@@ -334,7 +338,17 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
             Err(error) => {
                 cluster.stats.inc(stat::UPSTREAM_CX_CONNECT_FAIL);
                 host.state.count(|cells| &cells.cx_connect_fail);
-                return Err(PoolFailure::Local(connection::describe(error)));
+                let text = connection::describe(error.errno);
+                let source = match &host.host.address {
+                    HostAddress::Socket(address) if error.binding => {
+                        cluster.source(address.is_ipv4())
+                    }
+                    _ => None,
+                };
+                return Err(match source {
+                    Some(source) => PoolFailure::Bind(source, text),
+                    None => PoolFailure::Local(text),
+                });
             }
         }
     }

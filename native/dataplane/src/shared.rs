@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tidegate_model::bootstrap::Node;
+use tidegate_model::cluster::BindConfig;
+use tidegate_model::tracing::Provider;
 use tidegate_rt::{Listening, Waker};
 use tidegate_snapshot::Snapshot;
 use tidegate_stats::Registry;
@@ -31,10 +33,14 @@ pub struct DataplaneConfig {
     pub drain_gradually: bool,
     /// `--file-flush-interval-msec`.
     pub log_flush_interval: Duration,
+    /// Where spans go of connection managers that do not say it.
+    pub tracing: Option<Provider>,
     /// Downstream connections of the whole process at most; `None`: no limit, and nothing is counted.
     pub max_downstream_connections: Option<u64>,
     /// `--busy-poll-us`: a worker with nothing to do polls so long before it sleeps.
     pub busy_poll: Duration,
+    /// Of clusters that say nothing of their own.
+    pub upstream_bind: Option<BindConfig>,
 }
 
 impl Default for DataplaneConfig {
@@ -42,14 +48,18 @@ impl Default for DataplaneConfig {
         Self {
             workers: 1,
             node: Node {
+                zone: "".into(),
                 id: "".into(),
                 cluster: "".into(),
+                metadata: Arc::default(),
             },
             drain_time: Duration::from_mins(10),
             drain_gradually: true,
             log_flush_interval: Duration::from_secs(1),
             max_downstream_connections: None,
+            tracing: None,
             busy_poll: Duration::ZERO,
+            upstream_bind: None,
         }
     }
 }

@@ -238,6 +238,20 @@ impl Flow {
         self.pending.push(&mut core.segments, bytes);
     }
 
+    /// Queues bytes ahead of those that are queued already.
+    pub(crate) fn queue_ahead(&mut self, core: &mut Core, bytes: &[u8]) {
+        let mut behind = std::mem::take(&mut self.pending);
+        self.pending.push(&mut core.segments, bytes);
+        while !behind.is_empty() {
+            let mut slices = [std::io::IoSlice::new(&[]); 1];
+            behind.slices(&mut slices);
+            let [first] = &slices;
+            self.pending.push(&mut core.segments, first);
+            let count = first.len();
+            behind.consume(&mut core.segments, count);
+        }
+    }
+
     /// Moves one pipeful.
     fn splice(
         &mut self,

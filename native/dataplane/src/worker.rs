@@ -17,6 +17,7 @@ use tidegate_rt::Errno;
 pub use self::core::{Core, ReadBuf};
 pub use self::log_buffers::{LogBuffers, LogSink};
 use crate::conn::{Conns, Event, Key, TimerKey};
+use crate::hcm::tracing::reporter::Reporter;
 use crate::shared::WorkerContext;
 
 /// Events taken from the kernel per pass.
@@ -30,6 +31,7 @@ pub(crate) mod own_timer {
     pub(crate) const FLUSH_LOGS: u8 = 0;
     pub(crate) const CLEAN_ORIGINAL_DST: u8 = 1;
     pub(crate) const DRAIN_DEADLINE: u8 = 2;
+    pub(crate) const FLUSH_SPANS: u8 = 3;
 }
 
 /// One event loop with all that it owns.
@@ -121,6 +123,7 @@ impl Worker {
             own_timer::FLUSH_LOGS => self.core.logs.on_timer(),
             own_timer::CLEAN_ORIGINAL_DST => self.clean_original_dst(),
             own_timer::DRAIN_DEADLINE => self.on_drain_deadline(),
+            own_timer::FLUSH_SPANS => Reporter::on_timer(self),
             _ => {}
         }
     }

@@ -12,6 +12,7 @@ mod home;
 mod json;
 mod listeners;
 mod logging;
+mod redact;
 mod runtime;
 mod server_info;
 mod stats;

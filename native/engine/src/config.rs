@@ -13,6 +13,8 @@ mod listeners;
 mod resource;
 mod routes;
 mod runtime;
+mod secrets;
+mod transports;
 mod validate;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +26,7 @@ use tidegate_dataplane::DataplaneHandle;
 use tidegate_model::Name;
 use tidegate_model::bootstrap::DynamicResources;
 use tidegate_model::cluster::ConfigSource;
+use tidegate_model::tls::GrpcSource;
 use tidegate_snapshot::{Snapshot, SnapshotBuilder};
 use tidegate_stats::defs::{cluster_manager, discovery, listener_manager};
 use tidegate_stats::{Group, Registry};
@@ -36,6 +39,8 @@ pub(crate) use listeners::{ListenerEntry, Listeners};
 pub(crate) use resource::{Failure, Resource};
 pub(crate) use routes::Routes;
 pub(crate) use runtime::RuntimeLayers;
+pub(crate) use secrets::Secrets;
+pub(crate) use transports::TlsContext;
 
 use crate::error::ConfigError;
 use crate::events::{Event, Events};
@@ -57,7 +62,7 @@ pub struct ApplyResult {
 }
 
 /// One thing the engine wants to hear about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     pub type_url: &'static str,
     pub source: ConfigSourceKey,
@@ -67,11 +72,24 @@ pub struct Subscription {
     pub initial_fetch_timeout: Option<Duration>,
 }
 
-/// A configuration source that can be ordered.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Where updates come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ConfigSourceKey {
     Ads,
     Path(Name),
+    /// A stream of its own, of the type's own service.
+    Grpc(Arc<GrpcSource>),
+}
+
+impl ConfigSourceKey {
+    /// The word by which updates say where they came from.
+    pub fn origin(&self) -> String {
+        match self {
+            Self::Ads => String::new(),
+            Self::Path(path) => path.to_string(),
+            Self::Grpc(source) => format!("grpc:{}", source.cluster_name),
+        }
+    }
 }
 
 impl From<&ConfigSource> for ConfigSourceKey {
@@ -83,12 +101,22 @@ impl From<&ConfigSource> for ConfigSourceKey {
     }
 }
 
+/// What an incremental response has besides its resources.
+#[derive(Debug, Clone, Copy)]
+pub struct Delta<'a> {
+    /// Name and version of each resource.
+    pub versions: &'a [(String, String)],
+    pub removed: &'a [String],
+}
+
 /// One response, as it is applied.
 pub(crate) struct Update<'a> {
     version: Name,
     resources: &'a [(String, Vec<u8>)],
     /// Of an incremental response: what is gone. `None`: the whole state, in which what is absent is gone.
     removed: Option<BTreeSet<&'a str>>,
+    /// Of an incremental response: the version of each resource, if it has one.
+    versions: HashMap<&'a str, Name>,
     /// Names that are given more than once.
     duplicates: BTreeSet<&'a str>,
     present: BTreeSet<&'a str>,
@@ -99,13 +127,13 @@ impl<'a> Update<'a> {
     fn new(
         version: &str,
         resources: &'a [(String, Vec<u8>)],
-        removed: Option<&'a [String]>,
+        delta: Option<&'a Delta<'a>>,
     ) -> Self {
         let mut present = BTreeSet::new();
         let names = resources.iter().map(|(name, _)| name.as_str());
         let mut duplicates: BTreeSet<&str> = names.filter(|name| !present.insert(*name)).collect();
         let removed: Option<BTreeSet<&str>> =
-            removed.map(|removed| removed.iter().map(String::as_str).collect());
+            delta.map(|delta| delta.removed.iter().map(String::as_str).collect());
         if let Some(removed) = &removed {
             duplicates.extend(removed.intersection(&present));
         }
@@ -113,9 +141,22 @@ impl<'a> Update<'a> {
             version: Name::from(version),
             resources,
             removed,
+            versions: delta
+                .into_iter()
+                .flat_map(|delta| delta.versions)
+                .map(|(name, version)| (name.as_str(), Name::from(version.as_str())))
+                .collect(),
             duplicates,
             present,
             started: SystemTime::now(),
+        }
+    }
+
+    /// What a resource says of its version.
+    fn version_of(&self, name: &str) -> Name {
+        match &self.removed {
+            None => Name::clone(&self.version),
+            Some(_) => self.versions.get(name).cloned().unwrap_or_default(),
         }
     }
 
@@ -162,6 +203,7 @@ pub(crate) struct Manager {
     pub(crate) endpoints: Endpoints,
     pub(crate) listeners: Listeners,
     pub(crate) routes: Routes,
+    pub(crate) secrets: Secrets,
     pub(crate) runtime: RuntimeLayers,
     pub(crate) init: Init,
     pub(crate) dynamic: DynamicResources,
@@ -207,6 +249,7 @@ impl Manager {
             endpoints: Endpoints::default(),
             listeners: Listeners::default(),
             routes: Routes::default(),
+            secrets: Secrets::default(),
             runtime,
             init: Init::new(&dynamic),
             dynamic,
@@ -232,6 +275,12 @@ impl Manager {
             by_name(&loaded.static_listeners),
         );
         let version = Name::default();
+        let secrets = loaded.bootstrap.secrets.iter().zip(&loaded.static_secrets);
+        for (secret, (name, raw)) in secrets {
+            let resource = Resource::new(raw.clone(), &version);
+            let known = (resource, secret.value.clone());
+            self.secrets.statics.insert(Name::clone(name), known);
+        }
         let raw = |all: &HashMap<&str, (usize, &Bytes)>, name: &Name| {
             let (at, raw) = all.get(&**name).copied().unzip();
             let resource = Resource::new(raw.cloned().unwrap_or_default(), &version);
@@ -291,20 +340,22 @@ impl Manager {
         self.subscriptions.clone()
     }
 
-    /// Decodes, compiles and publishes one response; `removed`: it is an incremental one.
+    /// Decodes, compiles and publishes one response; `delta`: it is an incremental one.
     pub(crate) fn apply(
         &mut self,
         type_url: &str,
         version: &str,
         resources: &[(String, Vec<u8>)],
-        removed: Option<&[String]>,
+        delta: Option<&Delta<'_>>,
+        origin: &str,
     ) -> ApplyResult {
-        let update = &Update::new(version, resources, removed);
+        let update = &Update::new(version, resources, delta);
         match type_url {
             type_url::CLUSTER => self.apply_clusters(update),
             type_url::LISTENER => self.apply_listeners(update),
             type_url::CLUSTER_LOAD_ASSIGNMENT => self.apply_endpoints(update),
             type_url::ROUTE_CONFIGURATION => self.apply_routes(update),
+            type_url::SECRET => self.apply_secrets(update, origin),
             other => {
                 let error = ConfigError::new("", "", format!("unknown type URL {other}"));
                 ApplyResult {
@@ -317,7 +368,13 @@ impl Manager {
     }
 
     /// No answer to a subscription.
-    pub(crate) fn update_failed(&mut self, type_url: &str, names: &[String], why: UpdateFailure) {
+    pub(crate) fn update_failed(
+        &mut self,
+        type_url: &str,
+        names: &[String],
+        why: UpdateFailure,
+        origin: &str,
+    ) {
         let given_up = why == UpdateFailure::FetchTimeout;
         match type_url {
             type_url::CLUSTER => {
@@ -338,6 +395,7 @@ impl Manager {
             }
             type_url::CLUSTER_LOAD_ASSIGNMENT => self.endpoints_failed(names, given_up),
             type_url::ROUTE_CONFIGURATION => self.routes_failed(names, given_up),
+            type_url::SECRET => self.secrets_failed(names, given_up, origin),
             _ => return,
         }
         let builder = self.begin();
@@ -345,7 +403,11 @@ impl Manager {
     }
 
     /// An update that could not even be read.
-    pub(crate) fn update_rejected(&mut self, type_url: &str, reason: &str) {
+    pub(crate) fn update_rejected(&mut self, type_url: &str, reason: &str, origin: &str) {
+        if type_url == type_url::SECRET {
+            self.secrets_rejected(reason, origin);
+            return;
+        }
         let group = match type_url {
             type_url::CLUSTER => &self.stats.cds,
             type_url::LISTENER => &self.stats.lds,
@@ -405,17 +467,25 @@ impl Manager {
     /// Lets in what became warm, publishes, and tells who has to know.
     fn commit(&mut self, mut builder: SnapshotBuilder) {
         let initialized_before = self.init.is_done();
+        let mut new_slots = false;
         loop {
+            if self.subscriptions_stale || self.something_waits_for_secrets() {
+                self.follow_references();
+            }
             let activated = self.activate_clusters(&mut builder);
             let progressed = self.advance_init();
             let started = self.activate_listeners(&mut builder);
             if !activated && !progressed && !started {
                 break;
             }
+            new_slots |= activated || started;
         }
         self.drop_unreferenced(&mut builder);
         if builder.is_changed() || self.snapshot.generation() == 0 {
             self.snapshot = builder.build();
+        }
+        if new_slots {
+            self.fill_slots();
         }
         if let Some(dataplane) = &mut self.dataplane {
             for error in dataplane.publish(Arc::clone(&self.snapshot)) {
@@ -479,9 +549,18 @@ impl Manager {
             }
             wanted.extend(self.listeners.subscriptions());
         }
+        wanted.extend(self.secrets.subscriptions());
         let changed = wanted != self.subscriptions;
         self.subscriptions = wanted;
         changed
+    }
+
+    /// Whether what secrets are wanted may change without a change of what is configured.
+    fn something_waits_for_secrets(&self) -> bool {
+        let mut clusters = self.clusters.warming.values();
+        let mut listeners = self.listeners.warming.values();
+        clusters.any(|entry| !entry.secrets.is_empty())
+            || listeners.any(|entry| !entry.secrets.is_empty())
     }
 
     /// Endpoints and routes that nothing refers to any more.

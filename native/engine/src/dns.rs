@@ -13,6 +13,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use tidegate_model::Name;
 use tidegate_model::cluster::{Cluster, DnsLookupFamily};
+use tidegate_rt::Rng;
 use tidegate_stats::Shared;
 use tidegate_stats::defs::{cluster as stat, dns};
 use tokio::sync::mpsc::UnboundedSender;
@@ -66,6 +67,7 @@ impl Dns {
 
 async fn run(job: DnsJob, outcomes: UnboundedSender<DnsOutcome>, stats: Shared<dns::Dns>) {
     let mut resolver = None;
+    let mut rng = Rng::new();
     loop {
         let mut next = job.refresh_rate;
         if let Err(error) = refresh_resolver(&mut resolver, job.lookup_family) {
@@ -96,7 +98,9 @@ async fn run(job: DnsJob, outcomes: UnboundedSender<DnsOutcome>, stats: Shared<d
                 return;
             }
         }
-        tokio::time::sleep(next).await;
+        // So that not all of a name's clients ask at once.
+        let jitter = rng.below((job.jitter.as_millis() as u64).max(1));
+        tokio::time::sleep(next + Duration::from_millis(jitter)).await;
     }
 }
 

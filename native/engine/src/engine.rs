@@ -6,8 +6,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidegate_dataplane::{DataplaneConfig, DrainScope, spawn_workers};
+use tidegate_model::Name;
 use tidegate_model::bootstrap::AdminAddress;
-use tidegate_model::cluster::{Address, LocalityLbEndpoints, TcpKeepalive};
+use tidegate_model::cluster::{
+    Address, Cluster, ClusterLoadAssignment, Discovery, LocalityLbEndpoints, TcpKeepalive,
+};
+use tidegate_model::tls::GrpcSource;
 use tidegate_stats::defs::control_plane;
 use tidegate_stats::defs::server as stat;
 use tidegate_stats::{Group, Registry, TagRules, Value};
@@ -16,7 +20,9 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::admin::AdminSocket;
 use crate::aux::{self, Order, Orders};
-use crate::config::{ApplyResult, Context, Manager, ServerState, Subscription, UpdateFailure};
+use crate::config::{
+    ApplyResult, ConfigSourceKey, Context, Delta, Manager, ServerState, Subscription, UpdateFailure,
+};
 use crate::error::{ConfigError, EngineError};
 use crate::events::{Event, Events};
 use crate::log_files::{LogFiles, check_writable};
@@ -32,14 +38,14 @@ pub struct BootstrapInfo {
     pub node: Vec<u8>,
     pub node_id: String,
     pub node_cluster: String,
-    pub ads: Option<AdsInfo>,
+    pub ads: Option<GrpcTarget>,
     /// As bound; empty when there is no admin or it is not started.
     pub admin_address: String,
 }
 
-/// The aggregated discovery service.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AdsInfo {
+/// Where a discovery stream goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GrpcTarget {
     pub cluster: String,
     /// Incremental instead of state of the world.
     pub delta: bool,
@@ -174,7 +180,15 @@ impl Engine {
         drop(decoder);
         let opened =
             |what: &str, error: String| ConfigError::new("", "", format!("{what}: {error}"));
-        let log = ServerLog::new(&options)
+        let mut log_options = options.clone();
+        if let Some(format) = &loaded.bootstrap.log_format {
+            if !options.log_format.is_empty() {
+                let both = "Only one of ApplicationLogConfig.log_format or CLI option --log-format can be specified.";
+                return Err(ConfigError::new("", "application_log_config", both));
+            }
+            log_options.log_format = format.to_string();
+        }
+        let log = ServerLog::new(&log_options)
             .map_err(|error| opened(&options.log_path, error.to_string()))?;
         let log = Arc::new(log);
         for warning in &loaded.bootstrap.warnings {
@@ -281,7 +295,9 @@ impl Engine {
             drain_gradually: core.options.drain_gradually,
             log_flush_interval: core.options.file_flush_interval,
             busy_poll: core.options.busy_poll,
+            tracing: bootstrap.tracing.clone(),
             max_downstream_connections: bootstrap.max_active_downstream_connections,
+            upstream_bind: bootstrap.upstream_bind.clone(),
         };
         let dataplane = spawn_workers(config, core.registry.clone(), Arc::new(log_files.clone()))
             .map_err(|error| refused("worker thread", &error))?;
@@ -311,7 +327,7 @@ impl Engine {
     pub fn bootstrap_info(&self) -> BootstrapInfo {
         let loaded = &self.core.loaded;
         let bootstrap = &loaded.bootstrap;
-        let ads = bootstrap.dynamic.ads.as_ref().map(|ads| AdsInfo {
+        let ads = bootstrap.dynamic.ads.as_ref().map(|ads| GrpcTarget {
             cluster: ads.cluster_name.to_string(),
             delta: ads.delta,
             targets: ads.targets.localities.iter().flat_map(targets).collect(),
@@ -320,11 +336,7 @@ impl Engine {
             } else {
                 loaded.ads_authority.clone()
             },
-            initial_metadata: ads
-                .initial_metadata
-                .iter()
-                .map(|(key, value)| (key.to_string(), value.to_string()))
-                .collect(),
+            initial_metadata: texts(&ads.initial_metadata),
             connect_timeout: ads.connect_timeout,
             tcp_keepalive: loaded.ads_tcp_keepalive,
             http2_keepalive: loaded.ads_http2_keepalive,
@@ -348,25 +360,48 @@ impl Engine {
         self.core.with_manager(Manager::subscriptions)
     }
 
-    /// Decodes, compiles and publishes one response; when this returns, every new connection sees the result.
+    /// The stream of a subscription that has one of its own.
+    pub fn grpc_target(&self, source: &ConfigSourceKey) -> Option<GrpcTarget> {
+        match source {
+            ConfigSourceKey::Grpc(source) => {
+                GrpcTarget::of(source, &self.core.loaded.bootstrap.clusters)
+            }
+            ConfigSourceKey::Ads | ConfigSourceKey::Path(_) => None,
+        }
+    }
+
+    /// The directories in which a rename may change a file that a secret refers to.
+    pub fn watched_directories(&self) -> Vec<String> {
+        self.core.lock().watched_directories()
+    }
+
+    /// Something was renamed into one of these directories.
+    pub fn directory_changed(&self, directory: &str) {
+        self.core
+            .with_manager(|manager| manager.directory_changed(directory));
+    }
+
+    /// Decodes, compiles and publishes one response, that came from `origin` ([`ConfigSourceKey::origin`]); when this returns, every new connection sees the result.
     pub fn apply(
         &self,
         type_url: &str,
         version: &str,
         resources: &[(String, Vec<u8>)],
+        origin: &str,
     ) -> ApplyResult {
-        self.take(type_url, version, resources, None)
+        self.take(type_url, version, resources, None, origin)
     }
 
-    /// [`Self::apply`] for an incremental response: what is not mentioned stays, `removed` goes.
+    /// [`Self::apply`] for an incremental response: what is not mentioned stays, what was removed goes.
     pub fn apply_delta(
         &self,
         type_url: &str,
         version: &str,
         resources: &[(String, Vec<u8>)],
-        removed: &[String],
+        delta: &Delta<'_>,
+        origin: &str,
     ) -> ApplyResult {
-        self.take(type_url, version, resources, Some(removed))
+        self.take(type_url, version, resources, Some(delta), origin)
     }
 
     fn take(
@@ -374,11 +409,12 @@ impl Engine {
         type_url: &str,
         version: &str,
         resources: &[(String, Vec<u8>)],
-        removed: Option<&[String]>,
+        delta: Option<&Delta<'_>>,
+        origin: &str,
     ) -> ApplyResult {
         let result = self
             .core
-            .with_manager(|manager| manager.apply(type_url, version, resources, removed));
+            .with_manager(|manager| manager.apply(type_url, version, resources, delta, origin));
         if resources.len() >= LARGE {
             tidegate_rt::release_unused();
         }
@@ -390,15 +426,21 @@ impl Engine {
         self.core.lock().paused()
     }
 
-    pub fn update_failed(&self, type_url: &str, names: &[String], why: UpdateFailure) {
+    pub fn update_failed(
+        &self,
+        type_url: &str,
+        names: &[String],
+        why: UpdateFailure,
+        origin: &str,
+    ) {
         self.core
-            .with_manager(|manager| manager.update_failed(type_url, names, why));
+            .with_manager(|manager| manager.update_failed(type_url, names, why, origin));
     }
 
     /// An update that never reached [`Self::apply`].
-    pub fn update_rejected(&self, type_url: &str, reason: &str) {
+    pub fn update_rejected(&self, type_url: &str, reason: &str, origin: &str) {
         self.core
-            .with_manager(|manager| manager.update_rejected(type_url, reason));
+            .with_manager(|manager| manager.update_rejected(type_url, reason, origin));
     }
 
     /// `control_plane.connected_state`.
@@ -488,6 +530,56 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.shutdown();
     }
+}
+
+/// Between attempts at a stream whose service does not say otherwise.
+const RETRY_BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+impl GrpcTarget {
+    /// The stream of a source of its own; `None`: its cluster is not among the static ones, which was refused before.
+    fn of(source: &GrpcSource, clusters: &[Arc<Cluster>]) -> Option<Self> {
+        let cluster = clusters
+            .iter()
+            .find(|cluster| cluster.name == source.cluster_name)?;
+        let keepalive = cluster.http.http2.connection_keepalive.as_ref();
+        let authority = if source.authority.is_empty() {
+            &source.cluster_name
+        } else {
+            &source.authority
+        };
+        Some(Self {
+            cluster: source.cluster_name.to_string(),
+            delta: source.delta,
+            targets: grpc_endpoints(cluster)?
+                .localities
+                .iter()
+                .flat_map(targets)
+                .collect(),
+            authority: authority.to_string(),
+            initial_metadata: texts(&source.initial_metadata),
+            connect_timeout: cluster.connect_timeout,
+            tcp_keepalive: cluster.tcp_keepalive,
+            http2_keepalive: keepalive
+                .and_then(|keepalive| Some((keepalive.interval?, keepalive.timeout))),
+            retry_back_off: RETRY_BACK_OFF,
+        })
+    }
+}
+
+/// The addresses of a cluster that a discovery stream may go to.
+pub(crate) fn grpc_endpoints(cluster: &Cluster) -> Option<&Arc<ClusterLoadAssignment>> {
+    match &cluster.discovery {
+        Discovery::Static(endpoints) => Some(endpoints),
+        Discovery::StrictDns(dns) | Discovery::LogicalDns(dns) => Some(&dns.load_assignment),
+        Discovery::Eds { .. } | Discovery::OriginalDst(_) => None,
+    }
+}
+
+fn texts(pairs: &[(Name, Name)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(key, value)| (key.to_string(), value.to_string()))
+        .collect()
 }
 
 fn shown(address: &AdminAddress) -> String {

@@ -21,11 +21,11 @@ mod stats_flush;
 mod time;
 mod version;
 
-pub use config::{ApplyResult, ConfigSourceKey, Subscription, UpdateFailure};
-pub use engine::{AdsInfo, BootstrapInfo, Engine};
+pub use config::{ApplyResult, ConfigSourceKey, Delta, Subscription, UpdateFailure};
+pub use engine::{BootstrapInfo, Engine, GrpcTarget};
 pub use error::{ConfigError, EngineError};
 pub use events::Event;
-pub use matcher::{Matcher, RouteMatch};
+pub use matcher::{Matcher, RouteMatch, Seen};
 pub use options::Options;
 pub use server_log::Level;
 pub use version::version;
@@ -33,5 +33,5 @@ pub use version::version;
 /// What [`Matcher::route`] is asked with.
 pub use tidegate_snapshot::PlainRequest;
 
-/// In [`AdsInfo`].
+/// In [`GrpcTarget`].
 pub use tidegate_model::cluster::TcpKeepalive;

@@ -1,14 +1,15 @@
 //! The data path's own matching over one compiled bootstrap, without traffic: for benchmarks and explanations.
 
 use std::hint::black_box;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tidegate_model::hcm::RouteSource;
 use tidegate_model::listener::NetworkFilter;
 use tidegate_model::route::{ClusterSpecifier, RouteAction, WeightedClusterName};
 use tidegate_snapshot::{
-    ChainFilter, CompiledRoutes, ConnMeta, HcmRoutes, PlainRequest, Snapshot, SnapshotBuilder,
+    ApplicationProtocols, ChainFilter, CompiledRoutes, ConnMeta, HcmRoutes, PlainRequest, Snapshot,
+    SnapshotBuilder,
 };
 use tidegate_xds::{Decoder, Format, Overrides};
 
@@ -23,6 +24,30 @@ pub struct RouteMatch {
     pub index: usize,
     /// The cluster, or the first of the weighted ones; empty for a redirect or a direct response.
     pub cluster: String,
+}
+
+/// What listener filters would have found out about a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Lower case; empty when there is none.
+    pub server_name: String,
+    /// `raw_buffer` or `tls`.
+    pub transport_protocol: String,
+    pub application_protocols: Vec<String>,
+}
+
+impl Seen {
+    fn application_protocols(&self) -> ApplicationProtocols {
+        let mut list = Vec::new();
+        for name in &self.application_protocols {
+            // A name that is too long for the list can match nothing.
+            if let Ok(length) = u8::try_from(name.len()) {
+                list.push(length);
+                list.extend_from_slice(name.as_bytes());
+            }
+        }
+        ApplicationProtocols::Offered(list.into_boxed_slice())
+    }
 }
 
 /// A snapshot to ask.
@@ -67,11 +92,18 @@ impl Matcher {
         &self,
         listener: &str,
         destination: SocketAddr,
-        source: IpAddr,
+        source: SocketAddr,
+        seen: &Seen,
         repeat: usize,
     ) -> Option<String> {
         let listener = self.snapshot.listener_by_name(listener)?;
-        let meta = ConnMeta::plain(destination, SocketAddr::new(source, 0));
+        let protocols = seen.application_protocols();
+        let meta = ConnMeta {
+            server_name: &seen.server_name,
+            transport_protocol: &seen.transport_protocol,
+            application_protocols: &protocols,
+            ..ConnMeta::plain(destination, source)
+        };
         for _ in 1..repeat {
             black_box(listener.filter_chains.find(black_box(&meta)));
         }

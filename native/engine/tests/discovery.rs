@@ -73,7 +73,7 @@ impl Proxy {
         resources: &[Value],
     ) -> tidegate_engine::ApplyResult {
         self.engine
-            .apply(type_url, version, &self.encode(type_url, resources))
+            .apply(type_url, version, &self.encode(type_url, resources), "")
     }
 
     /// What is asked for, as `TYPE name name`.
@@ -317,9 +317,12 @@ fn a_rejected_resource_keeps_its_last_good_version() {
     assert_eq!(listeners[0]["active_state"]["version_info"], "1");
 
     // Bytes that are no message are refused too.
-    let garbage = proxy
-        .engine
-        .apply(type_url::CLUSTER, "2", &[("x".to_owned(), vec![0xff; 7])]);
+    let garbage = proxy.engine.apply(
+        type_url::CLUSTER,
+        "2",
+        &[("x".to_owned(), vec![0xff; 7])],
+        "",
+    );
     assert_eq!(garbage.rejected[0].name, "");
     assert_eq!(
         proxy.engine.stat("cluster_manager.cds.update_rejected"),
@@ -395,13 +398,14 @@ fn what_timed_out_is_no_longer_waited_for() {
     let mut proxy = Proxy::start();
     proxy
         .engine
-        .update_failed(type_url::CLUSTER, &[], UpdateFailure::Connection);
+        .update_failed(type_url::CLUSTER, &[], UpdateFailure::Connection, "");
     assert_eq!(proxy.wanted(), ["Cluster"]);
     proxy.apply(type_url::CLUSTER, "1", &[eds_cluster("a")]);
     proxy.engine.update_failed(
         type_url::CLUSTER_LOAD_ASSIGNMENT,
         &["a".to_owned()],
         UpdateFailure::FetchTimeout,
+        "",
     );
     assert!(proxy.wanted().contains(&"Listener".to_owned()));
     proxy.apply(type_url::LISTENER, "1", &[listener("l", 0, &json!("r"))]);
@@ -409,6 +413,7 @@ fn what_timed_out_is_no_longer_waited_for() {
         type_url::ROUTE_CONFIGURATION,
         &["r".to_owned()],
         UpdateFailure::FetchTimeout,
+        "",
     );
     assert!(proxy.saw(Event::Initialized));
     assert_eq!(proxy.get("l", "/").0, 404);

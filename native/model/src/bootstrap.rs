@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Name;
-use crate::cluster::{Cluster, ClusterLoadAssignment, ConfigSource};
+use crate::cluster::{BindConfig, Cluster, ClusterLoadAssignment, ConfigSource};
+use crate::istio::NodeMetadata;
 use crate::listener::Listener;
+use crate::tls::Secret;
+use crate::tracing::Provider;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bootstrap {
@@ -14,6 +17,10 @@ pub struct Bootstrap {
     pub admin: Option<Admin>,
     pub listeners: Vec<Arc<Listener>>,
     pub clusters: Vec<Arc<Cluster>>,
+    /// `static_resources.secrets`, for those who name a secret without a source.
+    pub secrets: Vec<Arc<Secret>>,
+    /// `cluster_manager.upstream_bind_config`, for clusters that have none.
+    pub upstream_bind: Option<BindConfig>,
     pub dynamic: DynamicResources,
     pub stats: StatsConfig,
     pub stats_sinks: Vec<StatsSink>,
@@ -23,8 +30,12 @@ pub struct Bootstrap {
     pub runtime: Vec<(Name, Name)>,
     pub admin_layer: bool,
     pub header_prefix: Name,
+    /// `tracing.http`, for connection managers that name no provider.
+    pub tracing: Option<Provider>,
     /// `overload_manager`: the resource monitor `global_downstream_max_connections`.
     pub max_active_downstream_connections: Option<u64>,
+    /// `application_log_config`: the line format of the process's own log, in spdlog's syntax.
+    pub log_format: Option<Name>,
     /// Fields Envoy honours and we do not, which are safe to leave out: warned about once and counted.
     pub warnings: Vec<String>,
 }
@@ -33,6 +44,8 @@ pub struct Bootstrap {
 pub struct Node {
     pub id: Name,
     pub cluster: Name,
+    pub zone: Name,
+    pub metadata: Arc<NodeMetadata>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

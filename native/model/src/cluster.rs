@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::Name;
 use crate::http2::Http2Options;
+use crate::istio::{IstioCluster, MetadataExchange};
 use crate::route::HashPolicy;
+use crate::tls::{TransportSocketMatch, UpstreamTransport};
 
 /// `config.cluster.v3.Cluster`.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,9 +27,16 @@ pub struct Cluster {
     pub circuit_breakers: CircuitBreakers,
     pub http: UpstreamHttpOptions,
     pub tcp_keepalive: Option<TcpKeepalive>,
-    pub upstream_bind_address: Option<SocketAddr>,
+    /// `None`: that of the cluster manager, if it has one.
+    pub upstream_bind: Option<BindConfig>,
     pub ignore_health_on_host_removal: bool,
     pub close_connections_on_host_health_failure: bool,
+    pub transport_socket: UpstreamTransport,
+    /// The first that a host's metadata meet takes the place of `transport_socket`.
+    pub transport_socket_matches: Vec<TransportSocketMatch>,
+    pub istio: Option<Arc<IstioCluster>>,
+    /// Metadata exchange with the hosts' proxies, on connections that carry no HTTP (of `filters`).
+    pub metadata_exchange: Option<Arc<MetadataExchange>>,
 }
 
 impl Default for Cluster {
@@ -45,9 +54,13 @@ impl Default for Cluster {
             circuit_breakers: CircuitBreakers::default(),
             http: UpstreamHttpOptions::default(),
             tcp_keepalive: None,
-            upstream_bind_address: None,
+            upstream_bind: None,
             ignore_health_on_host_removal: false,
             close_connections_on_host_health_failure: false,
+            transport_socket: UpstreamTransport::default(),
+            transport_socket_matches: Vec::new(),
+            istio: None,
+            metadata_exchange: None,
         }
     }
 }
@@ -66,6 +79,14 @@ pub enum Discovery {
     OriginalDst(OriginalDst),
 }
 
+/// `config.core.v3.BindConfig`: where connections to hosts come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BindConfig {
+    /// The first of the host's family counts; port 0 lets the kernel choose. May be empty.
+    pub sources: Vec<SocketAddr>,
+    pub freebind: bool,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct DnsCluster {
     /// Endpoints with `Address::Dns`.
@@ -73,6 +94,8 @@ pub struct DnsCluster {
     /// Default 5 s.
     pub refresh_rate: Duration,
     pub respect_dns_ttl: bool,
+    /// Up to so much is added to each pause between lookups.
+    pub jitter: Duration,
     pub lookup_family: DnsLookupFamily,
 }
 
@@ -367,7 +390,7 @@ impl Default for UpstreamHttpOptions {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TcpKeepalive {
     pub probes: Option<u32>,
     pub time: Option<Duration>,
@@ -431,6 +454,10 @@ pub struct LbEndpoint {
     pub health: HealthStatus,
     /// 1 and up.
     pub load_balancing_weight: u32,
+    /// `envoy.transport_socket_match` of its metadata, sorted by key; values as compact JSON.
+    pub transport_socket_match: Vec<(Name, Name)>,
+    /// `istio.workload` of its metadata.
+    pub workload: Option<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -85,6 +85,11 @@ pub enum Operator {
     FixedNumber(u64),
     /// Known to Envoy, and about something this proxy never has (TLS, dynamic metadata, filter state): always missing.
     Unavailable,
+    /// A value that filters have told of the request; without a path all of a namespace, as JSON.
+    DynamicMetadata {
+        filter: Name,
+        path: Vec<Name>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -401,7 +406,15 @@ impl Command<'_> {
             "QUERY_PARAMS" => self.query_params(),
             "PATH" => self.path(),
             "FILTER_STATE" => self.filter_state(),
-            "DYNAMIC_METADATA" | "UPSTREAM_FILTER_STATE" => {
+            "DYNAMIC_METADATA" => {
+                let path = self.required()?;
+                let mut keys = path.split(':').map(Name::from);
+                Ok(Operator::DynamicMetadata {
+                    filter: keys.next().unwrap_or_default(),
+                    path: keys.collect(),
+                })
+            }
+            "UPSTREAM_FILTER_STATE" => {
                 self.required()?;
                 Ok(Operator::Unavailable)
             }

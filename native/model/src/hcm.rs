@@ -5,16 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
+use crate::compressor::Compressor;
 use crate::ext_authz::ExtAuthz;
 use crate::http2::Http2Options;
+use crate::istio::{Alpn, IstioStats, PeerMetadata};
 use crate::jwt::JwtAuthn;
 use crate::matcher::HeaderMatcher;
+use crate::rbac::Rbac;
 use crate::route::RouteConfiguration;
+use crate::tracing::Tracing;
 use crate::{Name, RuntimeFraction};
 
 /// `extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpConnectionManager {
+    pub tracing: Option<Arc<Tracing>>,
     pub stat_prefix: Name,
     pub codec_type: CodecType,
     pub routes: RouteSource,
@@ -180,6 +185,11 @@ pub enum HttpFilterKind {
     GrpcWeb,
     ExtAuthz(Arc<ExtAuthz>),
     JwtAuthn(Arc<JwtAuthn>),
+    Compressor(Arc<Compressor>),
+    PeerMetadata(Arc<PeerMetadata>),
+    Alpn(Arc<Alpn>),
+    IstioStats(Arc<IstioStats>),
+    Rbac(Arc<Rbac>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

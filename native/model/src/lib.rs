@@ -12,11 +12,15 @@ pub mod format;
 pub mod hcm;
 pub mod http2;
 pub mod jwt;
+pub mod compressor;
+pub mod istio;
 pub mod listener;
 pub mod matcher;
+pub mod rbac;
 pub mod retry;
 pub mod route;
 pub mod tls;
+pub mod tracing;
 
 use std::sync::Arc;
 

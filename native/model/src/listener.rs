@@ -9,6 +9,9 @@ use ipnet::IpNet;
 use crate::Name;
 use crate::access_log::AccessLog;
 use crate::hcm::HttpConnectionManager;
+use crate::istio::{IstioStats, MetadataExchange};
+use crate::rbac::NetworkRbac;
+use crate::tls::DownstreamTransport;
 
 /// `config.listener.v3.Listener`.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +102,19 @@ impl ConnectionPredicate {
     }
 }
 
+impl Listener {
+    /// Whether an update to `new` may leave the connections of unchanged filter chains alone: nothing else has changed
+    /// (Envoy's `supportUpdateFilterChain`).
+    pub fn may_become_in_place(&self, new: &Self) -> bool {
+        let without_chains = |listener: &Self| Self {
+            filter_chains: Vec::new(),
+            default_filter_chain: None,
+            ..listener.clone()
+        };
+        !new.filter_chains.is_empty() && without_chains(self) == without_chains(new)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrafficDirection {
     #[default]
@@ -116,6 +132,7 @@ pub struct FilterChain {
     pub read_filters: Vec<ReadFilter>,
     /// The terminal network filter.
     pub filter: NetworkFilter,
+    pub transport_socket: DownstreamTransport,
     pub transport_socket_connect_timeout: Option<Duration>,
 }
 
@@ -151,8 +168,11 @@ pub struct ReadFilter {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReadFilterKind {
+    Rbac(Arc<NetworkRbac>),
     /// `envoy.filters.network.sni_cluster`: the requested server name is the cluster of the TCP proxy.
     SniCluster,
+    MetadataExchange(Arc<MetadataExchange>),
+    IstioStats(Arc<IstioStats>),
 }
 
 #[derive(Debug, Clone, PartialEq)]

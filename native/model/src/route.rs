@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compressor::CompressorPerRoute;
 use crate::ext_authz::ExtAuthzPerRoute;
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
 use crate::jwt::JwtPerRoute;
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
+use crate::rbac::RbacPerRoute;
 use crate::retry::{BodyBufferLimit, RetryPolicy};
+use crate::tracing::{Decorator, RouteTracing};
 use crate::{DataSource, HeaderMutations, Name, RuntimeFraction};
 
 /// `config.route.v3.RouteConfiguration`.
@@ -66,6 +69,8 @@ pub struct Route {
     pub per_filter: PerFilterConfig,
     /// `None`: the virtual host's.
     pub body_buffer_limit: Option<BodyBufferLimit>,
+    pub decorator: Option<Decorator>,
+    pub tracing: Option<Box<RouteTracing>>,
 }
 
 /// `config.route.v3.RouteMatch`.
@@ -113,6 +118,25 @@ pub struct Forward {
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// What consistent hashing goes by.
     pub hash_policy: Vec<HashPolicy>,
+    /// `request_mirror_policies`: the route's, else the virtual host's, else those of the route configuration.
+    pub mirrors: Arc<[MirrorPolicy]>,
+}
+
+/// `config.route.v3.RouteAction.RequestMirrorPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorPolicy {
+    pub cluster: MirrorCluster,
+    /// `None`: every request.
+    pub runtime_fraction: Option<RuntimeFraction>,
+    pub disable_shadow_host_suffix_append: bool,
+    pub host_rewrite_literal: Option<Name>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MirrorCluster {
+    Name(Name),
+    /// The request header that names it, in lower case.
+    Header(Name),
 }
 
 /// `config.route.v3.RouteAction.HashPolicy`.
@@ -284,6 +308,8 @@ pub struct PerFilterConfig {
 pub enum FilterPolicy {
     ExtAuthz(Arc<ExtAuthzPerRoute>),
     JwtAuthn(JwtPerRoute),
+    Compressor(CompressorPerRoute),
+    Rbac(RbacPerRoute),
 }
 
 impl PerFilterConfig {

@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use crate::Name;
 use crate::matcher::StringMatcher;
 
@@ -154,6 +152,59 @@ pub struct GrpcSource {
     pub initial_metadata: Vec<(Name, Name)>,
 }
 
+/// The cipher suites of TLS 1.2 that are spoken, by the names of OpenSSL and of IANA, in Envoy's default order.
+pub const CIPHER_SUITES: &[(&str, &str)] = &[
+    (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    ),
+    (
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    ),
+    (
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    ),
+    (
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    ),
+    (
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    ),
+    (
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    ),
+];
+
+/// The key exchange groups that are spoken, by all names that BoringSSL has for them.
+pub const ECDH_CURVES: &[&str] = &[
+    "X25519",
+    "x25519",
+    "P-256",
+    "prime256v1",
+    "P-384",
+    "secp384r1",
+    "X25519MLKEM768",
+];
+
+/// The signature algorithms that are spoken.
+pub const SIGNATURE_ALGORITHMS: &[&str] = &[
+    "ecdsa_secp256r1_sha256",
+    "rsa_pss_rsae_sha256",
+    "rsa_pkcs1_sha256",
+    "ecdsa_secp384r1_sha384",
+    "rsa_pss_rsae_sha384",
+    "rsa_pkcs1_sha384",
+    "rsa_pss_rsae_sha512",
+    "rsa_pkcs1_sha512",
+    "ecdsa_secp521r1_sha512",
+    "ed25519",
+];
+
 /// `TlsParameters`; empty lists: the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsParameters {
@@ -173,12 +224,10 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// `TlsKeyLog`; empty ranges: any address.
+/// `TlsKeyLog`, of all connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyLog {
     pub path: Name,
-    pub local_address_range: Vec<IpNet>,
-    pub remote_address_range: Vec<IpNet>,
 }
 
 /// A `DataSource` that has been read, and where it was, as `/certs` and error texts say it.
@@ -291,6 +340,36 @@ impl UpstreamTransport {
             Self::RawBuffer => Vec::new(),
             Self::Tls(context) => context.common.secrets(),
         }
+    }
+}
+
+impl ValidationContext {
+    /// What must not be demanded without a trusted CA.
+    ///
+    /// # Errors
+    /// In Envoy's words.
+    pub fn check(&self) -> Result<(), String> {
+        if self.trusted_ca.is_some() {
+            return Ok(());
+        }
+        if let Some(crl) = &self.crl {
+            return Err(format!(
+                "Failed to load CRL from {} without trusted CA",
+                crl.path
+            ));
+        }
+        if !self.subject_alt_names.is_empty() {
+            return Err(
+                "SAN-based verification of peer certificates without trusted CA is insecure and not allowed"
+                    .to_owned(),
+            );
+        }
+        if self.allow_expired_certificate {
+            return Err(
+                "Certificate validity period is always ignored without trusted CA".to_owned(),
+            );
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use tidegate_engine::{ConfigSourceKey, Level, Options, TcpKeepalive, UpdateFailure};
+use tidegate_engine::{ConfigSourceKey, Delta, Level, Options, TcpKeepalive, UpdateFailure};
 
 use crate::discovery::format;
 use crate::errors::{config_error, detached, engine_error};
@@ -23,6 +23,9 @@ pub(crate) struct Subscription {
     #[pyo3(get)]
     watched_directory: String,
     #[pyo3(get)]
+    origin: String,
+    target: Option<tidegate_engine::GrpcTarget>,
+    #[pyo3(get)]
     names: Vec<String>,
     /// Compared as a duration, shown as seconds.
     timeout: Option<Duration>,
@@ -35,15 +38,25 @@ impl Subscription {
     fn initial_fetch_timeout(&self) -> f64 {
         self.timeout.map_or(0.0, |timeout| timeout.as_secs_f64())
     }
+
+    /// The stream, for source "grpc".
+    #[getter]
+    fn grpc(&self) -> Option<GrpcTarget> {
+        let inner = self.target.clone()?;
+        Some(GrpcTarget { inner })
+    }
 }
 
-impl From<tidegate_engine::Subscription> for Subscription {
-    fn from(wanted: tidegate_engine::Subscription) -> Self {
-        let (source, path) = match wanted.source {
+impl Subscription {
+    fn new(engine: &tidegate_engine::Engine, wanted: tidegate_engine::Subscription) -> Self {
+        let (source, path) = match &wanted.source {
             ConfigSourceKey::Ads => ("ads", String::new()),
             ConfigSourceKey::Path(path) => ("path", path.to_string()),
+            ConfigSourceKey::Grpc(_) => ("grpc", String::new()),
         };
         Self {
+            origin: wanted.source.origin(),
+            target: engine.grpc_target(&wanted.source),
             type_url: wanted.type_url,
             source,
             path,
@@ -54,16 +67,74 @@ impl From<tidegate_engine::Subscription> for Subscription {
     }
 }
 
+/// Where a discovery stream goes.
+#[pyclass(frozen, eq, hash, module = "tidegate._native")]
+#[derive(PartialEq, Eq, Hash)]
+pub(crate) struct GrpcTarget {
+    inner: tidegate_engine::GrpcTarget,
+}
+
+#[pymethods]
+impl GrpcTarget {
+    #[getter]
+    fn cluster(&self) -> &str {
+        &self.inner.cluster
+    }
+
+    #[getter]
+    fn delta(&self) -> bool {
+        self.inner.delta
+    }
+
+    #[getter]
+    fn targets(&self) -> &[String] {
+        &self.inner.targets
+    }
+
+    #[getter]
+    fn authority(&self) -> &str {
+        &self.inner.authority
+    }
+
+    #[getter]
+    fn initial_metadata(&self) -> Vec<(String, String)> {
+        self.inner.initial_metadata.clone()
+    }
+
+    #[getter]
+    fn connect_timeout(&self) -> f64 {
+        self.inner.connect_timeout.as_secs_f64()
+    }
+
+    #[getter]
+    fn tcp_keepalive(&self) -> Option<(u32, u64, u64)> {
+        let TcpKeepalive {
+            probes,
+            time,
+            interval,
+        } = self.inner.tcp_keepalive?;
+        let seconds =
+            |duration: Option<Duration>| duration.map_or(0, |duration| duration.as_secs());
+        Some((probes.unwrap_or_default(), seconds(time), seconds(interval)))
+    }
+
+    #[getter]
+    fn http2_keepalive(&self) -> Option<(f64, f64)> {
+        let (interval, timeout) = self.inner.http2_keepalive?;
+        Some((interval.as_secs_f64(), timeout.as_secs_f64()))
+    }
+
+    #[getter]
+    fn retry_back_off(&self) -> (f64, f64) {
+        let (base, most) = self.inner.retry_back_off;
+        (base.as_secs_f64(), most.as_secs_f64())
+    }
+}
+
 /// What Python has to know of the bootstrap to open its streams.
 #[pyclass(frozen, module = "tidegate._native")]
 pub(crate) struct BootstrapInfo {
     inner: tidegate_engine::BootstrapInfo,
-}
-
-impl BootstrapInfo {
-    fn ads(&self) -> Option<&tidegate_engine::AdsInfo> {
-        self.inner.ads.as_ref()
-    }
 }
 
 #[pymethods]
@@ -83,69 +154,11 @@ impl BootstrapInfo {
         &self.inner.node_cluster
     }
 
+    /// The stream of `dynamic_resources.ads_config`.
     #[getter]
-    fn ads_cluster(&self) -> &str {
-        self.ads()
-            .map(|ads| ads.cluster.as_str())
-            .unwrap_or_default()
-    }
-
-    #[getter]
-    fn ads_delta(&self) -> bool {
-        self.ads().is_some_and(|ads| ads.delta)
-    }
-
-    #[getter]
-    fn ads_targets(&self) -> Vec<String> {
-        self.ads()
-            .map(|ads| ads.targets.clone())
-            .unwrap_or_default()
-    }
-
-    #[getter]
-    fn ads_authority(&self) -> &str {
-        self.ads()
-            .map(|ads| ads.authority.as_str())
-            .unwrap_or_default()
-    }
-
-    #[getter]
-    fn ads_initial_metadata(&self) -> Vec<(String, String)> {
-        self.ads()
-            .map(|ads| ads.initial_metadata.clone())
-            .unwrap_or_default()
-    }
-
-    #[getter]
-    fn ads_connect_timeout(&self) -> f64 {
-        self.ads()
-            .map_or(5.0, |ads| ads.connect_timeout.as_secs_f64())
-    }
-
-    #[getter]
-    fn ads_tcp_keepalive(&self) -> Option<(u32, u64, u64)> {
-        let TcpKeepalive {
-            probes,
-            time,
-            interval,
-        } = self.ads()?.tcp_keepalive?;
-        let seconds =
-            |duration: Option<Duration>| duration.map_or(0, |duration| duration.as_secs());
-        Some((probes.unwrap_or_default(), seconds(time), seconds(interval)))
-    }
-
-    #[getter]
-    fn ads_http2_keepalive(&self) -> Option<(f64, f64)> {
-        let (interval, timeout) = self.ads()?.http2_keepalive?;
-        Some((interval.as_secs_f64(), timeout.as_secs_f64()))
-    }
-
-    #[getter]
-    fn ads_retry_back_off(&self) -> (f64, f64) {
-        self.ads().map_or((0.5, 30.0), |ads| {
-            let (base, most) = ads.retry_back_off;
-            (base.as_secs_f64(), most.as_secs_f64())
-        })
+    fn ads(&self) -> Option<GrpcTarget> {
+        let inner = self.inner.ads.clone()?;
+        Some(GrpcTarget { inner })
     }
 
     #[getter]
@@ -302,30 +315,45 @@ impl Engine {
 
     fn subscriptions(&self, py: Python<'_>) -> PyResult<Vec<Subscription>> {
         let wanted = detached(py, || self.inner.subscriptions())?;
-        Ok(wanted.into_iter().map(Subscription::from).collect())
+        let told = wanted.into_iter();
+        Ok(told
+            .map(|each| Subscription::new(&self.inner, each))
+            .collect())
     }
 
+    #[pyo3(signature = (type_url, version, resources, origin = ""))]
     fn apply(
         &self,
         py: Python<'_>,
         type_url: &str,
         version: &str,
         resources: Vec<(String, Vec<u8>)>,
+        origin: &str,
     ) -> PyResult<ApplyResult> {
-        detached(py, || self.inner.apply(type_url, version, &resources)).map(ApplyResult::from)
+        detached(py, || {
+            self.inner.apply(type_url, version, &resources, origin)
+        })
+        .map(ApplyResult::from)
     }
 
+    #[pyo3(signature = (type_url, version, resources, versions, removed, origin = ""))]
     fn apply_delta(
         &self,
         py: Python<'_>,
         type_url: &str,
         version: &str,
         resources: Vec<(String, Vec<u8>)>,
+        versions: Vec<(String, String)>,
         removed: Vec<String>,
+        origin: &str,
     ) -> PyResult<ApplyResult> {
+        let delta = Delta {
+            versions: &versions,
+            removed: &removed,
+        };
         detached(py, || {
             self.inner
-                .apply_delta(type_url, version, &resources, &removed)
+                .apply_delta(type_url, version, &resources, &delta, origin)
         })
         .map(ApplyResult::from)
     }
@@ -334,23 +362,42 @@ impl Engine {
         detached(py, || self.inner.paused())
     }
 
+    fn watched_directories(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        detached(py, || self.inner.watched_directories())
+    }
+
+    fn directory_changed(&self, py: Python<'_>, directory: &str) -> PyResult<()> {
+        detached(py, || self.inner.directory_changed(directory))
+    }
+
+    #[pyo3(signature = (type_url, names, reason, origin = ""))]
     fn update_failed(
         &self,
         py: Python<'_>,
         type_url: &str,
         names: Vec<String>,
         reason: &str,
+        origin: &str,
     ) -> PyResult<()> {
         let why = match reason {
             "connection" => UpdateFailure::Connection,
             "fetch_timeout" => UpdateFailure::FetchTimeout,
             other => return Err(PyValueError::new_err(format!("unknown reason: {other}"))),
         };
-        detached(py, || self.inner.update_failed(type_url, &names, why))
+        detached(py, || {
+            self.inner.update_failed(type_url, &names, why, origin);
+        })
     }
 
-    fn update_rejected(&self, py: Python<'_>, type_url: &str, reason: &str) -> PyResult<()> {
-        detached(py, || self.inner.update_rejected(type_url, reason))
+    #[pyo3(signature = (type_url, reason, origin = ""))]
+    fn update_rejected(
+        &self,
+        py: Python<'_>,
+        type_url: &str,
+        reason: &str,
+        origin: &str,
+    ) -> PyResult<()> {
+        detached(py, || self.inner.update_rejected(type_url, reason, origin))
     }
 
     fn ads_connected(&self, connected: bool) {

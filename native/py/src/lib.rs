@@ -21,7 +21,7 @@ mod native {
         encode_discovery_request,
     };
     #[pymodule_export]
-    use super::engine::{ApplyResult, BootstrapInfo, Engine, Subscription};
+    use super::engine::{ApplyResult, BootstrapInfo, Engine, GrpcTarget, Subscription};
     #[pymodule_export]
     use super::matcher::{Matcher, RouteMatch};
     #[pymodule_export]

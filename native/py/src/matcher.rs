@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use tidegate_engine::PlainRequest;
+use tidegate_engine::{PlainRequest, Seen};
 
 use crate::discovery::format;
 use crate::errors::{config_error, detached};
@@ -54,7 +54,14 @@ impl Matcher {
         })
     }
 
-    #[pyo3(signature = (listener, destination_ip, destination_port, source_ip = "127.0.0.1", repeat = 1))]
+    #[pyo3(signature = (listener, destination_ip, destination_port, source_ip = "127.0.0.1", repeat = 1, *,
+                        source_port = 0, server_name = "", transport_protocol = "raw_buffer",
+                        application_protocols = Vec::new()),
+           text_signature = "(self, listener, destination_ip, destination_port, source_ip='127.0.0.1', repeat=1, *, source_port=0, server_name='', transport_protocol='raw_buffer', application_protocols=())")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "they are keywords of a Python call"
+    )]
     fn filter_chain(
         &self,
         py: Python<'_>,
@@ -63,12 +70,21 @@ impl Matcher {
         destination_port: u16,
         source_ip: &str,
         repeat: usize,
+        source_port: u16,
+        server_name: &str,
+        transport_protocol: &str,
+        application_protocols: Vec<String>,
     ) -> PyResult<Option<String>> {
         let destination = SocketAddr::new(ip(destination_ip)?, destination_port);
-        let source = ip(source_ip)?;
+        let source = SocketAddr::new(ip(source_ip)?, source_port);
+        let seen = Seen {
+            server_name: server_name.to_ascii_lowercase(),
+            transport_protocol: transport_protocol.to_owned(),
+            application_protocols,
+        };
         detached(py, || {
             self.inner
-                .filter_chain(listener, destination, source, repeat)
+                .filter_chain(listener, destination, source, &seen, repeat)
         })
     }
 

@@ -20,8 +20,8 @@ pub use poller::{Poller, Readiness, Token};
 pub use rng::Rng;
 pub use rustix::io::Errno;
 pub use socket::{
-    Accepted, ConnectOptions, Keepalive, ListenOptions, Listening, Received, Sent, ShutdownSide,
-    Socket,
+    Accepted, ConnectError, ConnectOptions, Keepalive, ListenOptions, Listening, Received, Sent,
+    ShutdownSide, Socket,
 };
 pub use timer::{LazyTimer, TimerId, TimerWheel};
 pub use waker::Waker;

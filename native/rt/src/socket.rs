@@ -65,7 +65,26 @@ pub struct Keepalive {
 pub struct ConnectOptions {
     /// Local address; port 0 lets the kernel choose.
     pub bind: Option<SocketAddr>,
+    /// The local address need not be one of this machine's.
+    pub freebind: bool,
     pub keepalive: Option<Keepalive>,
+}
+
+/// Why a connection could not even be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectError {
+    pub errno: Errno,
+    /// The local address could not be had.
+    pub binding: bool,
+}
+
+impl From<Errno> for ConnectError {
+    fn from(errno: Errno) -> Self {
+        Self {
+            errno,
+            binding: false,
+        }
+    }
 }
 
 /// A connected, or connecting, stream socket. Dropping it closes it.
@@ -80,7 +99,10 @@ impl Socket {
 
     /// Starts to connect, with TCP_NODELAY set. `true`: connected already; else wait until the socket is writable
     /// and ask [`Socket::take_error`].
-    pub fn connect(address: SocketAddr, options: &ConnectOptions) -> Result<(Self, bool), Errno> {
+    pub fn connect(
+        address: SocketAddr,
+        options: &ConnectOptions,
+    ) -> Result<(Self, bool), ConnectError> {
         let socket =
             net::socket_with(family(address), SocketType::STREAM, NEW, Some(ipproto::TCP))?;
         sockopt::set_tcp_nodelay(&socket, true)?;
@@ -88,7 +110,17 @@ impl Socket {
             set_keepalive(&socket, keepalive)?;
         }
         if let Some(bind) = options.bind {
-            net::bind(&socket, &bind)?;
+            if options.freebind {
+                if bind.is_ipv6() {
+                    sockopt::set_ipv6_freebind(&socket, true)?;
+                } else {
+                    sockopt::set_ip_freebind(&socket, true)?;
+                }
+            }
+            net::bind(&socket, &bind).map_err(|errno| ConnectError {
+                errno,
+                binding: true,
+            })?;
         }
         let connected = started(net::connect(&socket, &address))?;
         Ok((Self(socket), connected))

@@ -34,6 +34,8 @@ fn route(path: PathSpecifier, headers: Vec<HeaderMatcher>) -> Arc<Route> {
         headers: HeaderMutations::default(),
         per_filter: PerFilterConfig::default(),
         body_buffer_limit: None,
+        decorator: None,
+        tracing: None,
     })
 }
 

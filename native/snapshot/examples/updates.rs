@@ -43,6 +43,8 @@ fn endpoints(name: &str, count: u16) -> Arc<ClusterLoadAssignment> {
         hostname: "".into(),
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
+        transport_socket_match: Vec::new(),
+        workload: None,
     };
     Arc::new(ClusterLoadAssignment {
         cluster_name: name.into(),

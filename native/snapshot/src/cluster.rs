@@ -84,6 +84,8 @@ pub struct Host {
     pub weight: u32,
     pub locality: Arc<Locality>,
     pub priority: u32,
+    /// `istio.workload` of its metadata: what telemetry knows of it.
+    pub workload: Option<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -269,6 +271,7 @@ impl CompiledCluster {
                         weight: endpoint.load_balancing_weight.max(1),
                         locality: Arc::clone(&locality),
                         priority: group.priority,
+                        workload: endpoint.workload.clone(),
                     };
                     let index = next.hosts.len() as u32;
                     seen.insert((address, group.priority), index);

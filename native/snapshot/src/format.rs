@@ -74,6 +74,10 @@ enum Source {
     Fixed(Option<Name>),
     FixedNumber(u64),
     ConnectionIds,
+    DynamicMetadata {
+        filter: Name,
+        path: Vec<Name>,
+    },
     QueryParam(Name),
     QueryParams {
         decoded: bool,
@@ -223,6 +227,7 @@ impl Value {
             Operator::QueryParams { decoded } => Source::QueryParams { decoded },
             Operator::Path { with_query, source } => Source::Path { with_query, source },
             Operator::Unavailable => Source::Fixed(None),
+            Operator::DynamicMetadata { filter, path } => Source::DynamicMetadata { filter, path },
         };
         Self {
             source,
@@ -321,6 +326,7 @@ impl Source {
             // What has not come about counts as zero.
             Self::Number(field) => number(Some(context.number(*field).unwrap_or(0)), out),
             Self::FixedNumber(value) => number(Some(*value), out),
+            Self::DynamicMetadata { filter, path } => write_metadata(context, filter, path, out),
             Self::ConnectionIds => {
                 let id = context
                     .number(parsed::NumberField::UpstreamConnectionId)
@@ -540,6 +546,39 @@ fn write_grpc_status(
             let mut buffer = itoa::Buffer::new();
             out.extend_from_slice(buffer.format(status).as_bytes());
             Written::Number
+        }
+    }
+}
+
+/// Texts as they are, everything else as JSON.
+fn write_metadata(
+    context: &(impl LogContext + ?Sized),
+    filter: &str,
+    path: &[Name],
+    out: &mut Vec<u8>,
+) -> Written {
+    let Some(metadata) = context.dynamic_metadata() else {
+        return Written::Missing;
+    };
+    if path.is_empty() {
+        return match metadata.namespace(filter) {
+            // A map of texts to JSON can always be written.
+            Some(fields) => {
+                let _ = serde_json::to_writer(out, &*fields);
+                Written::Text
+            }
+            None => Written::Missing,
+        };
+    }
+    match metadata.value(filter, path) {
+        None | Some(serde_json::Value::Null) => Written::Missing,
+        Some(serde_json::Value::String(text)) => {
+            out.extend_from_slice(text.as_bytes());
+            Written::Text
+        }
+        Some(value) => {
+            let _ = serde_json::to_writer(out, value);
+            Written::Text
         }
     }
 }

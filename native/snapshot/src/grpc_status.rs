@@ -76,7 +76,7 @@ pub(crate) fn is_grpc_request(context: &(impl LogContext + ?Sized)) -> bool {
 }
 
 /// From the trailers, else the headers (a response of trailers only), else from the HTTP status.
-pub(crate) fn grpc_status(context: &(impl LogContext + ?Sized)) -> Option<i64> {
+pub fn grpc_status(context: &(impl LogContext + ?Sized)) -> Option<i64> {
     let said = |map| {
         context
             .header(map, &GRPC_STATUS)

@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod cluster;
+pub mod compressor;
 pub mod cors;
 mod error;
 pub mod explain;
@@ -20,13 +21,15 @@ pub mod header_name;
 pub mod headers;
 mod ids;
 pub mod jwt;
+pub mod istio_stats;
 pub mod listener;
 pub mod log_context;
 pub mod matcher;
-mod paged;
 pub mod metadata;
+mod paged;
 pub mod per_filter;
 mod process;
+pub mod rbac;
 pub mod regex;
 pub mod request;
 pub mod response_flags;
@@ -34,6 +37,7 @@ pub mod retry;
 pub mod routes;
 pub mod runtime;
 mod snapshot;
+pub mod tracing;
 
 pub use self::access_log::{AccessLogs, CompiledAccessLog};
 pub use self::cluster::{CompiledCluster, Endpoints, Host, HostAddress, HostId};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use tidegate_model::Name;
 use tidegate_model::hcm::{HttpConnectionManager, HttpFilter, HttpFilterKind, RouteSource};
+use tidegate_model::istio::MetadataExchange;
 use tidegate_model::listener::{
     FilterChain, Listener, NetworkFilter, ReadFilter, ReadFilterKind, TcpCluster, TcpProxy,
 };
@@ -19,9 +20,12 @@ use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
+use crate::istio_stats::CompiledIstioStats;
 use crate::jwt::CompiledJwtAuthn;
+use crate::rbac::{CompiledNetworkRbac, CompiledRbac};
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
+use crate::tracing::CompiledTracing;
 
 /// One listener of a snapshot, bound to a socket or reached by hand-off only.
 #[derive(Debug)]
@@ -72,6 +76,9 @@ pub struct Chain {
 #[derive(Debug)]
 pub enum CompiledReadFilter {
     SniCluster,
+    MetadataExchange(Arc<MetadataExchange>),
+    IstioStats(Arc<CompiledIstioStats>),
+    Rbac(Arc<CompiledNetworkRbac>),
 }
 
 #[derive(Debug)]
@@ -127,6 +134,7 @@ pub struct CompiledHcm {
     pub routes: HcmRoutes,
     /// In order, the router last.
     pub filters: Vec<CompiledHttpFilter>,
+    pub tracing: Option<CompiledTracing>,
     pub access_log: AccessLogs,
     /// `router.upstream_log`.
     pub upstream_log: AccessLogs,
@@ -150,6 +158,10 @@ pub struct CompiledHttpFilter {
     pub ext_authz: Option<CompiledExtAuthz>,
     /// For `HttpFilterKind::JwtAuthn`.
     pub jwt_authn: Option<CompiledJwtAuthn>,
+    /// For `HttpFilterKind::IstioStats`.
+    pub istio_stats: Option<Arc<CompiledIstioStats>>,
+    /// For `HttpFilterKind::Rbac`.
+    pub rbac: Option<CompiledRbac>,
 }
 
 /// Finds listeners by address.
@@ -317,16 +329,29 @@ fn compile_chain(
         read_filters: config
             .read_filters
             .iter()
-            .map(compile_read_filter)
-            .collect(),
+            .enumerate()
+            .map(|(at, filter)| {
+                compile_read_filter(filter)
+                    .map_err(|e| e.within(&format!("filters[{at}].typed_config")))
+            })
+            .collect::<Result<_, _>>()?,
         filter,
     }))
 }
 
-const fn compile_read_filter(config: &ReadFilter) -> CompiledReadFilter {
-    match &config.kind {
+fn compile_read_filter(config: &ReadFilter) -> Result<CompiledReadFilter, CompileError> {
+    Ok(match &config.kind {
         ReadFilterKind::SniCluster => CompiledReadFilter::SniCluster,
-    }
+        ReadFilterKind::MetadataExchange(exchange) => {
+            CompiledReadFilter::MetadataExchange(Arc::clone(exchange))
+        }
+        ReadFilterKind::IstioStats(stats) => {
+            CompiledReadFilter::IstioStats(Arc::new(CompiledIstioStats::compile(stats)?))
+        }
+        ReadFilterKind::Rbac(config) => {
+            CompiledReadFilter::Rbac(Arc::new(CompiledNetworkRbac::compile(config)?))
+        }
+    })
 }
 
 fn compile_hcm(
@@ -343,8 +368,9 @@ fn compile_hcm(
     let mut upstream_log = AccessLogs::default();
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
-        let (mut fault, mut grpc_stats) = (None, None);
         let (mut ext_authz, mut jwt_authn) = (None, None);
+        let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
+        let mut rbac = None;
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -352,6 +378,9 @@ fn compile_hcm(
             HttpFilterKind::Router(router) => {
                 upstream_log =
                     CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
+            }
+            HttpFilterKind::Rbac(config) => {
+                rbac = Some(CompiledRbac::compile(config).map_err(within)?);
             }
             HttpFilterKind::GrpcStats(stats) => {
                 grpc_stats = Some(CompiledGrpcStats::compile(stats));
@@ -362,7 +391,15 @@ fn compile_hcm(
             HttpFilterKind::JwtAuthn(config) => {
                 jwt_authn = Some(CompiledJwtAuthn::compile(config, names).map_err(within)?);
             }
-            HttpFilterKind::Cors(_) | HttpFilterKind::GrpcWeb => {}
+            HttpFilterKind::IstioStats(stats) => {
+                let compiled = CompiledIstioStats::compile(stats).map_err(within)?;
+                istio_stats = Some(Arc::new(compiled));
+            }
+            HttpFilterKind::Cors(_)
+            | HttpFilterKind::GrpcWeb
+            | HttpFilterKind::Compressor(_)
+            | HttpFilterKind::PeerMetadata(_)
+            | HttpFilterKind::Alpn(_) => {}
         }
         filters.push(CompiledHttpFilter {
             config: filter.clone(),
@@ -370,12 +407,15 @@ fn compile_hcm(
             grpc_stats,
             ext_authz,
             jwt_authn,
+            istio_stats,
+            rbac,
         });
     }
     Ok(CompiledHcm {
         config: Arc::clone(config),
         routes,
         filters,
+        tracing: config.tracing.as_deref().map(CompiledTracing::compile),
         access_log: CompiledAccessLog::compile_all(&config.access_log)?,
         upstream_log,
     })

@@ -8,6 +8,7 @@ pub use tidegate_model::format::{
 };
 
 use crate::header_name::HeaderName;
+use crate::metadata::DynamicMetadata;
 use crate::response_flags::ResponseFlags;
 
 /// Implemented by the connection manager for requests and by the TCP proxy for connections. A method that has nothing to say
@@ -57,6 +58,11 @@ pub trait LogContext {
 
     /// Messages of a gRPC call, of the request and of the response, where the statistics filter was told to keep them.
     fn grpc_message_counts(&self) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// What filters have told of the request.
+    fn dynamic_metadata(&self) -> Option<&DynamicMetadata> {
         None
     }
 

@@ -2,6 +2,9 @@
 //!
 //! Values are JSON's, which are those of a `Struct`; integers compare as doubles. Knows no filter.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use tidegate_model::Name;
 use tidegate_model::matcher::{DoubleMatcher, MetadataMatcher, ValueMatcher};
@@ -9,9 +12,10 @@ use tidegate_model::matcher::{DoubleMatcher, MetadataMatcher, ValueMatcher};
 use crate::error::CompileError;
 use crate::matcher::CompiledString;
 
-/// The metadata of one request. No memory until a filter says something.
+/// The metadata of one request. What filters say lies in layers, the later ones above: saying what a configuration has ready
+/// copies nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct DynamicMetadata(Vec<(Name, Map<String, Value>)>);
+pub struct DynamicMetadata(Vec<(Name, Arc<Map<String, Value>>)>);
 
 impl DynamicMetadata {
     pub const fn is_empty(&self) -> bool {
@@ -22,16 +26,25 @@ impl DynamicMetadata {
         self.0.clear();
     }
 
-    /// What a filter has said under its namespace.
-    pub fn namespace(&self, filter: &str) -> Option<&Map<String, Value>> {
-        let found = self.0.iter().find(|(name, _)| &**name == filter);
-        found.map(|(_, fields)| fields)
+    /// All that filters have said under a namespace.
+    pub fn namespace(&self, filter: &str) -> Option<Cow<'_, Map<String, Value>>> {
+        let mut layers = self.0.iter().filter(|(name, _)| &**name == filter);
+        let (_, first) = layers.next()?;
+        let mut all = Cow::Borrowed(&**first);
+        for (_, layer) in layers {
+            let above = layer
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()));
+            all.to_mut().extend(above);
+        }
+        Some(all)
     }
 
     /// The value at a path below a namespace; without a path there is none.
     pub fn value(&self, filter: &str, path: &[Name]) -> Option<&Value> {
         let (first, rest) = path.split_first()?;
-        let mut value = self.namespace(filter)?.get(&**first)?;
+        let mut layers = self.0.iter().rev().filter(|(name, _)| &**name == filter);
+        let mut value = layers.find_map(|(_, layer)| layer.get(&**first))?;
         for key in rest {
             value = value.as_object()?.get(&**key)?;
         }
@@ -40,18 +53,35 @@ impl DynamicMetadata {
 
     /// Adds to what is there; a key that is there already gets the new value (Envoy's `setDynamicMetadata`).
     pub fn merge(&mut self, filter: &str, fields: Map<String, Value>) {
-        match self.0.iter_mut().find(|(name, _)| &**name == filter) {
-            Some((_, known)) => known.extend(fields),
-            None => self.0.push((Name::from(filter), fields)),
+        match self.0.last_mut().filter(|(name, _)| &**name == filter) {
+            Some((_, known)) => Arc::make_mut(known).extend(fields),
+            None => self.0.push((Name::from(filter), Arc::new(fields))),
         }
+    }
+
+    /// As [`Self::merge`], of what is ready.
+    pub fn merge_shared(&mut self, filter: &Name, fields: &Arc<Map<String, Value>>) {
+        self.0.push((Name::clone(filter), Arc::clone(fields)));
     }
 
     pub fn set(&mut self, filter: &str, key: &str, value: Value) {
         self.merge(filter, Map::from_iter([(key.to_owned(), value)]));
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Map<String, Value>)> {
-        self.0.iter().map(|(name, fields)| (name, fields))
+    /// The namespaces, each once, with all that was said under it.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, Cow<'_, Map<String, Value>>)> {
+        let first = |at: &usize| {
+            let name = self.0.get(*at).map(|(name, _)| name);
+            !self
+                .0
+                .iter()
+                .take(*at)
+                .any(|(other, _)| Some(other) == name)
+        };
+        (0..self.0.len()).filter(first).filter_map(|at| {
+            let (name, _) = self.0.get(at)?;
+            Some((name, self.namespace(name)?))
+        })
     }
 }
 

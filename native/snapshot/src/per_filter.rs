@@ -1,11 +1,17 @@
 //! `typed_per_filter_config` of one level, compiled; the most specific level that says something wins.
 
+use std::sync::Arc;
 use tidegate_model::Name;
+
+use tidegate_model::compressor::CompressorPerRoute;
+use tidegate_model::ext_authz::ExtAuthzPerRoute;
+use tidegate_model::jwt::JwtPerRoute;
 use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 
 use crate::cors::{CompiledCors, CorsLevels};
 use crate::error::CompileError;
 use crate::fault::CompiledFault;
+use crate::rbac::CompiledRbac;
 
 /// The filters' configurations of a route, virtual host, route configuration or weighted cluster.
 ///
@@ -18,7 +24,27 @@ struct Inner {
     cors: Option<CompiledCors>,
     fault: Option<CompiledFault>,
     disabled: Vec<(Name, bool)>,
-    policies: Vec<(Name, FilterPolicy)>,
+    policies: Vec<(Name, CompiledPolicy)>,
+}
+
+/// The configuration of one filter at one level.
+#[derive(Debug)]
+pub enum CompiledPolicy {
+    Compressor(CompressorPerRoute),
+    Rbac(CompiledRbac),
+    ExtAuthz(Arc<ExtAuthzPerRoute>),
+    JwtAuthn(JwtPerRoute),
+}
+
+impl CompiledPolicy {
+    fn compile(policy: &FilterPolicy) -> Result<Self, CompileError> {
+        Ok(match policy {
+            FilterPolicy::Compressor(policy) => Self::Compressor(*policy),
+            FilterPolicy::ExtAuthz(policy) => Self::ExtAuthz(Arc::clone(policy)),
+            FilterPolicy::JwtAuthn(policy) => Self::JwtAuthn(policy.clone()),
+            FilterPolicy::Rbac(policy) => Self::Rbac(CompiledRbac::compile(policy)?),
+        })
+    }
 }
 
 impl CompiledPerFilter {
@@ -33,7 +59,16 @@ impl CompiledPerFilter {
                 None => None,
             },
             disabled: config.disabled.clone(),
-            policies: config.policies.clone(),
+            policies: config
+                .policies
+                .iter()
+                .map(|(name, policy)| {
+                    let within =
+                        |e: CompileError| e.within(&format!("typed_per_filter_config[\"{name}\"]"));
+                    let compiled = CompiledPolicy::compile(policy).map_err(within)?;
+                    Ok((Name::clone(name), compiled))
+                })
+                .collect::<Result<_, CompileError>>()?,
         };
         let empty = inner.cors.is_none()
             && inner.fault.is_none()
@@ -63,11 +98,12 @@ impl CompiledPerFilter {
             .map(|(_, disabled)| *disabled)
     }
 
-    /// What this level says to a filter.
-    pub fn policy(&self, filter: &str) -> Option<&FilterPolicy> {
-        let policies = &self.0.as_deref()?.policies;
-        let found = policies.iter().find(|(name, _)| &**name == filter);
-        found.map(|(_, policy)| policy)
+    /// What this level says to the filter of that name.
+    #[inline]
+    pub fn policy(&self, filter: &str) -> Option<&CompiledPolicy> {
+        let inner = self.0.as_deref()?;
+        let named = |(name, _): &&(Name, CompiledPolicy)| &**name == filter;
+        inner.policies.iter().find(named).map(|(_, policy)| policy)
     }
 
     #[inline]
@@ -99,6 +135,25 @@ impl<'a> PerFilterLevels<'a> {
         self.levels().find_map(CompiledPerFilter::fault)
     }
 
+    /// What the most specific level that says something says to the filter of that name.
+    #[inline]
+    pub fn policy(self, filter: &str) -> Option<&'a CompiledPolicy> {
+        self.levels().find_map(|level| level.policy(filter))
+    }
+
+    /// What every level says to the filter of that name, most specific first.
+    pub fn policies(self, filter: &str) -> impl DoubleEndedIterator<Item = &'a CompiledPolicy> {
+        [
+            self.weighted_cluster,
+            Some(self.route),
+            Some(self.virtual_host),
+            Some(self.route_configuration),
+        ]
+        .into_iter()
+        .flatten()
+        .filter_map(move |level| level.policy(filter))
+    }
+
     /// The CORS filter looks at all levels together, field by field.
     #[inline]
     pub fn cors(self) -> Option<CorsLevels<'a>> {
@@ -108,11 +163,6 @@ impl<'a> PerFilterLevels<'a> {
             self.virtual_host.cors(),
             self.route_configuration.cors(),
         ])
-    }
-
-    /// What the levels say to a filter, most specific first.
-    pub fn policies(self, filter: &'a str) -> impl Iterator<Item = &'a FilterPolicy> {
-        self.levels().filter_map(move |level| level.policy(filter))
     }
 
     #[inline]

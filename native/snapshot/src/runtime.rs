@@ -34,16 +34,6 @@ impl Runtime {
         self.values.iter()
     }
 
-    /// Whether a switch is on.
-    pub fn flag(&self, flag: &RuntimeFlag) -> bool {
-        let over = flag.runtime_key.as_ref().and_then(|key| self.get(key));
-        match over.map(str::trim) {
-            Some("true") => true,
-            Some("false") => false,
-            Some(_) | None => flag.default,
-        }
-    }
-
     /// The fraction in force: an integer under the key means percent, as in Envoy.
     pub fn fraction(&self, fraction: &RuntimeFraction) -> Fraction {
         match &fraction.runtime_key {
@@ -52,6 +42,16 @@ impl Runtime {
                 Some(over) => over,
                 None => fraction.default,
             },
+        }
+    }
+
+    /// The switch in force: `true` or `false` under the key, as in Envoy.
+    pub fn flag(&self, flag: &RuntimeFlag) -> bool {
+        let over = flag.runtime_key.as_ref().and_then(|key| self.get(key));
+        match over.map(str::trim) {
+            Some(value) if value.eq_ignore_ascii_case("true") => true,
+            Some(value) if value.eq_ignore_ascii_case("false") => false,
+            _ => flag.default,
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod cluster_manager;
+pub mod compressor;
 pub mod control_plane;
 pub mod cors;
 pub mod discovery;
@@ -22,10 +23,15 @@ pub mod listener;
 pub mod listener_http;
 pub mod listener_manager;
 pub mod listener_worker;
+pub mod metadata_exchange;
 pub mod outlier;
+pub mod rbac;
 pub mod rds;
 pub mod runtime;
+pub mod sds;
 pub mod server;
+pub mod ssl;
 pub mod tcp;
 pub mod tls_inspector;
+pub mod tracing;
 pub mod vcluster;

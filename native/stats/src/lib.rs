@@ -31,5 +31,8 @@ mod tags;
 
 pub use def::{Codes, Counter, Def, Gauge, GroupDef, Histogram, Text};
 pub use histogram::{BUCKET_BOUNDS, HistogramSnapshot, QUANTILES};
-pub use registry::{Group, Local, Registry, Sample, Shared, Value};
+pub use registry::{
+    Group, Local, LocalSeries, Registry, Sample, SeriesKind, SeriesLabels, SeriesName, Shared,
+    Value,
+};
 pub use tags::{Extracted, TagRules};

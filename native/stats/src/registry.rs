@@ -2,6 +2,7 @@
 
 mod cells;
 mod handles;
+mod series;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use self::cells::GroupInner;
 pub use self::handles::{Group, Local, Shared};
+use self::series::Series;
+pub use self::series::{LocalSeries, SeriesKind, SeriesLabels, SeriesName};
 use crate::def::Def;
 use crate::histogram::HistogramSnapshot;
 
@@ -30,6 +33,8 @@ struct Inner {
     filter: OnceLock<Filter>,
     /// Counters with names of their own, see [`Registry::count`].
     others: Mutex<BTreeMap<Box<str>, u64>>,
+    /// By full name.
+    series: Mutex<BTreeMap<Box<str>, Arc<Series>>>,
 }
 
 type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
@@ -60,6 +65,7 @@ impl Registry {
                 groups: Mutex::default(),
                 filter: OnceLock::new(),
                 others: Mutex::default(),
+                series: Mutex::default(),
             }),
         }
     }
@@ -105,10 +111,15 @@ impl Registry {
             name: Cow::Borrowed(&**name),
             value: Value::Counter(*value),
             used: true,
+            series: None,
         });
+        let series: Vec<Arc<Series>> = lock(&self.inner.series).values().cloned().collect();
         let Some(filter) = self.inner.filter.get() else {
             for group in self.live() {
                 group.visit(&mut visitor);
+            }
+            for series in series {
+                series.visit(&mut visitor);
             }
             others.for_each(visitor);
             return;
@@ -123,6 +134,11 @@ impl Registry {
                     visitor(sample);
                 }
             });
+        }
+        for series in series {
+            if filter(series.full_name()) {
+                series.visit(&mut visitor);
+            }
         }
         others
             .filter(|sample| filter(&sample.name))
@@ -151,12 +167,18 @@ impl Registry {
         for group in self.live() {
             group.merge_histograms();
         }
+        for series in lock(&self.inner.series).values() {
+            series.merge();
+        }
     }
 
     /// Lets all counters start anew at zero.
     pub fn reset_counters(&self) {
         for group in self.live() {
             group.reset_counters();
+        }
+        for series in lock(&self.inner.series).values() {
+            series.reset();
         }
         lock(&self.inner.others)
             .values_mut()
@@ -210,6 +232,8 @@ pub struct Sample<'a> {
     pub value: Value<'a>,
     /// It was counted at least once.
     pub used: bool,
+    /// It has labels of its own.
+    pub series: Option<&'a SeriesName>,
 }
 
 #[derive(Debug)]

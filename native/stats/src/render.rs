@@ -13,7 +13,7 @@ pub use statsd::Statsd;
 pub use text::text;
 
 use crate::histogram::HistogramSnapshot;
-use crate::registry::{Registry, Value};
+use crate::registry::{Registry, SeriesName, Value};
 
 /// Which metrics are rendered.
 #[derive(Clone, Copy)]
@@ -52,6 +52,7 @@ pub enum Buckets {
 /// A metric picked out of the registry.
 struct Picked {
     name: String,
+    series: Option<SeriesName>,
     value: PickedValue,
 }
 
@@ -90,6 +91,7 @@ fn pick(registry: &Registry, selection: Selection<'_>) -> Vec<Picked> {
         }
         picked.push(Picked {
             name: name.clone(),
+            series: sample.series.cloned(),
             value: match sample.value {
                 Value::Counter(value) => PickedValue::Counter(value),
                 Value::Gauge(value) => PickedValue::Gauge(value),

@@ -30,6 +30,5 @@ mod tests;
 pub use context::{ClientContext, ServerContext};
 pub use error::{Failure, TlsError};
 pub use info::{CertificateDetails, CertificateInfo, PeerCertificate, TlsInfo};
-pub use params::{has_cipher, has_curve, has_signature_algorithm};
 pub use session::{ClientOptions, Received, Session};
 pub use slot::{ClientSlot, NoSecrets, SecretSource, ServerSlot};

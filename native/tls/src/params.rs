@@ -97,21 +97,6 @@ const CURVE_ALIASES: &[(&str, &str)] = &[
     ("x25519", "X25519"),
 ];
 
-/// Whether a TLS 1.2 cipher suite of this name is there.
-pub fn has_cipher(name: &str) -> bool {
-    CIPHERS.iter().any(|(known, _)| *known == name)
-}
-
-/// Whether a key exchange group of this name is there.
-pub fn has_curve(name: &str) -> bool {
-    curve(name).is_some()
-}
-
-/// Whether a signature algorithm of this name is there.
-pub fn has_signature_algorithm(name: &str) -> bool {
-    SIGNATURES.iter().any(|(known, _)| *known == name)
-}
-
 fn curve(name: &str) -> Option<NamedGroup> {
     let alias = CURVE_ALIASES.iter().find(|(alias, _)| *alias == name);
     let name = alias.map_or(name, |(_, name)| name);

@@ -186,6 +186,9 @@ fn materials(
             None => return Ok(None),
         },
     };
+    if let Some(validation) = &validation {
+        validation.check().map_err(TlsError::configuration)?;
+    }
     Ok(Some(Materials {
         certificates,
         validation,

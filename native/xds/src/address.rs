@@ -70,16 +70,19 @@ fn malformed(host: &str) -> String {
 
 /// A repeated `CidrRange`, host bits cleared.
 pub(crate) fn cidr_ranges(fields: &Fields<'_>, name: &str) -> Result<Vec<IpNet>> {
-    fields.each(name, |range| {
-        let prefix = range.str("address_prefix");
-        let ip: IpAddr = prefix.parse().map_err(|_| {
-            range.fault("address_prefix", format!("malformed IP address: {prefix}"))
-        })?;
-        // Longer than the address is the whole address, as Envoy has it.
-        let most = if ip.is_ipv4() { 32 } else { 128 };
-        let length = u8::try_from(range.u32("prefix_len")).map_or(most, |length| length.min(most));
-        IpNet::new(ip, length)
-            .map(|net| net.trunc())
-            .map_err(|error| range.fault("prefix_len", error.to_string()))
-    })
+    fields.each(name, cidr_range)
+}
+
+/// A `CidrRange`, host bits cleared.
+pub(crate) fn cidr_range(range: &Fields<'_>) -> Result<IpNet> {
+    let prefix = range.str("address_prefix");
+    let ip: IpAddr = prefix
+        .parse()
+        .map_err(|_| range.fault("address_prefix", format!("malformed IP address: {prefix}")))?;
+    // Longer than the address is the whole address, as Envoy has it.
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let length = u8::try_from(range.u32("prefix_len")).map_or(most, |length| length.min(most));
+    IpNet::new(ip, length)
+        .map(|net| net.trunc())
+        .map_err(|error| range.fault("prefix_len", error.to_string()))
 }

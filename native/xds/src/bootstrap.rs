@@ -16,7 +16,7 @@ use crate::context::{Context, Fault, Result, message_type, unreadable};
 use crate::fields::Fields;
 use crate::message::{Encoded, Message, Value};
 use crate::references::check_listener_clusters;
-use crate::{Decoder, Rejected, cluster, json, listener, rules, v2, yaml};
+use crate::{Decoder, Rejected, cluster, istio, json, listener, rules, tls, tracing, v2, yaml};
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
@@ -58,6 +58,8 @@ pub struct Loaded {
     /// Name and encoded resource of each static listener and cluster, for `/config_dump`: parts of `proto`.
     pub static_listeners: Vec<(Name, Bytes)>,
     pub static_clusters: Vec<(Name, Bytes)>,
+    /// Likewise of `static_resources.secrets`, in the order of the model's.
+    pub static_secrets: Vec<(Name, Bytes)>,
     /// `envoy_grpc.authority`; empty: the cluster's name.
     pub ads_authority: String,
     pub ads_tcp_keepalive: Option<TcpKeepalive>,
@@ -130,7 +132,7 @@ fn load(
             .map(|part| joined(&proto, part))
             .collect::<Vec<Bytes>>()
     };
-    let listener_name = |bytes: &[u8]| Name::from(crate::resource_name(bytes).unwrap_or_default());
+    let own_name = |bytes: &[u8]| Name::from(crate::resource_name(bytes).unwrap_or_default());
     let cluster_names = bootstrap
         .clusters
         .iter()
@@ -139,7 +141,11 @@ fn load(
         node: contents_of(&top, "node"),
         static_listeners: parts("listeners")
             .into_iter()
-            .map(|bytes| (listener_name(&bytes), bytes))
+            .map(|bytes| (own_name(&bytes), bytes))
+            .collect(),
+        static_secrets: parts("secrets")
+            .into_iter()
+            .map(|bytes| (own_name(&bytes), bytes))
             .collect(),
         static_clusters: cluster_names.zip(parts("clusters")).collect(),
         ads_authority: extra.authority,
@@ -248,7 +254,6 @@ fn build_version(overrides: &Overrides<'_>) -> Result<Vec<u8>> {
 }
 
 fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
-    fields.ignore(&["tracing"], "spans are not reported yet");
     fields.ignore(&["watchdog", "watchdogs"], "there is no watchdog");
     fields.ignore(
         &["deferred_stat_options", "enable_dispatcher_stats"],
@@ -270,10 +275,6 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         ],
         "it only tunes Envoy",
     );
-    fields.ignore(
-        &["application_log_config"],
-        "the log format is given on the command line",
-    );
     fields.ignore(&["flags_path"], "there are no runtime flag files");
     fields.ignore(
         &["grpc_async_client_manager_config"],
@@ -288,11 +289,11 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     regex_engine(fields)?;
     let node = fields.opt("node", node)?;
     let statics = fields.opt("static_resources", static_resources)?;
-    let (listeners, clusters) = statics.unwrap_or_default();
+    let (listeners, clusters, secrets) = statics.unwrap_or_default();
     let dynamic = fields.or_default("dynamic_resources", |dynamic| {
         dynamic::dynamic_resources(dynamic, &clusters, extra)
     })?;
-    fields.opt("cluster_manager", |manager| {
+    let upstream_bind = fields.opt("cluster_manager", |manager| {
         manager.ignore(
             &["local_cluster_name"],
             "it is for zone aware routing, which is not in use",
@@ -301,11 +302,13 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
             &["load_stats_config", "enable_deferred_cluster_creation"],
             "loads are not reported",
         );
-        Ok(())
+        manager.opt("upstream_bind_config", cluster::bind_config)
     })?;
     let node = node.unwrap_or_else(|| Node {
+        zone: Name::from(""),
         id: Name::from(""),
         cluster: Name::from(""),
+        metadata: Arc::default(),
     });
     let discovers = dynamic.lds.is_some() || dynamic.cds.is_some() || dynamic.ads.is_some();
     let eds = clusters
@@ -321,10 +324,12 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     let (runtime, admin_layer) =
         fields.or_default("layered_runtime", operations::layered_runtime)?;
     Ok(Bootstrap {
+        upstream_bind: upstream_bind.flatten(),
         node,
         admin: fields.opt("admin", operations::admin)?.flatten(),
         listeners,
         clusters,
+        secrets,
         dynamic,
         stats: fields
             .opt("stats_config", operations::stats_config)?
@@ -341,8 +346,14 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         header_prefix: fields
             .opt_string("header_prefix")
             .unwrap_or_else(|| Name::from("x-envoy")),
+        tracing: fields
+            .opt("tracing", |tracing| tracing.opt("http", tracing::provider))?
+            .flatten(),
         max_active_downstream_connections: fields
             .opt("overload_manager", operations::overload_manager)?
+            .flatten(),
+        log_format: fields
+            .opt("application_log_config", operations::application_log)?
             .flatten(),
         warnings: Vec::new(),
     })
@@ -362,11 +373,10 @@ fn regex_engine(fields: &Fields<'_>) -> Result<()> {
 }
 
 fn node(fields: &Fields<'_>) -> Result<Node> {
-    // All of it goes to the management server as it is; only these two have a meaning here.
+    // All of it goes to the management server as it is; only these have a meaning here.
+    // All of it goes to the management server as it is; few parts have a meaning here.
     for name in [
-        "metadata",
         "dynamic_parameters",
-        "locality",
         "user_agent_name",
         "user_agent_version",
         "user_agent_build_version",
@@ -376,17 +386,28 @@ fn node(fields: &Fields<'_>) -> Result<Node> {
     ] {
         fields.get(name);
     }
+    let zone = fields.opt("locality", |locality| {
+        locality.get("region");
+        locality.get("sub_zone");
+        Ok(locality.string("zone"))
+    })?;
     Ok(Node {
+        zone: zone.unwrap_or_default(),
         id: fields.string("id"),
         cluster: fields.string("cluster"),
+        metadata: Arc::new(istio::node_metadata(fields)),
     })
 }
 
 type Clusters = Vec<Arc<Cluster>>;
-type Statics = (Vec<Arc<tidegate_model::listener::Listener>>, Clusters);
+type Statics = (
+    Vec<Arc<tidegate_model::listener::Listener>>,
+    Clusters,
+    Vec<Arc<tidegate_model::tls::Secret>>,
+);
 
 fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
-    fields.refuse("secrets", "TLS is not supported")?;
+    let secrets = fields.each("secrets", |fields| tls::secret(fields).map(Arc::new))?;
     let mut listeners = fields.each("listeners", |fields| {
         listener::listener(fields).map(Arc::new)
     })?;
@@ -415,5 +436,5 @@ fn static_resources(fields: &Fields<'_>) -> Result<Statics> {
     }
     let mut at = 0..;
     listeners.retain(|listener| last.get(&listener.name).copied() == at.next());
-    Ok((listeners, clusters))
+    Ok((listeners, clusters, secrets))
 }

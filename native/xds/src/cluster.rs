@@ -5,26 +5,24 @@ use std::time::Duration;
 
 use tidegate_model::Name;
 use tidegate_model::cluster::{
-    Address, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery, DnsCluster,
-    DnsLookupFamily, OriginalDst, RetryBudget, TcpKeepalive, Thresholds, UpstreamHttpOptions,
-    UpstreamProtocol,
+    Address, BindConfig, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery,
+    DnsCluster, DnsLookupFamily, OriginalDst, RetryBudget, TcpKeepalive, Thresholds,
+    UpstreamHttpOptions, UpstreamProtocol,
 };
 
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::outlier_detection::outlier_detection;
 use crate::upstream_http::{NO_TLS, common_options, http_protocol_options, protocols};
-use crate::{address, endpoint, lb};
+use crate::{address, endpoint, istio, lb, tls};
 
 pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
-    fields.ignore(&["metadata"], "cluster metadata has no reader");
     fields.ignore(&["upstream_http_protocol_options"], NO_TLS);
     fields.ignore(
         &["track_timeout_budgets", "track_cluster_stats"],
         "it only adds statistics",
     );
     fields.expect_bool("wait_for_warm_on_init", true)?;
-    raw_transport_socket(fields)?;
     let name = fields.string("name");
     let discovery = discovery(fields, &name)?;
     let (lb_policy, lb) = lb::balancing(fields, &discovery)?;
@@ -34,9 +32,6 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
             "it only labels connections",
         );
         options.opt("tcp_keepalive", tcp_keepalive)
-    })?;
-    let upstream_bind_address = fields.opt("upstream_bind_config", |bind| {
-        bind.opt("source_address", address::bare_socket)
     })?;
     Ok(Cluster {
         alt_stat_name: stat_name(
@@ -60,10 +55,14 @@ pub(crate) fn cluster(fields: &Fields<'_>) -> Result<Cluster> {
         circuit_breakers: fields.or_default("circuit_breakers", circuit_breakers)?,
         http: upstream_http(fields)?,
         tcp_keepalive: tcp_keepalive.flatten(),
-        upstream_bind_address: upstream_bind_address.flatten(),
+        upstream_bind: fields.opt("upstream_bind_config", bind_config)?,
         ignore_health_on_host_removal: fields.bool("ignore_health_on_host_removal"),
         close_connections_on_host_health_failure: fields
             .bool("close_connections_on_host_health_failure"),
+        transport_socket: tls::upstream_transport(fields)?,
+        transport_socket_matches: tls::transport_socket_matches(fields)?,
+        istio: istio::cluster_metadata(fields),
+        metadata_exchange: istio::cluster_filters(fields)?,
     })
 }
 
@@ -74,23 +73,6 @@ fn stat_name(name: Name) -> Name {
     } else {
         name
     }
-}
-
-/// `transport_socket`, where only plain bytes are supported.
-pub(crate) fn raw_transport_socket(fields: &Fields<'_>) -> Result<()> {
-    let raw = |_: &Fields<'_>| Ok(());
-    fields
-        .opt("transport_socket", |socket| {
-            socket.str("name");
-            socket.need_any(
-                "typed_config",
-                &[(
-                    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
-                    &raw,
-                )],
-            )
-        })
-        .map(drop)
 }
 
 fn upstream_http(fields: &Fields<'_>) -> Result<UpstreamHttpOptions> {
@@ -146,6 +128,7 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
             "eds_cluster_config set in a non-EDS cluster",
         ));
     }
+    fields.opt("typed_dns_resolver_config", dns_resolver)?;
     let dns = |fields: &Fields<'_>| -> Result<DnsCluster> {
         Ok(DnsCluster {
             load_assignment: assignment(fields, name, true)?,
@@ -153,6 +136,7 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
                 .duration("dns_refresh_rate")?
                 .unwrap_or(Duration::from_secs(5)),
             respect_dns_ttl: fields.bool("respect_dns_ttl"),
+            jitter: fields.duration("dns_jitter")?.unwrap_or_default(),
             lookup_family: lookup_family(fields)?,
         })
     };
@@ -186,7 +170,12 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
         Discovery::StrictDns(_) | Discovery::LogicalDns(_)
     ) {
         fields.ignore(
-            &["dns_refresh_rate", "respect_dns_ttl", "dns_lookup_family"],
+            &[
+                "dns_refresh_rate",
+                "respect_dns_ttl",
+                "dns_lookup_family",
+                "dns_jitter",
+            ],
             "no DNS is used",
         );
     }
@@ -194,6 +183,54 @@ fn discovery(fields: &Fields<'_>, name: &Name) -> Result<Discovery> {
         fields.ignore(&["cleanup_interval"], "it is for ORIGINAL_DST clusters");
     }
     Ok(discovery)
+}
+
+/// c-ares, Envoy's default; the resolver of ours takes its name servers from the same file.
+fn dns_resolver(fields: &Fields<'_>) -> Result<()> {
+    fields.str("name");
+    fields.need_any(
+        "typed_config",
+        &[(
+            "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            &|cares| {
+                cares.ignore(
+                    &["udp_max_queries", "max_udp_channel_duration"],
+                    "every lookup has a socket of its own",
+                );
+                Ok(())
+            },
+        )],
+    )
+}
+
+/// `core.v3.BindConfig`.
+pub(crate) fn bind_config(fields: &Fields<'_>) -> Result<BindConfig> {
+    let mut sources: Vec<_> = fields
+        .opt("source_address", address::bare_socket)?
+        .into_iter()
+        .collect();
+    let extra = fields.each("extra_source_addresses", |extra| {
+        extra.need("address", address::bare_socket)
+    })?;
+    let additional = fields.each("additional_source_addresses", address::bare_socket)?;
+    if !extra.is_empty() && !additional.is_empty() {
+        return Err(fields.fault(
+            "extra_source_addresses",
+            "Can't specify both `extra_source_addresses` and `additional_source_addresses` in the bootstrap's upstream bind config",
+        ));
+    }
+    sources.extend(extra);
+    sources.extend(additional);
+    if sources.len() > 2 {
+        return Err(fields.fault(
+            "extra_source_addresses",
+            "bootstrap's upstream binding config has more than one extra/additional source addresses. Only one extra/additional source can be supported in BindConfig's extra_source_addresses/additional_source_addresses field",
+        ));
+    }
+    Ok(BindConfig {
+        sources,
+        freebind: fields.bool("freebind"),
+    })
 }
 
 fn assignment(fields: &Fields<'_>, name: &Name, dns: bool) -> Result<Arc<ClusterLoadAssignment>> {

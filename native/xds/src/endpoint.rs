@@ -1,12 +1,14 @@
 //! `config.endpoint.v3.ClusterLoadAssignment`.
 
+use tidegate_model::Name;
 use tidegate_model::cluster::{
     ClusterLoadAssignment, HealthStatus, LbEndpoint, Locality, LocalityLbEndpoints, Name0,
 };
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{address, matcher};
+use crate::message::{Encoded, Value};
+use crate::{address, istio, matcher, tls};
 
 /// Endpoints that EDS delivers: IP addresses.
 pub(crate) fn eds_load_assignment(fields: &Fields<'_>) -> Result<ClusterLoadAssignment> {
@@ -41,7 +43,12 @@ pub(crate) fn load_assignment(fields: &Fields<'_>, dns: bool) -> Result<ClusterL
 }
 
 fn locality_endpoints(fields: &Fields<'_>, dns: bool) -> Result<LocalityLbEndpoints> {
-    fields.ignore(&["metadata"], "locality metadata has no reader");
+    if !transport_socket_match(fields).is_empty() {
+        return Err(fields.fault(
+            "metadata",
+            format!("{} of a locality is not supported", tls::MATCH_METADATA),
+        ));
+    }
     fields.ignore(&["proximity"], "Envoy does not implement it either");
     let endpoints = fields.each("lb_endpoints", |endpoint| lb_endpoint(endpoint, dns))?;
     let weights: u64 = endpoints
@@ -74,10 +81,7 @@ fn locality_endpoints(fields: &Fields<'_>, dns: bool) -> Result<LocalityLbEndpoi
 }
 
 fn lb_endpoint(fields: &Fields<'_>, dns: bool) -> Result<LbEndpoint> {
-    fields.ignore(
-        &["metadata"],
-        "endpoint metadata has no reader: subsets and metadata matches are not supported",
-    );
+    let transport_socket_match = transport_socket_match(fields);
     let health = fields.choice(
         "health_status",
         &[
@@ -102,5 +106,29 @@ fn lb_endpoint(fields: &Fields<'_>, dns: bool) -> Result<LbEndpoint> {
         hostname,
         health,
         load_balancing_weight: fields.opt_u32("load_balancing_weight").unwrap_or(1),
+        transport_socket_match,
+        workload: istio::endpoint_workload(fields),
     })
+}
+
+/// What `metadata` says for the choice of a transport socket; the rest of it has no reader.
+fn transport_socket_match(fields: &Fields<'_>) -> Vec<(Name, Name)> {
+    let metadata = fields.get("metadata").and_then(Value::as_message);
+    let Some(Ok(metadata)) = metadata.map(Encoded::read) else {
+        return Vec::new();
+    };
+    let entries = metadata.get("filter_metadata").and_then(Value::as_map);
+    let entries = entries.unwrap_or_default();
+    let is_match = |key: &Value<'_>| key.as_str() == Some(tls::MATCH_METADATA);
+    if entries.iter().any(|(key, _)| !is_match(key)) {
+        fields.ignore(
+            &["metadata"],
+            "metadata has no reader but for the choice of a transport socket: subsets are not supported",
+        );
+    }
+    let found = entries.iter().find(|(key, _)| is_match(key));
+    found
+        .and_then(|(_, labels)| labels.as_message())
+        .map(tls::labels)
+        .unwrap_or_default()
 }

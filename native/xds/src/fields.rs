@@ -194,6 +194,12 @@ impl<'a> Fields<'a> {
         strings
     }
 
+    /// A repeated unsigned integer.
+    pub(crate) fn uints(&self, name: &str) -> Vec<u64> {
+        let list = self.get(name).and_then(Value::as_list).unwrap_or_default();
+        list.iter().filter_map(Value::as_u64).collect()
+    }
+
     pub(crate) fn bytes(&self, name: &str) -> Option<&'a [u8]> {
         self.get(name).and_then(Value::as_bytes)
     }

@@ -15,10 +15,9 @@ use tidegate_model::route::RouteConfiguration;
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, address, cluster, http_filter, http2, matcher, route};
+use crate::{access_log, address, cluster, http_filter, http2, matcher, route, tracing};
 
 pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionManager> {
-    fields.ignore(&["tracing"], "spans are not reported yet");
     fields.ignore(
         &["set_current_client_cert_details"],
         "there is no client certificate on a plain connection",
@@ -103,6 +102,7 @@ pub(crate) fn connection_manager(fields: &Fields<'_>) -> Result<HttpConnectionMa
             .unwrap_or(Duration::from_secs(5)),
         delayed_close_timeout: fields
             .timeout("delayed_close_timeout", Some(Duration::from_secs(1)))?,
+        tracing: fields.opt("tracing", tracing::tracing)?.map(Arc::new),
         access_log: fields.each("access_log", access_log::access_log)?,
         use_remote_address: fields.bool("use_remote_address"),
         xff_num_trusted_hops: fields.u32("xff_num_trusted_hops"),

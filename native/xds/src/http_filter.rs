@@ -7,9 +7,10 @@ use tidegate_model::hcm::{
 };
 use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 
+use crate::any::Decode;
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, cors, ext_authz, fault, jwt_authn};
+use crate::{access_log, compressor, cors, ext_authz, fault, istio, jwt_authn, rbac};
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
 pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
@@ -48,20 +49,79 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::Fault(_) => "envoy.filters.http.fault",
         HttpFilterKind::GrpcStats(_) => "envoy.filters.http.grpc_stats",
         HttpFilterKind::GrpcWeb => "envoy.filters.http.grpc_web",
+        HttpFilterKind::Compressor(_) => "envoy.filters.http.compressor",
+        HttpFilterKind::PeerMetadata(_) => "envoy.filters.http.peer_metadata",
+        HttpFilterKind::Alpn(_) => "envoy.filters.http.alpn",
+        HttpFilterKind::IstioStats(_) => "envoy.filters.http.istio_stats",
+        HttpFilterKind::Rbac(_) => "envoy.filters.http.rbac",
         HttpFilterKind::ExtAuthz(_) => "envoy.filters.http.ext_authz",
         HttpFilterKind::JwtAuthn(_) => "envoy.filters.http.jwt_authn",
     }
 }
 
-const SUPPORTED: &[&str] = &[
-    "envoy.extensions.filters.http.router.v3.Router",
-    "envoy.extensions.filters.http.cors.v3.Cors",
-    "envoy.extensions.filters.http.fault.v3.HTTPFault",
-    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
-    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
-    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-    "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+/// The filters there are, by the type of their configuration.
+const SUPPORTED: &[(&str, Decode<'static, HttpFilterKind>)] = &[
+    (
+        "envoy.extensions.filters.http.router.v3.Router",
+        &|fields| Ok(HttpFilterKind::Router(router(fields)?)),
+    ),
+    ("envoy.extensions.filters.http.cors.v3.Cors", &|_| {
+        Ok(HttpFilterKind::Cors(CorsPolicy::default()))
+    }),
+    (
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        &|fields| Ok(HttpFilterKind::Fault(Arc::new(fault::fault(fields)?))),
+    ),
+    (
+        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+        &|fields| Ok(HttpFilterKind::GrpcStats(Arc::new(grpc_stats(fields)?))),
+    ),
+    ("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", &|_| {
+        Ok(HttpFilterKind::GrpcWeb)
+    }),
+    (
+        "envoy.extensions.filters.http.compressor.v3.Compressor",
+        &|fields| {
+            Ok(HttpFilterKind::Compressor(Arc::new(
+                compressor::compressor(fields)?,
+            )))
+        },
+    ),
+    (istio::PEER_METADATA, &|fields| {
+        Ok(HttpFilterKind::PeerMetadata(Arc::new(
+            istio::peer_metadata(fields)?,
+        )))
+    }),
+    (istio::ALPN, &|fields| {
+        Ok(HttpFilterKind::Alpn(Arc::new(istio::alpn(fields)?)))
+    }),
+    (istio::STATS, &|fields| {
+        Ok(HttpFilterKind::IstioStats(Arc::new(istio::stats(fields)?)))
+    }),
+    (
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        &|fields| {
+            Ok(HttpFilterKind::ExtAuthz(Arc::new(ext_authz::ext_authz(
+                fields,
+            )?)))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+        &|fields| {
+            Ok(HttpFilterKind::JwtAuthn(Arc::new(jwt_authn::jwt_authn(
+                fields,
+            )?)))
+        },
+    ),
+    ("envoy.extensions.filters.http.rbac.v3.RBAC", &|fields| {
+        Ok(HttpFilterKind::Rbac(Arc::new(rbac::http(fields)?)))
+    }),
 ];
+
+fn is_supported<T>(table: &[(&str, T)], kind: &str) -> bool {
+    table.iter().any(|(known, _)| *known == kind)
+}
 
 /// A filter; `None` for one of an unsupported type that the configuration calls optional.
 fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
@@ -71,7 +131,7 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
     if optional
         && fields
             .any_type("typed_config")
-            .is_some_and(|found| !SUPPORTED.contains(&found.as_str()))
+            .is_some_and(|found| !is_supported(SUPPORTED, &found))
     {
         fields.ignore(
             &["typed_config"],
@@ -79,43 +139,7 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
         );
         return Ok(None);
     }
-    let [
-        router_type,
-        cors_type,
-        fault_type,
-        grpc_stats_type,
-        grpc_web_type,
-        ext_authz_type,
-        jwt_authn_type,
-    ] = [0, 1, 2, 3, 4, 5, 6].map(|at| SUPPORTED.get(at).copied().unwrap_or_default());
-    let kind = fields.need_any(
-        "typed_config",
-        &[
-            (router_type, &|config: &Fields<'_>| {
-                Ok(HttpFilterKind::Router(router(config)?))
-            }),
-            (cors_type, &|_: &Fields<'_>| {
-                Ok(HttpFilterKind::Cors(CorsPolicy::default()))
-            }),
-            (fault_type, &|config: &Fields<'_>| {
-                Ok(HttpFilterKind::Fault(Arc::new(fault::fault(config)?)))
-            }),
-            (grpc_stats_type, &|config: &Fields<'_>| {
-                Ok(HttpFilterKind::GrpcStats(Arc::new(grpc_stats(config)?)))
-            }),
-            (grpc_web_type, &|_: &Fields<'_>| Ok(HttpFilterKind::GrpcWeb)),
-            (jwt_authn_type, &|config: &Fields<'_>| {
-                Ok(HttpFilterKind::JwtAuthn(Arc::new(jwt_authn::jwt_authn(
-                    config,
-                )?)))
-            }),
-            (ext_authz_type, &|config: &Fields<'_>| {
-                Ok(HttpFilterKind::ExtAuthz(Arc::new(ext_authz::ext_authz(
-                    config,
-                )?)))
-            }),
-        ],
-    )?;
+    let kind = fields.need_any("typed_config", SUPPORTED)?;
     if disabled && matches!(kind, HttpFilterKind::Router(_)) {
         return Err(fields.fault("disabled", format!("Error: the last (terminal) filter ({name}) in the chain cannot be disabled by default.")));
     }
@@ -159,17 +183,62 @@ fn router(fields: &Fields<'_>) -> Result<Router> {
     })
 }
 
+/// What one entry of `typed_per_filter_config` says.
+enum Policy {
+    Cors(CorsPolicy),
+    Fault(tidegate_model::hcm::Fault),
+    Other(FilterPolicy),
+    Enabled,
+    Disabled,
+}
+
+/// The configurations that filters may have per route.
+const POLICIES: &[(&str, Decode<'static, Policy>)] = &[
+    (
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        &|fields| cors::policy(fields).map(Policy::Cors),
+    ),
+    (
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        &|fields| fault::fault(fields).map(Policy::Fault),
+    ),
+    (
+        "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute",
+        &|fields| {
+            Ok(Policy::Other(FilterPolicy::Compressor(
+                compressor::per_route(fields)?,
+            )))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+        &|fields| Ok(Policy::Other(FilterPolicy::Rbac(rbac::per_route(fields)?))),
+    ),
+    (
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+        &|fields| {
+            let config = Arc::new(ext_authz::per_route(fields)?);
+            Ok(Policy::Other(FilterPolicy::ExtAuthz(config)))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
+        &|fields| {
+            Ok(Policy::Other(FilterPolicy::JwtAuthn(jwt_authn::per_route(
+                fields,
+            )?)))
+        },
+    ),
+    (FILTER_CONFIG, &filter_config),
+];
+
+const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
+
 /// `typed_per_filter_config` of one level.
 pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
     let mut config = PerFilterConfig::default();
     fields.entries("typed_per_filter_config", |name, any| {
-        let policy = any.unpack(&[
-            (CORS, &cors_policy),
-            (FAULT, &fault_policy),
-            (EXT_AUTHZ, &ext_authz_policy),
-            (JWT_AUTHN, &jwt_authn_policy),
-            ("envoy.config.route.v3.FilterConfig", &filter_config),
-        ])?;
+        let policy = any.unpack(POLICIES)?;
         if let Policy::Disabled = policy {
             config.disabled.push((name.into(), true));
             return Ok(());
@@ -187,23 +256,6 @@ pub(crate) fn per_filter(fields: &Fields<'_>) -> Result<PerFilterConfig> {
     Ok(config)
 }
 
-const CORS: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
-const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
-const EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
-const JWT_AUTHN: &str = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
-
-/// What routes may say of filters.
-const POLICIES: &[&str] = &[CORS, FAULT, EXT_AUTHZ, JWT_AUTHN];
-
-/// What one entry of `typed_per_filter_config` says.
-enum Policy {
-    Cors(CorsPolicy),
-    Fault(tidegate_model::hcm::Fault),
-    Other(FilterPolicy),
-    Enabled,
-    Disabled,
-}
-
 /// `config.route.v3.FilterConfig`, which wraps a configuration.
 fn filter_config(wrapper: &Fields<'_>) -> Result<Policy> {
     let optional = wrapper.bool("is_optional");
@@ -211,6 +263,7 @@ fn filter_config(wrapper: &Fields<'_>) -> Result<Policy> {
         wrapper.ignore(&["config"], "the filter is disabled here");
         return Ok(Policy::Disabled);
     }
+    let known = |kind: &str| kind != FILTER_CONFIG && is_supported(POLICIES, kind);
     match wrapper.any_type("config") {
         None => Err(wrapper.fault(
             "config",
@@ -220,39 +273,17 @@ fn filter_config(wrapper: &Fields<'_>) -> Result<Policy> {
             wrapper.get("config");
             Ok(Policy::Enabled)
         }
-        Some(kind) if optional && !POLICIES.contains(&kind.as_str()) => {
+        Some(kind) if optional && !known(&kind) => {
             wrapper.ignore(
                 &["config"],
                 "the filter is not supported and the configuration calls it optional",
             );
             Ok(Policy::Enabled)
         }
-        Some(_) => wrapper.need_any(
+        Some(kind) if kind == FILTER_CONFIG => Err(wrapper.fault(
             "config",
-            &[
-                (CORS, &cors_policy),
-                (FAULT, &fault_policy),
-                (EXT_AUTHZ, &ext_authz_policy),
-                (JWT_AUTHN, &jwt_authn_policy),
-            ],
-        ),
+            "a FilterConfig in a FilterConfig is not supported",
+        )),
+        Some(_) => wrapper.need_any("config", POLICIES),
     }
-}
-
-fn cors_policy(fields: &Fields<'_>) -> Result<Policy> {
-    cors::policy(fields).map(Policy::Cors)
-}
-
-fn fault_policy(fields: &Fields<'_>) -> Result<Policy> {
-    fault::fault(fields).map(Policy::Fault)
-}
-
-fn ext_authz_policy(fields: &Fields<'_>) -> Result<Policy> {
-    let config = Arc::new(ext_authz::per_route(fields)?);
-    Ok(Policy::Other(FilterPolicy::ExtAuthz(config)))
-}
-
-fn jwt_authn_policy(fields: &Fields<'_>) -> Result<Policy> {
-    let config = jwt_authn::per_route(fields)?;
-    Ok(Policy::Other(FilterPolicy::JwtAuthn(config)))
 }

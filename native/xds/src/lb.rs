@@ -292,21 +292,6 @@ fn extension(fields: &Fields<'_>) -> Result<Extension> {
                 Ok((LbPolicy::Maglev { table_size }, lb))
             }),
             (
-                &format!("{PREFIX}.wrr_locality.v3.WrrLocality"),
-                &|config| {
-                    let (policy, lb) = config
-                        .need("endpoint_picking_policy", load_balancing_policy)?
-                        .unwrap_or_default();
-                    Ok((
-                        policy,
-                        LbConfig {
-                            locality_weighted: true,
-                            ..lb
-                        },
-                    ))
-                },
-            ),
-            (
                 &format!("{PREFIX}.cluster_provided.v3.ClusterProvided"),
                 &|_| Ok((LbPolicy::ClusterProvided, LbConfig::default())),
             ),

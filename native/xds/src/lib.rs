@@ -21,6 +21,7 @@ mod address;
 mod any;
 mod bootstrap;
 mod cluster;
+mod compressor;
 mod context;
 mod cors;
 mod delta;
@@ -33,6 +34,7 @@ mod fields;
 mod hash_policy;
 mod hcm;
 mod http2;
+mod istio;
 mod http_filter;
 mod json;
 mod jwt_authn;
@@ -44,12 +46,17 @@ mod message;
 mod metadata;
 mod network_filter;
 mod outlier_detection;
+mod rbac;
 mod references;
 mod retry;
 mod route;
 mod route_action;
 mod rules;
 mod services;
+mod secret_files;
+mod secret_source;
+mod tls;
+mod tracing;
 mod upstream_http;
 mod v2;
 mod value;
@@ -61,6 +68,7 @@ mod tests;
 use tidegate_model::cluster::{Cluster, ClusterLoadAssignment};
 use tidegate_model::listener::Listener;
 use tidegate_model::route::RouteConfiguration;
+use tidegate_model::tls::Secret;
 
 pub use bootstrap::{Format, Loaded, Overrides};
 pub use context::Warning;
@@ -86,6 +94,7 @@ pub mod type_url {
         "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
     pub const ROUTE_CONFIGURATION: &str =
         "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+    pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 }
 
 /// A resource that cannot be honoured, and why.
@@ -150,6 +159,11 @@ impl Decoder {
         )
     }
 
+    /// An encoded `envoy.extensions.transport_sockets.tls.v3.Secret`; files that it names have been read.
+    pub fn secret(&self, bytes: &[u8]) -> Result<Secret, Rejected> {
+        self.resource(type_url::SECRET, bytes, tls::secret)
+    }
+
     /// The payload of an `Any`, after checking that its type URL is the one wanted.
     pub fn unwrap_any<'a>(
         &self,
@@ -165,6 +179,13 @@ impl Decoder {
             field_path: String::new(),
             reason: format!("Unexpected resource type URL {type_url}, wanted {wanted}"),
         })
+    }
+
+    /// The directories in which a rename may replace a file that an encoded
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret` refers to.
+    pub fn secret_directories(&self, bytes: &[u8]) -> Result<Vec<String>, Rejected> {
+        secret_files::directories(bytes)
+            .map_err(|fault| Rejected::from_fault(&resource_name(bytes).unwrap_or_default(), fault))
     }
 
     /// A message as JSON the way `/config_dump` prints it: original field names, `Any` inlined under `@type`.

@@ -10,7 +10,7 @@ use tidegate_model::listener::{
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, address, cluster, listener_filter, network_filter};
+use crate::{access_log, address, listener_filter, network_filter, tls};
 
 /// The longest queue of pending connections worth asking for; the system caps it at `net.core.somaxconn`.
 const BACKLOG: u32 = 65_535;
@@ -109,13 +109,13 @@ fn exact_balance(fields: &Fields<'_>) -> Result<bool> {
 fn filter_chain(fields: &Fields<'_>) -> Result<FilterChain> {
     fields.ignore(&["metadata"], "filter chain metadata has no reader");
     fields.expect_bool("use_proxy_proto", false)?;
-    cluster::raw_transport_socket(fields)?;
     let (read_filters, filter) = network_filter::filters(fields)?;
     Ok(FilterChain {
         name: fields.string("name"),
         matches: fields.or_default("filter_chain_match", chain_match)?,
         read_filters,
         filter,
+        transport_socket: tls::downstream_transport(fields)?,
         transport_socket_connect_timeout: fields
             .timeout("transport_socket_connect_timeout", None)?,
     })

@@ -7,7 +7,7 @@ use tidegate_model::listener::{NetworkFilter, ReadFilter, ReadFilterKind, TcpClu
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, hash_policy, hcm};
+use crate::{access_log, hash_policy, hcm, istio};
 
 /// What may stand in a chain.
 enum Kind {
@@ -18,7 +18,12 @@ enum Kind {
 impl Kind {
     const fn name(&self) -> &'static str {
         match self {
+            Self::Read(ReadFilterKind::Rbac(_)) => "envoy.filters.network.rbac",
             Self::Read(ReadFilterKind::SniCluster) => "envoy.filters.network.sni_cluster",
+            Self::Read(ReadFilterKind::MetadataExchange(_)) => {
+                "envoy.filters.network.metadata_exchange"
+            }
+            Self::Read(ReadFilterKind::IstioStats(_)) => "envoy.filters.network.istio_stats",
             Self::Terminal(NetworkFilter::TcpProxy(_)) => "envoy.filters.network.tcp_proxy",
             Self::Terminal(NetworkFilter::HttpConnectionManager(_)) => {
                 "envoy.filters.network.http_connection_manager"
@@ -42,12 +47,27 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<(Vec<ReadFilter>, NetworkFi
             )))
         };
         let sni_cluster = |_: &Fields<'_>| Ok(Kind::Read(ReadFilterKind::SniCluster));
+        let metadata_exchange = |config: &Fields<'_>| {
+            let exchange = Arc::new(istio::metadata_exchange(config)?);
+            Ok(Kind::Read(ReadFilterKind::MetadataExchange(exchange)))
+        };
+        let istio_stats = |config: &Fields<'_>| {
+            let stats = Arc::new(istio::stats(config)?);
+            Ok(Kind::Read(ReadFilterKind::IstioStats(stats)))
+        };
+        let rbac = |config: &Fields<'_>| {
+            let rbac = Arc::new(crate::rbac::network(config)?);
+            Ok(Kind::Read(ReadFilterKind::Rbac(rbac)))
+        };
         let kind = filter.need_any(
             "typed_config",
             &[
                 ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", &tcp_proxy),
                 ("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", &manager),
+                ("envoy.extensions.filters.network.rbac.v3.RBAC", &rbac),
                 ("envoy.extensions.filters.network.sni_cluster.v3.SniCluster", &sni_cluster),
+                (istio::METADATA_EXCHANGE, &metadata_exchange),
+                (istio::STATS, &istio_stats),
             ],
         )?;
         Ok((name, kind))

@@ -2,7 +2,7 @@
 
 use tidegate_model::listener::{FilterChain, Listener, NetworkFilter};
 use tidegate_model::route::{
-    ClusterSpecifier, RouteAction, RouteConfiguration, WeightedClusterName,
+    ClusterSpecifier, MirrorCluster, RouteAction, RouteConfiguration, WeightedClusterName,
 };
 
 use crate::Rejected;
@@ -77,7 +77,17 @@ pub fn check_route_clusters(
                     }),
                 _ => None,
             };
-            if let Some((field, reason)) = unknown {
+            let shadow = || {
+                let mut mirrors = forward.mirrors.iter().enumerate();
+                mirrors.find_map(|(at, mirror)| match &mirror.cluster {
+                    MirrorCluster::Name(name) if !exists(name) => Some((
+                        format!("request_mirror_policies[{at}].cluster"),
+                        format!("route: unknown shadow cluster '{name}'"),
+                    )),
+                    _ => None,
+                })
+            };
+            if let Some((field, reason)) = unknown.or_else(shadow) {
                 return Err(Rejected {
                     name: routes.name.to_string(),
                     field_path: format!(

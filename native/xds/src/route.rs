@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidegate_model::route::{
-    PathSpecifier, PerFilterConfig, RequireTls, Route, RouteAction, RouteConfiguration, RouteMatch,
-    VirtualHost,
+    MirrorPolicy, PathSpecifier, PerFilterConfig, RequireTls, Route, RouteAction,
+    RouteConfiguration, RouteMatch, VirtualHost,
 };
 use tidegate_model::{AppendAction, HeaderMutations, HeaderValueOption, Name, format};
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{cors, http_filter, matcher, retry, route_action};
+use crate::{cors, http_filter, matcher, retry, route_action, tracing};
 
 /// Routes that RDS delivers: clusters they name need not exist, unless they say so.
 pub(crate) fn rds_route_configuration(fields: &Fields<'_>) -> Result<RouteConfiguration> {
@@ -29,8 +29,9 @@ fn route_configuration(fields: &Fields<'_>, validate_clusters: bool) -> Result<R
     let max_body = fields
         .opt_u32("max_direct_response_body_size_bytes")
         .unwrap_or(4096);
+    let mirrors = route_action::mirrors(fields)?;
     let virtual_hosts = fields.each("virtual_hosts", |host| {
-        virtual_host(host, max_body).map(Arc::new)
+        virtual_host(host, max_body, &mirrors).map(Arc::new)
     })?;
     check_domains(fields, &name, &virtual_hosts)?;
     Ok(RouteConfiguration {
@@ -70,7 +71,13 @@ fn check_domains(fields: &Fields<'_>, name: &Name, hosts: &[Arc<VirtualHost>]) -
     Ok(())
 }
 
-fn virtual_host(fields: &Fields<'_>, max_body: u32) -> Result<VirtualHost> {
+fn virtual_host(
+    fields: &Fields<'_>,
+    max_body: u32,
+    mirrors: &Arc<[MirrorPolicy]>,
+) -> Result<VirtualHost> {
+    let own = route_action::mirrors(fields)?;
+    let mirrors = if own.is_empty() { mirrors } else { &own };
     fields.ignore(&["metadata"], "virtual host metadata has no reader");
     fields.ignore(&["virtual_clusters"], "they only add statistics");
     Ok(VirtualHost {
@@ -80,7 +87,15 @@ fn virtual_host(fields: &Fields<'_>, max_body: u32) -> Result<VirtualHost> {
             .iter()
             .map(|domain| matcher::lower(domain))
             .collect(),
-        routes: fields.each("routes", |route| self::route(route, max_body).map(Arc::new))?,
+        routes: fields.each("routes", |route| {
+            let mut route = self::route(route, max_body)?;
+            if let RouteAction::Route(forward) = &mut route.action
+                && forward.mirrors.is_empty()
+            {
+                forward.mirrors = Arc::clone(mirrors);
+            }
+            Ok(Arc::new(route))
+        })?,
         require_tls: fields.choice(
             "require_tls",
             &[
@@ -111,7 +126,6 @@ pub(crate) fn with_old_cors(
 
 fn route(fields: &Fields<'_>, max_body: u32) -> Result<Route> {
     fields.ignore(&["metadata"], "route metadata has no reader");
-    fields.ignore(&["decorator", "tracing"], "spans are not reported yet");
     fields.ignore(&["stat_prefix"], "it only adds statistics");
     let mut per_filter = http_filter::per_filter(fields)?;
     let action = if let Some((forward, cors)) = fields.opt("route", route_action::forward)? {
@@ -134,6 +148,8 @@ fn route(fields: &Fields<'_>, max_body: u32) -> Result<Route> {
         headers: header_mutations(fields)?,
         per_filter,
         body_buffer_limit: retry::body_buffer_limit(fields),
+        decorator: fields.opt("decorator", tracing::decorator)?,
+        tracing: fields.opt("tracing", tracing::route_tracing)?.map(Box::new),
     })
 }
 

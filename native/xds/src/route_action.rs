@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tidegate_model::hcm::{CorsPolicy, UpgradeConfig};
 use tidegate_model::route::{
     ClusterSpecifier, DirectResponse, Forward, ForwardPolicy, HostRewrite, MaxStreamDuration,
-    PathRedirect, Redirect, RoutingPriority, SchemeRedirect, WeightedCluster, WeightedClusterName,
-    WeightedClusters,
+    MirrorCluster, MirrorPolicy, PathRedirect, Redirect, RoutingPriority, SchemeRedirect,
+    WeightedCluster, WeightedClusterName, WeightedClusters,
 };
 
 use crate::context::Result;
@@ -71,9 +71,40 @@ pub(crate) fn forward(fields: &Fields<'_>) -> Result<(Forward, Option<Arc<CorsPo
         policy,
         retry_policy: fields.opt("retry_policy", retry::policy)?,
         hash_policy: hash_policies(fields)?,
+        mirrors: mirrors(fields)?,
     };
     let cors = fields.opt("cors", cors::policy)?;
     Ok((forward, cors.map(Arc::new)))
+}
+
+/// The `request_mirror_policies` of a route, a virtual host or a route configuration.
+pub(crate) fn mirrors(fields: &Fields<'_>) -> Result<Arc<[MirrorPolicy]>> {
+    let policies = fields.each("request_mirror_policies", |policy| {
+        policy.ignore(&["trace_sampled"], "copies have no spans of their own");
+        let header = policy.opt_string("cluster_header");
+        let cluster = match (policy.opt_string("cluster"), header) {
+            (Some(_), Some(_)) => {
+                return Err(policy.fault(
+                    "cluster_header",
+                    "Only one of cluster or cluster_header can be specified",
+                ));
+            }
+            (Some(name), None) => MirrorCluster::Name(name),
+            (None, Some(header)) => MirrorCluster::Header(matcher::lower(&header)),
+            (None, None) => {
+                return Err(
+                    policy.here("Exactly one of cluster or cluster_header must be specified")
+                );
+            }
+        };
+        Ok(MirrorPolicy {
+            cluster,
+            runtime_fraction: policy.opt("runtime_fraction", matcher::runtime_fraction)?,
+            disable_shadow_host_suffix_append: policy.bool("disable_shadow_host_suffix_append"),
+            host_rewrite_literal: policy.opt_string("host_rewrite_literal"),
+        })
+    })?;
+    Ok(policies.into())
 }
 
 /// CONNECT may be passed on; to end it here and open a TCP connection is not supported.

@@ -7,6 +7,7 @@ mod http2;
 mod json;
 mod rejected;
 mod retries;
+mod tls;
 mod v2;
 
 use serde_json::{Value as Json, json};

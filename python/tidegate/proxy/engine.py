@@ -6,7 +6,7 @@ Thin on purpose: converts settings to arguments and native objects to plain valu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from tidegate import _native
 from tidegate.errors import ConfigError, DecodeError, EngineError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Format = Literal["yaml", "json", "pb", "pb_text"]
 
-__all__ = ["DataPlane", "format_of", "version"]
+__all__ = ["DataPlane", "OwnStream", "Subscriptions", "format_of", "version"]
 
 _FORMATS: Final[dict[str, Format]] = {"json": "json", "pb": "pb", "pb_text": "pb_text"}
 
@@ -34,6 +34,23 @@ def format_of(path: str) -> Format:
 
 def version() -> str:
     return _native.version()
+
+
+class OwnStream(NamedTuple):
+    """Something that comes by a stream of its own."""
+
+    target: _native.GrpcTarget
+    origin: str
+    wanted: Wanted
+
+
+class Subscriptions(NamedTuple):
+    """What the data plane wants now, by where it comes from."""
+
+    ads: list[Wanted]
+    streams: list[OwnStream]
+    files: list[FileSubscription]
+    directories: list[str]  # in which files are replaced that secrets refer to
 
 
 class DataPlane:
@@ -118,30 +135,38 @@ class DataPlane:
 
     # --- configuration -----------------------------------------------------------------------------------------------
 
-    def subscriptions(self) -> tuple[list[Wanted], list[FileSubscription]]:
-        streamed, files = [], []
+    def subscriptions(self) -> Subscriptions:
+        """All that is wanted now, by where it comes from."""
+        found = Subscriptions([], [], [], self._engine.watched_directories())
         for each in self._engine.subscriptions():
+            wanted = Wanted(each.type_url, tuple(each.names), each.initial_fetch_timeout)
             if each.source == "path":
-                files.append(FileSubscription(each.type_url, each.path, each.watched_directory))
+                found.files.append(FileSubscription(each.type_url, each.path, each.watched_directory, each.origin))
+            elif each.grpc is not None:
+                found.streams.append(OwnStream(each.grpc, each.origin, wanted))
             else:
-                streamed.append(Wanted(each.type_url, tuple(each.names), each.initial_fetch_timeout))
-        return streamed, files
+                found.ads.append(wanted)
+        return found
 
-    def apply(self, update: Update) -> Outcome:
-        if update.removed is None:
-            result = self._engine.apply(update.type_url, update.version, update.resources)
+    def apply(self, update: Update, origin: str = "") -> Outcome:
+        type_url, version, resources, removed, versions = update
+        if removed is None:
+            result = self._engine.apply(type_url, version, resources, origin)
         else:
-            result = self._engine.apply_delta(update.type_url, update.version, update.resources, update.removed)
+            result = self._engine.apply_delta(type_url, version, resources, versions, removed, origin)
         return Outcome(result.accepted, [name for name, _, _ in result.rejected], result.detail)
 
     def paused(self) -> list[str]:
         return self._engine.paused()
 
-    def update_failed(self, type_url: str, names: Sequence[str], *, timed_out: bool) -> None:
-        self._engine.update_failed(type_url, names, "fetch_timeout" if timed_out else "connection")
+    def update_failed(self, type_url: str, names: Sequence[str], *, timed_out: bool, origin: str = "") -> None:
+        self._engine.update_failed(type_url, names, "fetch_timeout" if timed_out else "connection", origin)
 
-    def update_rejected(self, type_url: str, reason: str) -> None:
-        self._engine.update_rejected(type_url, reason)
+    def update_rejected(self, type_url: str, reason: str, origin: str = "") -> None:
+        self._engine.update_rejected(type_url, reason, origin)
+
+    def directory_changed(self, directory: str) -> None:
+        self._engine.directory_changed(directory)
 
     def ads_connected(self, connected: bool) -> None:
         self._engine.ads_connected(connected)

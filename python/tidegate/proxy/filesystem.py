@@ -27,14 +27,16 @@ class FileSubscription(NamedTuple):
     type_url: str
     path: str
     watched_directory: str  # "" = the file's own, and only the file's own name
+    origin: str = ""  # what the data plane calls it
 
 
 class FileSink(Protocol):
     """What files need of the data plane."""
 
     def decode_file(self, data: bytes, path: str, type_url: str) -> Response: ...
-    def apply(self, update: Update) -> Outcome: ...
-    def update_rejected(self, type_url: str, reason: str) -> None: ...
+    def apply(self, update: Update, origin: str = "") -> Outcome: ...
+    def update_rejected(self, type_url: str, reason: str, origin: str = "") -> None: ...
+    def directory_changed(self, directory: str) -> None: ...
     def log(self, level: str, component: str, message: str) -> None: ...
 
 
@@ -54,9 +56,20 @@ class Filesystem:
         self._make_watcher = watcher
         self.watcher: Watcher | None = None
         self._subscriptions: dict[FileSubscription, None] = {}
+        self._directories: set[str] = set()
 
-    def subscribe(self, wanted: Iterable[FileSubscription]) -> None:
-        """The engine's present subscriptions, all of them; new ones are read now."""
+    def subscribe(self, wanted: Iterable[FileSubscription], directories: Iterable[str] = ()) -> None:
+        """The engine's present subscriptions, all of them; new ones are read now.
+
+        `directories`: where files are replaced that resources from elsewhere refer to; the engine reads those.
+        """
+        wanted_directories = set(directories)
+        for directory in wanted_directories - self._directories:
+            try:
+                self._watch(directory)
+            except OSError as error:
+                self._sink.log("warning", "config", f"cannot watch {directory}: {error.strerror}")
+        self._directories = wanted_directories
         present = dict.fromkeys(wanted)
         new = [each for each in present if each not in self._subscriptions]
         self._subscriptions = present
@@ -73,6 +86,8 @@ class Filesystem:
         if self.watcher is None:
             return
         moved = self.watcher.read()
+        for directory in {where for where, _ in moved} & self._directories:
+            self._sink.directory_changed(directory)
         for each in list(self._subscriptions):
             directory, name = os.path.split(os.path.abspath(each.path))
             if each.watched_directory:
@@ -98,12 +113,13 @@ class Filesystem:
         except ConfigError as error:
             self._rejected(subscription, f"{subscription.path}: {error}")
             return
-        outcome = self._sink.apply(Update(subscription.type_url, response.version, response.resources))
+        update = Update(subscription.type_url, response.version, response.resources)
+        outcome = self._sink.apply(update, subscription.origin)
         if outcome.detail:
             self._warn(subscription, outcome.detail)
 
     def _rejected(self, subscription: FileSubscription, reason: str) -> None:
-        self._sink.update_rejected(subscription.type_url, reason)
+        self._sink.update_rejected(subscription.type_url, reason, subscription.origin)
         self._warn(subscription, reason)
 
     def _warn(self, subscription: FileSubscription, reason: str) -> None:

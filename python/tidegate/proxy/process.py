@@ -7,16 +7,16 @@ goes on, and traffic never noticed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.proxy.filesystem import Filesystem
+from tidegate.proxy.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tidegate.proxy.ads.client import AdsClient
+    from tidegate.proxy.ads.client import XdsClient
     from tidegate.proxy.engine import DataPlane
     from tidegate.settings import ProxySettings
 
@@ -35,7 +35,7 @@ def run(settings: ProxySettings, plane: DataPlane) -> int:
     uvloop where there is a stream to drive; the plain loop costs less memory where there is none.
     """
     process = ProxyProcess(settings, plane)
-    if plane.info.ads_cluster:
+    if plane.info.ads is not None:
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -50,7 +50,8 @@ class ProxyProcess:
     def __init__(self, settings: ProxySettings, plane: DataPlane) -> None:
         self._settings = settings
         self._plane = plane
-        self._ads: AdsClient | None = None
+        self._ads: XdsClient | None = None
+        self._streams = Streams(plane, self._events, self._guarded)
         self._files = Filesystem(plane, _inotify)
         self._watching_files = False
         self._draining = False
@@ -68,55 +69,27 @@ class ProxyProcess:
         loop.add_signal_handler(signal.SIGHUP, self._ignore_hangup)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
         loop.add_reader(self._plane.event_fd(), self._events)
-        self._ads = self._ads_client()
-        tasks = []
-        if self._ads is not None:
-            tasks.append(loop.create_task(self._guarded("ADS", self._ads.run)))
+        if self._plane.info.ads is not None:
+            self._ads = self._streams.open("ADS", self._plane.info.ads)
         # Through the loop, so that a failure here is a failed callback as well.
         loop.call_soon(self._subscribe)
         loop.call_soon(self._events)
         try:
             await self._done.wait()
         finally:
-            for task in tasks:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await self._streams.close()
             loop.remove_reader(self._plane.event_fd())
             self._plane.shutdown()
         return self._exit_code
 
-    def _ads_client(self) -> AdsClient | None:
-        """grpc is imported only where there is a stream to open."""
-        info = self._plane.info
-        if not info.ads_cluster:
-            return None
-        from tidegate.proxy.ads.backoff import JitteredBackOff
-        from tidegate.proxy.ads.client import AdsClient, Target
-
-        interval, timeout = info.ads_http2_keepalive or (0.0, 20.0)
-        if not interval and info.ads_tcp_keepalive:
-            interval = Target.ping_for_tcp_keepalive(info.ads_tcp_keepalive[1])
-        target = Target(
-            cluster=info.ads_cluster,
-            addresses=tuple(info.ads_targets),
-            node=info.node,
-            authority=info.ads_authority,
-            metadata=tuple(info.ads_initial_metadata),
-            connect_timeout=info.ads_connect_timeout,
-            ping_interval=interval,
-            ping_timeout=timeout,
-        )
-        back_off = JitteredBackOff(*info.ads_retry_back_off)
-        return AdsClient(target, self._plane, back_off, self._events, delta=info.ads_delta)
-
     # --- configuration -----------------------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
-        streamed, files = self._plane.subscriptions()
+        wanted = self._plane.subscriptions()
         if self._ads is not None:
-            self._ads.subscribe(streamed, self._plane.paused())
-        self._files.subscribe(files)
+            self._ads.subscribe(wanted.ads, self._plane.paused())
+        self._streams.follow(wanted.streams)
+        self._files.subscribe(wanted.files, wanted.directories)
         if self._files.watcher is not None and not self._watching_files:
             self._watching_files = True
             asyncio.get_running_loop().add_reader(self._files.watcher, self._files_changed)

@@ -56,17 +56,20 @@ class Engine:
 
     def bootstrap_info(self) -> Bag:
         targets = self.config.get("targets", [])
+        ads = Bag(
+            cluster="xds-grpc",
+            targets=targets,
+            delta=False,
+            authority="",
+            initial_metadata=[],
+            connect_timeout=1.0,
+            tcp_keepalive=(0, 300, 0),
+            http2_keepalive=None,
+            retry_back_off=(0.05, 0.2),
+        )
         return Bag(
             node=b"node",
-            ads_cluster="xds-grpc" if targets else "",
-            ads_targets=targets,
-            ads_delta=False,
-            ads_authority="",
-            ads_initial_metadata=[],
-            ads_connect_timeout=1.0,
-            ads_tcp_keepalive=(0, 300, 0),
-            ads_http2_keepalive=None,
-            ads_retry_back_off=(0.05, 0.2),
+            ads=ads if targets else None,
         )
 
     def start(self) -> None:
@@ -87,20 +90,26 @@ class Engine:
         return found
 
     def subscriptions(self) -> list[Bag]:
-        return [Bag(path="", watched_directory="", **each) for each in self.config.get("subscriptions", [])]
+        return [
+            Bag(path="", watched_directory="", origin="", grpc=None, **each)
+            for each in self.config.get("subscriptions", [])
+        ]
 
-    def apply(self, type_url: str, version: str, resources: list[tuple[str, bytes]]) -> Bag:
+    def apply(self, type_url: str, version: str, resources: list[tuple[str, bytes]], origin: str = "") -> Bag:
         self.fail("apply")
         self.write("apply", type_url, version, *(name for name, _ in resources))
         return Bag(accepted=[name for name, _ in resources], rejected=[], detail="")
 
+    def watched_directories(self) -> list[str]:
+        return []
+
     def paused(self) -> list[str]:
         return []
 
-    def update_failed(self, type_url: str, names: list[str], reason: str) -> None:
+    def update_failed(self, type_url: str, names: list[str], reason: str, origin: str = "") -> None:
         self.write("update_failed", type_url, reason)
 
-    def update_rejected(self, type_url: str, reason: str) -> None:
+    def update_rejected(self, type_url: str, reason: str, origin: str = "") -> None:
         self.write("update_rejected", type_url, reason)
 
     def ads_connected(self, connected: bool) -> None:

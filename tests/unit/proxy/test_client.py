@@ -12,7 +12,7 @@ import grpc.aio
 
 from tidegate.errors import DecodeError
 from tidegate.proxy.ads.backoff import JitteredBackOff
-from tidegate.proxy.ads.client import AdsClient, Target
+from tidegate.proxy.ads.client import XdsClient, Target
 from tidegate.proxy.ads.delta import DeltaRequest, DeltaResponse
 from tidegate.proxy.ads.protocol import Outcome, Request, Response, Update, Wanted
 
@@ -47,7 +47,7 @@ class Plane:
         type_url, version, nonce, names = json.loads(data)
         return Response(type_url, version, nonce, [(name, b"") for name in names], "pilot-1")
 
-    def apply(self, update: Update) -> Outcome:
+    def apply(self, update: Update, origin: str = "") -> Outcome:
         if self.fail:
             self.fail = False
             raise RuntimeError("a bug")
@@ -55,7 +55,7 @@ class Plane:
         bad = [name for name, _ in update.resources if name == "bad"]
         return Outcome([name for name, _ in update.resources if name != "bad"], bad, "bad: wrong" if bad else "")
 
-    def update_failed(self, type_url: str, names: Sequence[str], *, timed_out: bool) -> None:
+    def update_failed(self, type_url: str, names: Sequence[str], *, timed_out: bool, origin: str = "") -> None:
         self.late.append((type_url, tuple(names), timed_out))
 
     def ads_connected(self, connected: bool) -> None:
@@ -116,7 +116,7 @@ async def serving(server: Server, port: int = 0) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def running(client: AdsClient) -> AsyncIterator[asyncio.Task[None]]:
+async def running(client: XdsClient) -> AsyncIterator[asyncio.Task[None]]:
     task = asyncio.create_task(client.run())
     try:
         yield task
@@ -126,7 +126,7 @@ async def running(client: AdsClient) -> AsyncIterator[asyncio.Task[None]]:
             await task
 
 
-def client_for(plane: Plane, *ports: int) -> AdsClient:
+def client_for(plane: Plane, *ports: int) -> XdsClient:
     target = Target(
         "xds-grpc",
         tuple(f"ipv4:127.0.0.1:{port}" for port in ports),
@@ -134,7 +134,7 @@ def client_for(plane: Plane, *ports: int) -> AdsClient:
         authority="xds-grpc",
         metadata=(("clusterid", "k"),),
     )
-    return AdsClient(target, plane, JitteredBackOff(0.05, 0.2))
+    return XdsClient(target, plane, JitteredBackOff(0.05, 0.2))
 
 
 async def read(incoming: asyncio.Queue[Any]) -> Any:

@@ -29,7 +29,7 @@ def test_the_wildcard_asks_for_nothing_by_name_and_an_answer_is_a_nonce() -> Non
     assert ads.subscribe([everything(CDS)], 0) == []
     assert ads.connected() == [DeltaRequest(CDS)]
     update = ads.received(response(CDS, "n1", "b", "a", removed=("c",)))
-    assert update == Update(CDS, "v", [("b", b""), ("a", b"")], ["c"])
+    assert update == Update(CDS, "v", [("b", b""), ("a", b"")], ["c"], [("b", ""), ("a", "")])
     assert ads.subscribe([everything(CDS), Wanted(EDS, ("b", "a"), 0)], 1) == [DeltaRequest(EDS, subscribe=("a", "b"))]
     assert ads.applied(Outcome(("a", "b"), ())) == [DeltaRequest(CDS, "n1")]
     assert ads.subscribe([everything(CDS), Wanted(EDS, ("b", "a"), 0)], 2) == []

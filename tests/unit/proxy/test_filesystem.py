@@ -27,11 +27,14 @@ class Plane:
             raise ConfigError("", "", "empty")
         return Response(type_url, data.decode(), "", [])
 
-    def apply(self, update: Update) -> Outcome:
+    def apply(self, update: Update, origin: str = "") -> Outcome:
         self.versions.append(update.version)
         return Outcome((), (), "no good" if update.version == "bad" else "")
 
-    def update_rejected(self, type_url: str, reason: str) -> None:
+    def directory_changed(self, directory: str) -> None:
+        self.directories.append(directory)
+
+    def update_rejected(self, type_url: str, reason: str, origin: str = "") -> None:
         self.rejected.append(reason)
 
     def log(self, level: str, component: str, message: str) -> None:

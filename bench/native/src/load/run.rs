@@ -83,6 +83,7 @@ impl Run {
 
     pub(super) fn connect(&self, address: SocketAddr, token: Token) -> Result<Socket, String> {
         let socket = Socket::connect(address, &ConnectOptions::default())
+            .map_err(|error| error.errno)
             .and_then(|(socket, _)| self.poller.add(&socket, token).map(|()| socket))
             .map_err(|error| format!("connect: {error}"))?;
         let _ = socket.set_nodelay(true);

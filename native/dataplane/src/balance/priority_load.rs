@@ -51,7 +51,8 @@ impl PriorityLoad {
                     })
                     .sum()
             };
-            let total = amount(|_| true);
+            // Hosts that are draining neither count for nor against the others.
+            let total = amount(|health| health != HealthStatus::Draining);
             let availability = |part: u64| -> u32 {
                 (u64::from(endpoints.overprovisioning_factor) * part)
                     .checked_div(total)
@@ -61,7 +62,9 @@ impl PriorityLoad {
             degraded_share.push(availability(amount(|health| {
                 health == HealthStatus::Degraded
             })));
-            let members = priority.hosts.len() as u64;
+            let members = hosts()
+                .filter(|host| health(host) != HealthStatus::Draining)
+                .count() as u64;
             let usable = hosts()
                 .filter(|host| {
                     let health = health(host);
@@ -73,7 +76,7 @@ impl PriorityLoad {
                 members == 0 && panic_threshold > 0
                     || usable * 100 < u64::from(panic_threshold) * members,
             );
-            totals.push(members);
+            totals.push(priority.hosts.len() as u64);
         }
         if totals.is_empty() {
             totals.push(0);

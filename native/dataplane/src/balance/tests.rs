@@ -68,6 +68,7 @@ pub(super) fn endpoints(shape: Shape<'_>) -> Endpoints {
                 let index = endpoints.hosts.len() as u32;
                 members.push(index);
                 endpoints.hosts.push(Arc::new(Host {
+                    workload: None,
                     id: HostId(u64::from(index)),
                     address: HostAddress::Socket(([127, 0, 0, 1], 1000 + index as u16).into()),
                     address_text: format!("127.0.0.1:{}", 1000 + index).into(),

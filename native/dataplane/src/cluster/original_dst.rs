@@ -69,6 +69,7 @@ impl OriginalDstHosts {
                 weight: 1,
                 locality: Arc::new(Locality::default()),
                 priority: 0,
+                workload: None,
             });
             Entry {
                 host: Rc::new(HostRuntime::on_demand(host, worker)),

@@ -52,10 +52,12 @@ fn assignment(ports: &[u16], weight: u32) -> Arc<ClusterLoadAssignment> {
             endpoints: ports
                 .iter()
                 .map(|&port| LbEndpoint {
+                    workload: None,
                     address: Address::Socket(SocketAddr::from(([127, 0, 0, 1], port))),
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: weight,
+                    transport_socket_match: Vec::new(),
                 })
                 .collect(),
             load_balancing_weight: None,
@@ -98,6 +100,7 @@ impl Bench {
         let mut shared = vec![None; self.snapshot.cluster_slots()];
         for compiled in self.snapshot.clusters() {
             shared[compiled.id().index()] = Some(Arc::new(ClusterShared {
+                bind: None,
                 detector: None,
                 tables: Arc::default(),
                 compiled: Arc::clone(compiled),

@@ -35,6 +35,8 @@ use super::response::count_code;
 use super::retry::{Ended, Tries, copy, decide, retry_of};
 use super::stream::{Protocol, Stream, Upstream};
 use super::streams::StreamKey;
+use super::upstream::put_lost;
+use crate::cluster::outlier::Outcome;
 use crate::cluster::{ClusterRuntime, HostRuntime, LbContext};
 use crate::conn::{After, Conn, Event, Key, TimerKey};
 use crate::pool::{self, Acquired, PoolFailure};
@@ -186,7 +188,9 @@ fn fill(stream: &mut Stream, call: &mut CallRequest<'_>, core: &mut Core) {
         let local = core.http.local_address().to_owned();
         headers.append(b"x-forwarded-for", b",", local.as_bytes());
     }
-    if !call.body.is_empty() {
+    if headers.has(KnownHeader::ContentLength) {
+        // A copy of another request, which knew.
+    } else if !call.body.is_empty() {
         let mut buffer = itoa::Buffer::new();
         let length = buffer.format(call.body.len());
         let grpc = headers
@@ -373,6 +377,9 @@ impl Call {
             }
             if let Some(host) = &stream.host {
                 host.state.count(|cells| &cells.rq_timeout);
+                if stream.response.status == 0 {
+                    host.state.put_result(Outcome::LocalTimeout, Some(504));
+                }
             }
             self.abandon(worker);
             return self.fail(&mut worker.core, 504, "upstream request timeout");
@@ -440,7 +447,9 @@ impl Call {
         stream.pending_host = None;
         let (ended, reason) = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => (Ended::Overflow, "overflow"),
-            PoolFailure::Local(_) => (Ended::NotConnected, "local connection failure"),
+            PoolFailure::Local(_) | PoolFailure::Bind(..) => {
+                (Ended::NotConnected, "local connection failure")
+            }
             PoolFailure::Remote(_) => (Ended::NotConnected, "remote connection failure"),
             PoolFailure::Timeout => (Ended::NotConnected, "connection timeout"),
         };
@@ -458,6 +467,9 @@ impl Call {
         let stream = &mut self.stream;
         stream.upstream = Upstream::None;
         stream.upstream_unreleased = 0;
+        if ended != Ended::Overflow {
+            put_lost(stream);
+        }
         if stream.response.status > 0 {
             self.failure = Some(CallFailure::Reset);
             return self.finish(core);

@@ -55,6 +55,7 @@ impl ServerConnection {
                     self.hcm
                         .stats
                         .add(stat::DOWNSTREAM_CX_RX_BYTES_TOTAL, count as u64);
+                    self.bytes.0 += count as u64;
                     self.on_input(worker, buf.get(..count).unwrap_or_default());
                 }
                 Received::WouldBlock => self.readable = false,
@@ -192,6 +193,9 @@ impl ServerConnection {
 
     /// As [`Self::pass_body`], behind the filters.
     pub(super) fn pass_on(&mut self, stream: &mut Stream, worker: &mut Worker, body: &[u8]) {
+        if stream.mirrors.is_some() {
+            self.mirror_body(stream, worker, body);
+        }
         if stream.tries.is_some() && !self.keep_body(stream, worker, body) {
             return;
         }
@@ -238,6 +242,7 @@ impl ServerConnection {
         self.hcm
             .stats
             .add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, total as u64);
+        self.bytes.1 += total as u64;
         if self.out.is_empty() && !self.corked {
             let mut slices = [IoSlice::new(&[]); 4];
             let mut used = 0;

@@ -12,9 +12,9 @@ use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 use tidegate_model::ext_authz::{BodySettings, ExtAuthzPerRoute};
-use tidegate_model::route::FilterPolicy;
 use tidegate_rt::Moment;
 use tidegate_snapshot::ext_authz::CompiledExtAuthz;
+use tidegate_snapshot::per_filter::CompiledPolicy;
 use tidegate_snapshot::{ClusterId, ResponseFlags};
 use tidegate_stats::defs::ext_authz::{self as stat, of_cluster};
 use tidegate_stats::{Counter, Group, Local, Registry};
@@ -94,7 +94,7 @@ fn filter(hcm: &HcmRuntime, index: usize) -> Option<Filter<'_>> {
 /// What the most specific level says.
 fn of_route<'a>(route: &'a StreamRoute, name: &'a str) -> Option<&'a ExtAuthzPerRoute> {
     route.per_filter().policies(name).find_map(|policy| {
-        if let FilterPolicy::ExtAuthz(config) = policy {
+        if let CompiledPolicy::ExtAuthz(config) = policy {
             Some(&**config)
         } else {
             None

@@ -1,7 +1,9 @@
 //! A connection whose chain has other network filters before the connection manager.
 
+use tidegate_snapshot::ResponseFlags;
+
 use super::{Phase, ServerConnection};
-use crate::network::connection_log::ConnectionLog;
+use crate::network::connection_log::{self, ConnectionLog};
 use crate::network::read_filters::{FilterContext, Passed, ReadFilters};
 use crate::worker::{Core, Worker};
 
@@ -54,16 +56,32 @@ impl ServerConnection {
         }
     }
 
-    /// The filters hear of the end.
-    pub(super) fn end_filters(&mut self, core: &mut Core) {
-        let Some(mut filters) = self.downstream.filters.take() else {
+    /// The end of the connection: the listener's access log has a line, and the filters hear of it.
+    pub(super) fn log_connection(&mut self, core: &mut Core) {
+        let mut filters = self.downstream.filters.take();
+        let logs = &self.downstream.listener.compiled.access_log;
+        if logs.is_empty() && filters.is_none() {
             return;
-        };
+        }
         let mut log = ConnectionLog::new(core, &self.downstream.listener, &self.downstream.info);
-        log.flags = filters.state.flags;
         log.filter_chain = Some(&self.downstream.chain.config.name);
-        let details = filters.state.termination_details.clone();
+        (log.bytes_received, log.bytes_sent) = self.bytes;
+        log.protocol = match (&self.http2, self.spoken) {
+            (Some(_), _) => Some("HTTP/2"),
+            (None, true) if !self.protocol_error => Some("HTTP/1.1"),
+            _ => None,
+        };
+        if self.protocol_error {
+            log.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        }
+        let details = filters.as_ref().and_then(|filters| {
+            log.flags.insert(filters.state.flags);
+            filters.state.termination_details.clone()
+        });
         log.termination_details = details.as_ref();
-        filters.end(core, &log);
+        connection_log::write(core, logs, &log);
+        if let Some(filters) = &mut filters {
+            filters.end(core, &log);
+        }
     }
 }

@@ -10,7 +10,7 @@ use tidegate_stats::defs::{cors, fault as fault_stat};
 use super::ServerConnection;
 use super::local_reply::Reply;
 use super::paused::BodyDemand;
-use super::runtime::Filter;
+use super::runtime::{Filter, FilterKind};
 use super::stream::{Stream, StreamRoute};
 use crate::worker::Worker;
 
@@ -34,6 +34,19 @@ impl ServerConnection {
         match &stream.route {
             Some(route) => route.per_filter().disabled(&config.name, config.disabled),
             None => config.disabled,
+        }
+    }
+
+    /// The filters' response side, from the last to the first, for the head of any response. `ends`: nothing follows.
+    pub(super) fn run_encoders(&mut self, stream: &mut Stream, worker: &mut Worker, ends: bool) {
+        let hcm = Rc::clone(&self.hcm);
+        for filter in &hcm.encoders {
+            if self.is_disabled(stream, *filter) {
+                continue;
+            }
+            if filter.kind == FilterKind::Compressor {
+                self.compress_head(stream, &worker.core, filter.index, ends);
+            }
         }
     }
 

@@ -81,13 +81,21 @@ impl ServerConnection {
     /// Counts, logs and forgets a stream; then the connection goes on or ends.
     pub(super) fn finish(&mut self, mut stream: Box<Stream>, worker: &mut Worker) {
         self.detach_upstream(&mut stream, worker);
+        if stream.mirrors.is_some() {
+            self.end_mirrors(&mut stream, worker);
+        }
         self.end_fault(&mut stream);
         let core = &mut worker.core;
         let now = core.now();
         stream.times.downstream_tx_end.get_or_insert(now);
         stream.active = None;
         self.count(&stream, core);
+        if self.hcm.istio.is_some() {
+            self.istio_stats(&stream, core);
+        }
         self.write_logs(&stream, core);
+        self.end_span(&mut stream, worker);
+        let core = &mut worker.core;
         let (tunnel, complete) = (stream.response.tunnel, stream.request.complete);
         if !complete && !tunnel && !self.is_http2() {
             // Envoy resets a stream that is answered before it has been read.

@@ -414,7 +414,7 @@ impl ServerConnection {
         stream.response.bytes = bytes.saturating_sub(body.len() as u64);
         let last = last && stream.response.trailers.is_empty();
         if !stream.grpc.is_holding() {
-            self.write_on(stream, worker, data, with_head, last);
+            self.write_encoded(stream, worker, data, with_head, last);
         } else if last {
             self.write_held(stream, worker);
         }

@@ -261,6 +261,7 @@ impl ServerConnection {
         ends: bool,
         out: &mut Vec<u8>,
     ) {
+        let filtered = stream.is_response_filtered();
         let response = &mut stream.response;
         let request = &stream.request;
         let old_client = request.protocol == Protocol::Http10 && self.hcm.limits.accept_http_10;
@@ -279,7 +280,7 @@ impl ServerConnection {
         let mut framing_line: &[u8] = b"";
         response.mode = match framing {
             // A filter looks at the payload.
-            _ if !stream.grpc.is_empty() && !has_length && !ends && !old_client => BodyMode::Chunk,
+            _ if filtered && !has_length && !ends && !old_client => BodyMode::Chunk,
             ResponseFraming::Chunked if has_length || old_client => BodyMode::Payload,
             ResponseFraming::Length(_) | ResponseFraming::UntilClose if !has_length && !ends => {
                 BodyMode::Chunk

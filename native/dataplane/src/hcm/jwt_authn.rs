@@ -17,9 +17,9 @@ use serde_json::Value;
 use tidegate_codec::h1::{KnownHeader, Method};
 use tidegate_jwt::{Keys, Status, Token};
 use tidegate_model::jwt::{Jwks, JwtPerRoute, RemoteJwks};
-use tidegate_model::route::FilterPolicy;
 use tidegate_rt::Moment;
 use tidegate_snapshot::jwt::{Check, CompiledJwtAuthn, CompiledProvider, Verifier};
+use tidegate_snapshot::per_filter::CompiledPolicy;
 use tidegate_stats::defs::jwt_authn as stat;
 use tidegate_stats::{Group, Local, Registry};
 
@@ -301,7 +301,7 @@ impl ServerConnection {
         let of_route = stream.route.as_ref().zip(name).and_then(|(route, name)| {
             let mut policies = route.per_filter().policies(name);
             policies.find_map(|policy| {
-                if let FilterPolicy::JwtAuthn(config) = policy {
+                if let CompiledPolicy::JwtAuthn(config) = policy {
                     Some(config.clone())
                 } else {
                     None

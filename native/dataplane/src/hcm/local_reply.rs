@@ -168,7 +168,9 @@ impl ServerConnection {
             ends,
         );
         self.write_response(stream, worker, body, true, true);
-        stream.response.bytes = body.len() as u64;
+        if !stream.compression.is_active() {
+            stream.response.bytes = body.len() as u64;
+        }
         stream.response.ended = true;
         if stream.response.pending.is_empty() {
             stream.response.complete = true;
@@ -239,6 +241,7 @@ impl ServerConnection {
         details: &'static str,
     ) {
         self.hcm.stats.inc(stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
+        self.protocol_error = true;
         stream
             .flags
             .insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
@@ -263,6 +266,16 @@ impl ServerConnection {
                 stream.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                 ("overflow", "overflow", None)
             }
+            PoolFailure::Bind(source, text) => {
+                stream
+                    .flags
+                    .insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+                (
+                    "local connection failure",
+                    "local_connection_failure",
+                    Some((Cow::Owned(format!("failed to bind to {source}")), text)),
+                )
+            }
             PoolFailure::Local(text) => {
                 stream
                     .flags
@@ -270,7 +283,7 @@ impl ServerConnection {
                 (
                     "local connection failure",
                     "local_connection_failure",
-                    Some(("immediate connect error", text)),
+                    Some((Cow::Borrowed("immediate connect error"), text)),
                 )
             }
             PoolFailure::Remote(text) => {
@@ -280,7 +293,7 @@ impl ServerConnection {
                 (
                     "remote connection failure",
                     "remote_connection_failure",
-                    Some(("delayed connect error", text)),
+                    Some((Cow::Borrowed("delayed connect error"), text)),
                 )
             }
             PoolFailure::Timeout => {

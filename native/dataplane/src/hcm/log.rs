@@ -9,6 +9,7 @@ use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::log_context::{
     AddressField, HeaderMap, LogContext, NumberField, TextField, TimePoint,
 };
+use tidegate_snapshot::metadata::DynamicMetadata;
 use tidegate_snapshot::{HeaderEdit, HeaderName, HostAddress, ResponseFlags, WellKnown};
 
 use super::ServerConnection;
@@ -141,6 +142,10 @@ impl LogContext for View<'_> {
 
     fn grpc_message_counts(&self) -> Option<(u64, u64)> {
         self.stream.grpc.message_counts()
+    }
+
+    fn dynamic_metadata(&self) -> Option<&DynamicMetadata> {
+        Some(&self.stream.metadata)
     }
 }
 
@@ -296,6 +301,10 @@ macro_rules! editable {
             fn request_random(&self) -> u64 {
                 self.stream.random
             }
+
+            fn dynamic_metadata(&self) -> Option<&DynamicMetadata> {
+                Some(&self.stream.metadata)
+            }
         }
     };
 }
@@ -304,6 +313,16 @@ editable!(RequestSide, request);
 editable!(ResponseSide, response);
 
 impl ServerConnection {
+    /// A stream, to be read.
+    pub(super) fn view<'a>(&'a self, stream: &'a Stream, core: &Core) -> View<'a> {
+        View {
+            connection: self,
+            stream,
+            start: core.clock.wall_of(stream.times.start),
+            now: core.clock.wall(),
+        }
+    }
+
     /// Writes the access logs of a stream that is over.
     pub(super) fn write_logs(&self, stream: &Stream, core: &mut Core) {
         let hcm = Rc::clone(&self.hcm);
@@ -315,13 +334,7 @@ impl ServerConnection {
         }
         let snapshot = std::sync::Arc::clone(&core.snapshot);
         let random = core.rng.next_u64();
-        let (start, now) = (core.clock.wall_of(stream.times.start), core.clock.wall());
-        let view = View {
-            connection: self,
-            stream,
-            start,
-            now,
-        };
+        let view = self.view(stream, core);
         for log in compiled.access_log.iter() {
             core.log(log.path(), |out| {
                 log.write(&view, snapshot.runtime(), random, out);

@@ -203,9 +203,16 @@ impl ServerConnection {
             FilterKind::Fault => self.after_delay(stream, worker),
             FilterKind::JwtAuthn => self.jwt_authn_resumed(stream, worker, filter.index, what),
             FilterKind::ExtAuthz => self.ext_authz_resumed(stream, worker, filter.index, what),
-            FilterKind::Cors | FilterKind::GrpcStats | FilterKind::GrpcWeb | FilterKind::Router => {
-                Verdict::Continue
-            }
+            // These do not wait.
+            FilterKind::Cors
+            | FilterKind::Compressor
+            | FilterKind::GrpcStats
+            | FilterKind::GrpcWeb
+            | FilterKind::PeerMetadata
+            | FilterKind::Alpn
+            | FilterKind::IstioStats
+            | FilterKind::Rbac
+            | FilterKind::Router => Verdict::Continue,
         }
     }
 

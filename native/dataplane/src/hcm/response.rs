@@ -144,8 +144,16 @@ impl ServerConnection {
         if stream.cors {
             self.annotate_cors(stream);
         }
+        self.decorate_response(stream);
         if !stream.grpc.is_empty() {
             self.grpc_response_head(stream, core, ends);
+        }
+        if !hcm.encoders.is_empty() {
+            self.run_encoders(stream, worker, ends);
+        }
+        let core = &mut worker.core;
+        if hcm.istio.is_some() {
+            self.peer_metadata_response(stream, core);
         }
         let headers = &mut stream.response.headers;
         if let Some(via) = &hcm.config.via {
@@ -188,10 +196,10 @@ impl ServerConnection {
         with_head: bool,
         last: bool,
     ) {
-        if stream.grpc.is_empty() {
-            self.write_on(stream, worker, body, with_head, last);
-        } else {
+        if stream.is_response_filtered() {
             self.write_filtered(stream, worker, body, with_head, last);
+        } else {
+            self.write_on(stream, worker, body, with_head, last);
         }
     }
 
@@ -220,6 +228,7 @@ impl ServerConnection {
         if !stream.grpc.is_empty() && self.filter_trailers(stream, worker) {
             return;
         }
+        self.end_encoded(stream, worker);
         if !self.is_http2() {
             self.write_trailers_http1(stream, worker);
         } else if stream.response.pending.is_empty() {

@@ -18,7 +18,7 @@ use super::log::RequestSide;
 use super::request;
 use super::runtime::FilterKind;
 use super::stream::{Attached, Request, Stream, StreamRoute};
-use super::{ServerConnection, grpc_timeout, retry, upgrade};
+use super::{ServerConnection, grpc_timeout, retry, tracing, upgrade};
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -48,6 +48,7 @@ impl ServerConnection {
             }
         }
         self.find_route(&mut stream, &worker.core);
+        self.begin_span(&mut stream, &mut worker.core);
         if stream.request.upgrade && !upgrade::is_allowed(&hcm, &stream) {
             hcm.stats.inc(stat::DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
             stream.request.close = true;
@@ -132,6 +133,13 @@ impl ServerConnection {
                 FilterKind::JwtAuthn => self.jwt_authn(stream, worker, filter.index),
                 FilterKind::ExtAuthz => self.ext_authz(stream, worker, filter.index),
                 FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
+                FilterKind::Rbac => self.rbac(stream, worker, filter.index),
+                FilterKind::Compressor => self.compressor(stream, &worker.core, filter.index),
+                FilterKind::PeerMetadata => {
+                    self.peer_metadata(stream, &mut worker.core, filter.index)
+                }
+                FilterKind::Alpn => self.istio_alpn(stream, &mut worker.core, filter.index),
+                FilterKind::IstioStats => Verdict::Continue,
             };
             let demand = match verdict {
                 Verdict::Continue => continue,
@@ -194,6 +202,16 @@ impl ServerConnection {
             return self.reply(stream, worker, Reply::new(status, b"", "cluster_not_found"));
         };
         let per_try_timeout = self.finish_request_head(stream, worker);
+        if stream
+            .route
+            .as_ref()
+            .and_then(StreamRoute::forward)
+            .is_some_and(|forward| !forward.mirrors.is_empty())
+            && !stream.request.upgrade
+        {
+            let timeout = stream.deadlines.response_timeout;
+            self.start_mirrors(stream, worker, &body, timeout);
+        }
         self.begin_tries(stream, &mut worker.core, &cluster, per_try_timeout, &body);
         self.send_upstream(stream, worker, &cluster, body);
     }
@@ -285,6 +303,7 @@ impl ServerConnection {
                 .set_known(KnownHeader::XEnvoyAttemptCount, b"1");
         }
         stream.route = Some(route);
+        tracing::inject(stream);
         per_try_timeout
     }
 

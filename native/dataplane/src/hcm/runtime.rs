@@ -8,14 +8,19 @@ use tidegate_model::hcm::{
     HeadersWithUnderscoresAction, HttpConnectionManager, HttpFilterKind,
     ServerHeaderTransformation, UpgradeConfig,
 };
+use tidegate_model::listener::TrafficDirection;
 use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http};
 use tidegate_stats::{Group, Local, Registry};
 
+use super::compressor::{CompressorGroups, CompressorStats};
 use super::ext_authz::{AuthzGroup, AuthzRuntime};
+use super::istio::IstioFilters;
 use super::jwt_authn::{JwtGroup, JwtRuntime};
+use super::tracing::TracingRuntime;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
+use crate::rbac::{RbacGroups, RbacStats};
 use crate::worker::Core;
 
 /// One HTTP filter of the chain, by what it does; `index` is its place in the configuration.
@@ -33,7 +38,20 @@ pub(crate) enum FilterKind {
     GrpcWeb,
     ExtAuthz,
     JwtAuthn,
+    Compressor,
+    PeerMetadata,
+    Alpn,
+    /// Does its work at the end of the stream.
+    IstioStats,
+    Rbac,
     Router,
+}
+
+impl FilterKind {
+    /// Has something to do with every response's head.
+    const fn encodes(self) -> bool {
+        matches!(self, Self::Compressor)
+    }
 }
 
 /// See the module.
@@ -43,6 +61,11 @@ pub(crate) struct HcmRuntime {
     pub(crate) limits: Limits,
     pub(crate) http2: Arc<tidegate_codec::h2::Options>,
     pub(crate) filters: Vec<Filter>,
+    pub(crate) tracing: Option<TracingRuntime>,
+    /// Those with something to do with every response's head, in its order: the last of the chain comes first.
+    pub(crate) encoders: Vec<Filter>,
+    /// By place in the configuration.
+    pub(crate) filter_stats: Vec<FilterStats>,
     pub(crate) stats: Local<http::ConnectionManager>,
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
     pub(crate) cors_stats: Option<Local<cors::Cors>>,
@@ -56,11 +79,48 @@ pub(crate) struct HcmRuntime {
     /// `x-envoy-*` response headers are left out.
     pub(crate) suppress_envoy_headers: bool,
     pub(crate) respect_expected_rq_timeout: bool,
+    /// Istio's filters, where there are some.
+    pub(super) istio: Option<Box<IstioFilters>>,
     /// Statistics by response code.
     pub(crate) dynamic_stats: bool,
     /// Told apart from a later listener at the same place by being held.
     _listener: Rc<ListenerRuntime>,
     _groups: HcmGroups,
+}
+
+/// The counters of one filter in one worker.
+pub(crate) enum FilterStats {
+    None,
+    Compressor(CompressorStats),
+    Rbac(RbacStats),
+}
+
+/// The counters of one filter.
+enum FilterGroups {
+    None,
+    Compressor(CompressorGroups),
+    Rbac(RbacGroups),
+}
+
+impl FilterGroups {
+    /// `prefix`: the connection manager's, `http.NAME.`.
+    fn new(registry: &Registry, prefix: &str, kind: &HttpFilterKind) -> Self {
+        match kind {
+            HttpFilterKind::Compressor(config) => {
+                Self::Compressor(CompressorGroups::new(registry, prefix, config))
+            }
+            HttpFilterKind::Rbac(config) => Self::Rbac(RbacGroups::new(registry, prefix, config)),
+            _ => Self::None,
+        }
+    }
+
+    fn local(&self, worker: usize) -> FilterStats {
+        match self {
+            Self::None => FilterStats::None,
+            Self::Compressor(groups) => FilterStats::Compressor(groups.local(worker)),
+            Self::Rbac(groups) => FilterStats::Rbac(groups.local(worker)),
+        }
+    }
 }
 
 /// The statistics of a connection manager. Held with the configuration, so that they are there before the first request
@@ -73,6 +133,7 @@ pub(crate) struct HcmGroups {
     authz: Vec<AuthzGroup>,
     jwt: Vec<JwtGroup>,
     http1: Group<http1::Http1>,
+    filters: Vec<FilterGroups>,
 }
 
 impl HcmGroups {
@@ -117,6 +178,12 @@ impl HcmGroups {
                 })
                 .collect(),
             http1: registry.group("http1."),
+            filters: compiled
+                .config
+                .http_filters
+                .iter()
+                .map(|filter| FilterGroups::new(registry, &format!("http.{prefix}."), &filter.kind))
+                .collect(),
         }
     }
 }
@@ -124,7 +191,7 @@ impl HcmGroups {
 impl HcmRuntime {
     /// `None`: the chain's filter is no connection manager.
     pub(crate) fn new(
-        core: &Core,
+        core: &mut Core,
         chain: &Arc<Chain>,
         listener: &Rc<ListenerRuntime>,
     ) -> Option<Self> {
@@ -147,6 +214,11 @@ impl HcmRuntime {
                 HttpFilterKind::GrpcWeb => FilterKind::GrpcWeb,
                 HttpFilterKind::ExtAuthz(_) => FilterKind::ExtAuthz,
                 HttpFilterKind::JwtAuthn(_) => FilterKind::JwtAuthn,
+                HttpFilterKind::Compressor(_) => FilterKind::Compressor,
+                HttpFilterKind::PeerMetadata(_) => FilterKind::PeerMetadata,
+                HttpFilterKind::Alpn(_) => FilterKind::Alpn,
+                HttpFilterKind::IstioStats(_) => FilterKind::IstioStats,
+                HttpFilterKind::Rbac(_) => FilterKind::Rbac,
                 HttpFilterKind::Router(router) => {
                     suppress_envoy_headers |= router.suppress_envoy_headers;
                     respect_expected_rq_timeout = router.respect_expected_rq_timeout;
@@ -179,7 +251,19 @@ impl HcmRuntime {
                 // Envoy takes `https://` targets on plaintext listeners too.
                 over_tls: true,
             },
+            encoders: filters
+                .iter()
+                .rev()
+                .copied()
+                .filter(|filter| filter.kind.encodes())
+                .collect(),
+            filter_stats: groups
+                .filters
+                .iter()
+                .map(|filter| filter.local(core.id))
+                .collect(),
             filters,
+            tracing: TracingRuntime::new(core, compiled, listener.direction()),
             stats: groups.manager.local(core.id),
             listener_stats: groups.listener.local(core.id),
             cors_stats: groups.cors.as_ref().map(|group| group.local(core.id)),
@@ -203,6 +287,11 @@ impl HcmRuntime {
             suppress_envoy_headers,
             respect_expected_rq_timeout,
             dynamic_stats,
+            istio: IstioFilters::new(
+                core,
+                compiled,
+                listener.compiled.config.traffic_direction == TrafficDirection::Inbound,
+            ),
             config: Arc::clone(config),
             chain: Arc::clone(chain),
             _listener: Rc::clone(listener),

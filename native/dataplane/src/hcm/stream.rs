@@ -24,15 +24,19 @@ use tidegate_snapshot::{
     ResponseFlags, WellKnown,
 };
 
+use super::compressor::Compression;
 use super::ext_authz::AuthzState;
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
 use super::jwt_authn::JwtState;
+use super::mirror::Mirrors;
 use super::paused::Pause;
 use super::retry::Tries;
 use super::streams::StreamKey;
+use super::tracing::Span as TraceSpan;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
 use crate::conn::Key;
+use crate::istio::Exchanged;
 use crate::pool::PoolId;
 
 /// What the client speaks.
@@ -395,10 +399,14 @@ pub(crate) struct Stream {
     pub(crate) cors: bool,
     /// What the gRPC filters keep.
     pub(crate) grpc: GrpcFilters,
+    /// What the compressor filters keep.
+    pub(crate) compression: Compression,
     /// Counts among the upgraded streams: the client may leave HTTP.
     pub(crate) upgraded: bool,
     /// The response's `content-length` speaks of a body that is not passed on.
     pub(crate) drop_length: bool,
+    /// Copies of it that are under way.
+    pub(crate) mirrors: Option<Box<Mirrors>>,
     /// `set-cookie` headers for the response: cookies made up for consistent hashing.
     pub(crate) set_cookies: Vec<Vec<u8>>,
     /// The upstream connection has more to send than it should hold.
@@ -417,11 +425,21 @@ pub(crate) struct Stream {
     pub(crate) abort: Option<Abort>,
     /// Counts among the fault filter's active faults.
     pub(crate) active_fault: bool,
+    /// Of a connection manager that traces.
+    pub(crate) span: Option<Box<TraceSpan>>,
+    /// What Istio's filters have found out.
+    pub(crate) istio: Exchanged,
     /// Response headers of the route's levels have been applied.
     pub(crate) response_mutated: bool,
 }
 
 impl Stream {
+    /// The response's body passes filters, as payload.
+    #[inline]
+    pub(crate) const fn is_response_filtered(&self) -> bool {
+        !self.grpc.is_empty() || self.compression.is_active()
+    }
+
     /// Takes note of the body that came with the head. Not before the request is on its way (or made to wait): as in
     /// Envoy, an answer at sight of the head comes before the request is complete.
     pub(crate) fn attach(&mut self, attached: Attached<'_>, now: Moment) {
@@ -449,8 +467,11 @@ impl Stream {
         request.clear();
         response.clear();
         request_trailers.clear();
+        let mut metadata = std::mem::take(&mut self.metadata);
+        metadata.clear();
         response_trailers.clear();
         *self = Self::default();
+        self.metadata = metadata;
         self.request.headers = request;
         self.response.headers = response;
         self.request.trailers = request_trailers;

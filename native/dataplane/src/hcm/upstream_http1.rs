@@ -166,7 +166,7 @@ impl ServerConnection {
         with_head: bool,
     ) -> Delivered {
         let mut several = std::mem::take(&mut worker.core.http.body);
-        let result = if stream.response.mode == BodyMode::Payload || !stream.grpc.is_empty() {
+        let result = if stream.response.mode == BodyMode::Payload || stream.is_response_filtered() {
             let trailers = up.sends_trailers().then_some(&mut stream.response.trailers);
             feed_payload(body, bytes, &mut several, trailers)
         } else {
@@ -178,7 +178,9 @@ impl ServerConnection {
                 let finished = fed.finished || body.is_finished();
                 self.write_response(stream, worker, extent, with_head, finished);
                 if finished {
-                    if !stream.response.trailers.is_empty() && self.is_http2() {
+                    if !stream.response.trailers.is_empty()
+                        && (self.is_http2() || stream.is_response_filtered())
+                    {
                         self.write_trailers(stream, worker);
                     }
                     self.response_done(stream, worker);

@@ -2,6 +2,7 @@
 //!
 //! Nothing here outlives an event by content; it exists so that a request allocates nothing.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tidegate_snapshot::Chain;
 use super::grpc::GrpcCounters;
 use super::runtime::HcmRuntime;
 use super::stream::Stream;
+use super::tracing::reporter::Reporter;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
@@ -42,6 +44,8 @@ pub(crate) struct HttpState {
     managers: FxHashMap<(usize, usize), Rc<HcmRuntime>>,
     #[expect(clippy::vec_box, reason = "a stream is handed out by its box")]
     spare: Vec<Box<Stream>>,
+    /// Where spans are collected.
+    pub(crate) reporters: Vec<Rc<RefCell<Reporter>>>,
     /// The counters of gRPC methods.
     pub(crate) grpc: GrpcCounters,
     /// The address that stands in `x-forwarded-for` for peers on the loopback interface.
@@ -60,6 +64,7 @@ impl HttpState {
             date: DateText::default(),
             managers: FxHashMap::default(),
             spare: Vec::new(),
+            reporters: Vec::new(),
             grpc: GrpcCounters::default(),
             local_address: None,
         }

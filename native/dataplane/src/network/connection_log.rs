@@ -11,13 +11,15 @@ use tidegate_snapshot::log_context::{
 use tidegate_snapshot::{AccessLogs, HeaderName, ResponseFlags};
 
 use crate::accept::ConnectionInfo;
+use crate::cluster::ClusterRuntime;
+use crate::istio::KnownPeer;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
 /// The facts of one connection when its log line is written.
 pub(crate) struct ConnectionLog<'a> {
-    listener: &'a Rc<ListenerRuntime>,
-    info: &'a ConnectionInfo,
+    pub(crate) listener: &'a Rc<ListenerRuntime>,
+    pub(crate) info: &'a ConnectionInfo,
     start: SystemTime,
     now: SystemTime,
     pub(crate) flags: ResponseFlags,
@@ -26,6 +28,8 @@ pub(crate) struct ConnectionLog<'a> {
     /// `%ACCESS_LOG_TYPE%`.
     pub(crate) access_log_type: &'static str,
     pub(crate) filter_chain: Option<&'a Name>,
+    /// `%PROTOCOL%`, where it was HTTP.
+    pub(crate) protocol: Option<&'static str>,
     pub(crate) upstream: Option<UpstreamLog<'a>>,
     pub(crate) attempts: u32,
     pub(crate) bytes_received: u64,
@@ -36,6 +40,11 @@ pub(crate) struct ConnectionLog<'a> {
 
 /// The upstream side.
 pub(crate) struct UpstreamLog<'a> {
+    pub(crate) config: &'a Rc<ClusterRuntime>,
+    /// The host's `istio.workload`.
+    pub(crate) workload: Option<&'a Name>,
+    /// Who the host's proxy is, as it has told; the outer `None`: it may still do so.
+    pub(crate) peer: Option<Option<&'a Rc<KnownPeer>>>,
     pub(crate) cluster: &'a Name,
     pub(crate) cluster_alt_stat_name: &'a Name,
     /// `None`: no host was chosen.
@@ -63,6 +72,7 @@ impl<'a> ConnectionLog<'a> {
             termination_details: None,
             access_log_type: "NotSet",
             filter_chain: None,
+            protocol: None,
             upstream: None,
             attempts: 0,
             bytes_received: 0,
@@ -81,6 +91,7 @@ impl LogContext for ConnectionLog<'_> {
     fn text(&self, field: TextField) -> Option<&[u8]> {
         let upstream = self.upstream.as_ref();
         let text: &str = match field {
+            TextField::Protocol => self.protocol?,
             TextField::ResponseCodeDetails => self.details?,
             TextField::UpstreamTransportFailureReason => upstream?.failure_reason?,
             TextField::ConnectionTerminationDetails => self.termination_details?,

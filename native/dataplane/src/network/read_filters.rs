@@ -11,14 +11,19 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_model::Name;
 use tidegate_snapshot::{Chain, CompiledReadFilter, ResponseFlags};
 
 use super::connection_log::ConnectionLog;
+use super::istio_stats::IstioStats;
+use super::metadata_exchange::MetadataExchange;
+use super::rbac::NetworkRbac;
 use super::sni_cluster::SniCluster;
 use crate::accept::ConnectionInfo;
 use crate::conn::Key;
+use crate::istio::KnownPeer;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
@@ -66,6 +71,8 @@ pub(crate) struct FilterState {
     pub(crate) flags: ResponseFlags,
     /// Bytes for the client, ahead of whatever else is written to it.
     pub(crate) reply: Vec<u8>,
+    /// Who the client is, as it has told; the outer `None`: it may still do so.
+    pub(crate) peer: Option<Option<Rc<KnownPeer>>>,
 }
 
 /// What a filter may use.
@@ -100,14 +107,28 @@ pub(crate) trait ReadFilter {
         Verdict::Continue
     }
 
+    /// Bytes are about to be written to the client for the first time; what is left in [`FilterState::reply`] goes ahead.
+    fn on_first_write(&mut self, _: &mut FilterContext<'_>, _: &mut FilterState) {}
+
+    /// How often it wants to hear of a connection that goes on.
+    fn report_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The connection goes on; the log line says how it stands.
+    fn on_report(&mut self, _: &mut Core, _: &FilterState, _: &ConnectionLog<'_>) {}
+
     /// The connection has ended; the log line says how.
-    fn on_end(&mut self, _: &mut Core, _: &ConnectionLog<'_>) {}
+    fn on_end(&mut self, _: &mut Core, _: &FilterState, _: &ConnectionLog<'_>) {}
 }
 
 /// The filter for one connection.
 fn make(compiled: &CompiledReadFilter) -> Box<dyn ReadFilter> {
     match compiled {
         CompiledReadFilter::SniCluster => Box::new(SniCluster),
+        CompiledReadFilter::MetadataExchange(config) => Box::new(MetadataExchange::new(config)),
+        CompiledReadFilter::IstioStats(compiled) => Box::new(IstioStats::new(compiled)),
+        CompiledReadFilter::Rbac(rbac) => Box::new(NetworkRbac::new(rbac)),
     }
 }
 
@@ -133,6 +154,8 @@ pub(crate) struct ReadFilters {
     passed: bool,
     /// Some filter wants to see bytes.
     watching: bool,
+    /// Something has been written to the client.
+    written: bool,
     held: Vec<u8>,
     held_end: bool,
     pub(crate) state: FilterState,
@@ -163,6 +186,7 @@ impl ReadFilters {
             waiting: false,
             passed: false,
             watching: false,
+            written: false,
             held: Vec::new(),
             held_end: false,
             state: FilterState::default(),
@@ -278,9 +302,34 @@ impl ReadFilters {
         }
     }
 
+    /// Before bytes are written to the client; `true`: the filters have something to say ahead of them.
+    pub(crate) fn before_write(&mut self, context: &mut FilterContext<'_>) -> bool {
+        if std::mem::replace(&mut self.written, true) {
+            return false;
+        }
+        for filter in &mut self.filters {
+            filter.on_first_write(context, &mut self.state);
+        }
+        !self.state.reply.is_empty()
+    }
+
+    /// How often [`Self::report`] shall be called.
+    pub(crate) fn report_interval(&self) -> Option<Duration> {
+        let intervals = self.filters.iter();
+        intervals
+            .filter_map(|filter| filter.report_interval())
+            .min()
+    }
+
+    pub(crate) fn report(&mut self, core: &mut Core, log: &ConnectionLog<'_>) {
+        for filter in &mut self.filters {
+            filter.on_report(core, &self.state, log);
+        }
+    }
+
     pub(crate) fn end(&mut self, core: &mut Core, log: &ConnectionLog<'_>) {
         for filter in &mut self.filters {
-            filter.on_end(core, log);
+            filter.on_end(core, &self.state, log);
         }
     }
 }

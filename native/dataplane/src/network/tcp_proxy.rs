@@ -9,6 +9,7 @@
 //! Bytes, ends (half-closes) and resets are carried through as they are; `splice.rs` moves the bytes. Counters, response
 //! flags and the access-log line are Envoy's. The session owns both sockets, under one key, as sides 0 and 1.
 
+mod exchanged;
 mod filtered;
 mod upstream;
 
@@ -22,13 +23,14 @@ use tidegate_stats::{Local, defs::cluster as cluster_stat, defs::tcp as stat};
 
 use self::upstream::{Refusal, Upstream};
 use super::connection_log::{self, ConnectionLog, UpstreamLog};
+use super::metadata_exchange::UpstreamExchange;
 use super::read_filters::{NUDGE_FILTERS, ReadFilters};
 use crate::accept::{ConnectionInfo, Downstream};
 use crate::cluster::{ClusterRuntime, HostRuntime};
 use crate::conn::{After, Conn, Event, Key, TimerKey};
 use crate::listener::{ListenerPermit, ListenerRuntime};
 use crate::splice::{End, Flow, Pumped};
-use crate::worker::Worker;
+use crate::worker::{Core, Worker};
 
 const DOWNSTREAM: u8 = 0;
 const UPSTREAM: u8 = 1;
@@ -38,6 +40,7 @@ mod timer {
     pub(super) const CONNECT: u8 = 1;
     pub(super) const DURATION: u8 = 2;
     pub(super) const SPILL: u8 = 3;
+    pub(super) const REPORT: u8 = 4;
 }
 
 mod nudge {
@@ -70,6 +73,8 @@ pub struct TcpProxySession {
     _permit: ListenerPermit,
     /// The network filters before this one.
     filters: Option<Box<ReadFilters>>,
+    /// The metadata exchange with the host, of a cluster that has one.
+    exchange: Option<Box<UpstreamExchange>>,
     /// The downstream socket is polled.
     watched: bool,
     stats: Local<stat::TcpProxy>,
@@ -82,6 +87,7 @@ pub struct TcpProxySession {
     idle: LazyTimer,
     connect_timer: Option<TimerId>,
     duration_timer: Option<TimerId>,
+    report_timer: Option<TimerId>,
     spill_timer: LazyTimer,
     attempts: u32,
     flags: ResponseFlags,
@@ -117,6 +123,7 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
         chain,
         _permit: permit,
         filters,
+        exchange: None,
         watched: false,
         stats,
         cluster: None,
@@ -126,6 +133,7 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
         idle: LazyTimer::new(),
         connect_timer: None,
         duration_timer: None,
+        report_timer: None,
         spill_timer: LazyTimer::new(),
         attempts: 0,
         flags: ResponseFlags::NONE,
@@ -139,6 +147,7 @@ pub(crate) fn open(worker: &mut Worker, downstream: Downstream) {
         session.duration_timer = Some(worker.core.arm(when, key, timer::DURATION));
     }
     let after = if session.filters.is_some() {
+        session.arm_report(worker, key);
         session.start_filters(worker, key)
     } else {
         session.establish(worker, key)
@@ -293,6 +302,10 @@ impl TcpProxySession {
         if let Some(upstream) = &mut self.upstream {
             upstream.connected(now);
         }
+        let greeting = self.begin_exchange(worker);
+        if !greeting.is_empty() {
+            self.up.queue_ahead(&mut worker.core, &greeting);
+        }
         self.watch_downstream(worker, key)?;
         // Most clients speak first, and have spoken by now.
         self.downstream.readable = true;
@@ -355,6 +368,14 @@ impl TcpProxySession {
     fn pump(&mut self, worker: &mut Worker, key: Key) -> After {
         if self.filters.is_some()
             && let Some(after) = self.pump_filters(worker, key)
+        {
+            return after;
+        }
+        if self.filters.is_some() {
+            self.before_first_write(worker, key);
+        }
+        if self.exchange.is_some()
+            && let Some(after) = self.pump_exchange(worker)
         {
             return after;
         }
@@ -475,6 +496,11 @@ impl TcpProxySession {
                 self.flags.insert(ResponseFlags::DURATION_TIMEOUT);
                 self.finish(worker, Ending::Local)
             }
+            timer::REPORT => {
+                self.report(worker);
+                self.arm_report(worker, key);
+                After::Keep
+            }
             timer::SPILL => {
                 if self
                     .spill_timer
@@ -494,9 +520,13 @@ impl TcpProxySession {
         let core = &mut worker.core;
         self.idle.cancel(&mut core.timers);
         self.spill_timer.cancel(&mut core.timers);
-        for timer in [self.connect_timer.take(), self.duration_timer.take()]
-            .into_iter()
-            .flatten()
+        for timer in [
+            self.connect_timer.take(),
+            self.duration_timer.take(),
+            self.report_timer.take(),
+        ]
+        .into_iter()
+        .flatten()
         {
             core.timers.cancel(timer);
         }
@@ -537,7 +567,6 @@ impl TcpProxySession {
     }
 
     fn log(&mut self, worker: &mut Worker) {
-        let mut filters = self.filters.take();
         let Some(proxy) = self.proxy() else { return };
         if proxy.access_log.is_empty()
             && self.listener.compiled.access_log.is_empty()
@@ -545,6 +574,45 @@ impl TcpProxySession {
         {
             return;
         }
+        self.with_log(worker, |session, core, filters, log| {
+            connection_log::write(core, &session.listener.compiled.access_log, log);
+            log.access_log_type = "TcpConnectionEnd";
+            if let Some(proxy) = session.proxy() {
+                connection_log::write(core, &proxy.access_log, log);
+            }
+            if let Some(filters) = filters {
+                filters.end(core, log);
+            }
+        });
+    }
+
+    /// The filters hear how the connection stands.
+    fn report(&mut self, worker: &mut Worker) {
+        self.with_log(worker, |_, core, filters, log| {
+            if let Some(filters) = filters {
+                filters.report(core, log);
+            }
+        });
+    }
+
+    fn arm_report(&mut self, worker: &mut Worker, key: Key) {
+        let interval = self
+            .filters
+            .as_ref()
+            .and_then(|filters| filters.report_interval());
+        self.report_timer = interval.map(|interval| {
+            let when = worker.core.now() + interval;
+            worker.core.arm(when, key, timer::REPORT)
+        });
+    }
+
+    /// Does something with the filters and the facts of the connection.
+    fn with_log(
+        &mut self,
+        worker: &mut Worker,
+        then: impl FnOnce(&Self, &mut Core, Option<&mut ReadFilters>, &mut ConnectionLog<'_>),
+    ) {
+        let mut filters = self.filters.take();
         let runtime: Option<Rc<ClusterRuntime>> = match &self.upstream {
             Some(upstream) => Some(Rc::clone(upstream.cluster())),
             None => self
@@ -567,6 +635,15 @@ impl TcpProxySession {
         if let Some(runtime) = &runtime {
             let failure = self.last_failure.as_deref();
             log.upstream = Some(UpstreamLog {
+                config: runtime,
+                workload: self
+                    .upstream
+                    .as_ref()
+                    .and_then(|upstream| upstream.host().host.workload.as_ref()),
+                peer: self
+                    .exchange
+                    .as_ref()
+                    .and_then(|exchange| exchange.peer.as_ref().map(Option::as_ref)),
                 cluster: &runtime.config.name,
                 cluster_alt_stat_name: &runtime.config.alt_stat_name,
                 host: match &self.upstream {
@@ -585,11 +662,7 @@ impl TcpProxySession {
                 failure_reason: failure.and_then(|failure| failure.reason.as_deref()),
             });
         }
-        connection_log::write(&mut worker.core, &self.listener.compiled.access_log, &log);
-        log.access_log_type = "TcpConnectionEnd";
-        connection_log::write(&mut worker.core, &proxy.access_log, &log);
-        if let Some(filters) = &mut filters {
-            filters.end(&mut worker.core, &log);
-        }
+        then(self, &mut worker.core, filters.as_deref_mut(), &mut log);
+        self.filters = filters;
     }
 }

@@ -575,6 +575,8 @@ pub(super) const fn describe(error: Errno) -> &'static str {
         Errno::NOENT => "No such file or directory",
         Errno::ACCESS => "Permission denied",
         Errno::PIPE => "Broken pipe",
+        Errno::AFNOSUPPORT => "Address family not supported by protocol",
+        Errno::INVAL => "Invalid argument",
         _ => "Unknown error",
     }
 }

@@ -10,12 +10,14 @@ use tidegate_buf::SegmentPool;
 use tidegate_model::Name;
 use tidegate_rt::{Clock, Errno, Moment, PipePool, Poller, Rng, TimerId, TimerWheel, Token};
 use tidegate_snapshot::{ClusterId, Snapshot};
-use tidegate_stats::{Def, Group};
+use tidegate_stats::defs::listener_manager::ListenerManager;
+use tidegate_stats::{Def, Gauge, Group};
 
 use super::{LogBuffers, own_timer};
 use crate::cluster::{ClusterRuntime, Clusters};
 use crate::conn::{Key, TimerKey};
 use crate::hcm::HttpState;
+use crate::istio::metrics::IstioState;
 use crate::listener::Listeners;
 use crate::pool::Pools;
 use crate::shared::{Generation, Shared, WorkerContext};
@@ -54,6 +56,8 @@ pub struct Core {
     pub pools: Pools,
     /// What the HTTP connections share.
     pub(crate) http: HttpState,
+    /// What Istio's filters share.
+    pub(crate) istio: IstioState,
     /// Free segments for `OutBuf`.
     pub segments: SegmentPool,
     pub pipes: PipePool,
@@ -61,6 +65,8 @@ pub struct Core {
     pub(crate) generation: Arc<Generation>,
     /// When draining connections have to be gone.
     pub(crate) drain_deadlines: Vec<(Moment, Key)>,
+    /// What is counted as draining, until when.
+    pub(crate) draining: Vec<(Moment, Group<ListenerManager>, Gauge<ListenerManager>, i64)>,
     read_buf: Option<ReadBuf>,
     nudges: VecDeque<(Key, u8, u32)>,
     /// Connections with output that leaves at the end of the pass.
@@ -88,6 +94,7 @@ impl Core {
             listeners: Listeners::new(),
             pools: Pools::default(),
             http: HttpState::new(),
+            istio: IstioState::default(),
             segments: SegmentPool::new(),
             pipes: PipePool::new(PIPES),
             logs: LogBuffers::new(
@@ -96,6 +103,7 @@ impl Core {
             ),
             generation,
             drain_deadlines: Vec::new(),
+            draining: Vec::new(),
             read_buf: None,
             nudges: VecDeque::new(),
             flushes: Vec::new(),

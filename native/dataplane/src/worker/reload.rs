@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tidegate_model::listener::TrafficDirection;
 use tidegate_snapshot::Chain;
+use tidegate_stats::Gauge;
+use tidegate_stats::defs::listener_manager::{self as manager_stat, ListenerManager};
 
 use super::{Worker, own_timer};
 use crate::accept::Acceptor;
@@ -68,6 +70,7 @@ impl Worker {
         for id in removed {
             if let Some(entry) = self.core.listeners.entries.remove(&id) {
                 self.close_acceptors(entry.acceptors.into_iter().map(|(_, key)| key));
+                self.count_draining(manager_stat::TOTAL_LISTENERS_DRAINING, 1);
                 self.drain_listener(&entry.runtime);
             }
         }
@@ -79,13 +82,13 @@ impl Worker {
     fn reload_listener(&mut self, shared: &ListenerShared) {
         let id = shared.compiled.id();
         let old = self.core.listeners.entries.remove(&id);
-        let mut is_replaced = false;
+        let mut replaced = None;
         let (runtime, mut before) = match old {
             Some(entry) if Arc::ptr_eq(&entry.runtime.compiled, &shared.compiled) => {
                 (entry.runtime, entry.acceptors)
             }
             Some(entry) => {
-                is_replaced = true;
+                replaced = Some(entry.runtime);
                 (
                     Rc::new(ListenerRuntime::new(shared, self.core.id)),
                     entry.acceptors,
@@ -116,19 +119,60 @@ impl Worker {
                 acceptors,
             },
         );
-        if is_replaced {
-            // Only connections whose filter chain is gone leave, whichever version of the listener they came by.
-            let new = &shared.compiled.filter_chains;
-            let lives = |chain: &Arc<Chain>| {
-                new.chains()
-                    .iter()
-                    .chain(new.default_chain())
-                    .any(|other| Arc::ptr_eq(other, chain))
-            };
-            self.drain_connections(|listener, chain| {
-                listener.compiled.id() == id && chain.is_some_and(|chain| !lives(chain))
+        if let Some(old) = replaced {
+            self.drain_replaced(&old, &runtime);
+        }
+    }
+
+    /// A listener has a new version. Where only filter chains have changed, whose connections leave are those whose chain is
+    /// gone, by whichever version of the listener they came; else all leave.
+    fn drain_replaced(&mut self, old: &Rc<ListenerRuntime>, new: &Rc<ListenerRuntime>) {
+        let id = new.compiled.id();
+        if !old
+            .compiled
+            .config
+            .may_become_in_place(&new.compiled.config)
+        {
+            let now = self.core.now();
+            old.start_drain(now);
+            self.count_draining(manager_stat::TOTAL_LISTENERS_DRAINING, 1);
+            return self.drain_connections(|listener, _| {
+                let concerned = listener.compiled.id() == id && !Rc::ptr_eq(listener, new);
+                if concerned {
+                    listener.start_drain(now);
+                }
+                concerned
             });
         }
+        let chains = &new.compiled.filter_chains;
+        let lives = |chain: &Arc<Chain>| {
+            chains
+                .chains()
+                .iter()
+                .chain(chains.default_chain())
+                .any(|other| Arc::ptr_eq(other, chain))
+        };
+        let before = old.compiled.filter_chains.chains();
+        let gone = before.iter().filter(|chain| !lives(chain)).count();
+        self.count_draining(manager_stat::TOTAL_FILTER_CHAINS_DRAINING, gone as i64);
+        self.drain_connections(|listener, chain| {
+            listener.compiled.id() == id && chain.is_some_and(|chain| !lives(chain))
+        });
+    }
+
+    /// Counts what drains for the process, until the drain time is over: the first worker does it for all.
+    fn count_draining(&mut self, gauge: Gauge<ListenerManager>, count: i64) {
+        if self.core.id != 0 || count == 0 {
+            return;
+        }
+        let stats = self.core.group("listener_manager.");
+        stats.shared().gauge_add(gauge, count);
+        let until = self.core.now() + self.core.shared.config.drain_time;
+        self.core.draining.push((until, stats, gauge, count));
+        self.core.arm_own(
+            self.core.shared.config.drain_time,
+            own_timer::DRAIN_DEADLINE,
+        );
     }
 
     /// Drains a listener with all its connections, those accepted under earlier versions included.
@@ -187,6 +231,12 @@ impl Worker {
 
     pub(super) fn on_drain_deadline(&mut self) {
         let now = self.core.now();
+        self.core.draining.retain(|(until, stats, gauge, count)| {
+            if *until <= now {
+                stats.shared().gauge_add(*gauge, -count);
+            }
+            *until > now
+        });
         let due: Vec<Key> = {
             let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.core.drain_deadlines)
                 .into_iter()

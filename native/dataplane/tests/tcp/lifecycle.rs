@@ -22,7 +22,7 @@ fn is_refused(address: std::net::SocketAddr) -> bool {
 }
 
 #[test]
-fn a_changed_listener_keeps_its_socket_and_connections_of_unchanged_chains() {
+fn a_listener_with_other_chains_keeps_its_socket_and_connections_of_unchanged_chains() {
     let mut running = Running::with(quick_drain());
     let echo = echo_backend();
     let mut config = simple_listener();
@@ -33,13 +33,33 @@ fn a_changed_listener_keeps_its_socket_and_connections_of_unchanged_chains() {
     let mut client = connect(address);
     ping(&mut client, b"before");
     config.filter_chains.pop();
+    running.update(|builder| {
+        builder.set_listener(Arc::new(config)).unwrap();
+    });
+    assert_eq!(running.address("l"), address);
+    let draining = "listener_manager.total_filter_chains_draining";
+    wait_for(|| running.stat(draining) == 1, || "nothing drains".into());
+    wait_for(|| running.stat(draining) == 0, || "still draining".into());
+    std::thread::sleep(Duration::from_millis(600));
+    ping(&mut client, b"after");
+    ping(&mut connect(address), b"new");
+}
+
+#[test]
+fn a_listener_that_changed_elsewhere_keeps_its_socket_and_drains_all_connections() {
+    let mut running = Running::with(quick_drain());
+    let mut config = simple_listener();
+    let address = running.serve(config.clone(), cluster("c", &[echo_backend()]));
+    let mut client = connect(address);
+    ping(&mut client, b"before");
     config.per_connection_buffer_limit_bytes = 4096;
     running.update(|builder| {
         builder.set_listener(Arc::new(config)).unwrap();
     });
     assert_eq!(running.address("l"), address);
-    std::thread::sleep(Duration::from_millis(600));
-    ping(&mut client, b"after");
+    ping(&mut connect(address), b"new");
+    ping(&mut client, b"draining");
+    expect_eof(&mut client);
     ping(&mut connect(address), b"new");
 }
 

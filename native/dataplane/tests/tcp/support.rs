@@ -15,6 +15,7 @@ use tidegate_model::cluster::{
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, Listener, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_snapshot::{Snapshot, SnapshotBuilder};
 use tidegate_stats::Registry;
 
@@ -149,6 +150,7 @@ pub(crate) fn chain(proxy: TcpProxy) -> FilterChain {
         matches: FilterChainMatch::default(),
         read_filters: Vec::new(),
         filter: NetworkFilter::TcpProxy(Arc::new(proxy)),
+        transport_socket: DownstreamTransport::default(),
         transport_socket_connect_timeout: None,
     }
 }
@@ -192,6 +194,8 @@ pub(crate) fn endpoint(address: SocketAddr) -> LbEndpoint {
         hostname: "".into(),
         health: HealthStatus::Unknown,
         load_balancing_weight: 1,
+        transport_socket_match: Vec::new(),
+        workload: None,
     }
 }
 

@@ -12,6 +12,7 @@ use tidegate_model::Name;
 use tidegate_xds::{Decoder, type_url};
 
 use super::field_mask::FieldMask;
+use super::redact::redact;
 use super::{Asked, Page, regex};
 use crate::config::{Failure, Manager, Resource};
 use crate::engine::Core;
@@ -180,6 +181,17 @@ struct Parts {
     listener_failures: BTreeMap<Name, Failure>,
     routes: Vec<Part>,
     route_failures: BTreeMap<Name, Failure>,
+    static_secrets: Vec<Part>,
+    secrets: Vec<SecretPart>,
+}
+
+/// A secret that came or is waited for.
+struct SecretPart {
+    name: Name,
+    /// `None`: it is waited for.
+    known: Option<Resource>,
+    asked: SystemTime,
+    failure: Option<Failure>,
 }
 
 impl Parts {
@@ -226,8 +238,34 @@ impl Parts {
                 .map(|(name, entry)| part(name, false, &entry.resource))
                 .collect(),
             route_failures: manager.routes.failures.clone(),
+            static_secrets: sorted(
+                manager.secrets.statics.iter(),
+                |(name, (resource, _))| part(name, true, resource),
+                |part| Name::clone(&part.name),
+            ),
+            secrets: sorted(
+                manager.secrets.dynamic.values(),
+                |entry| SecretPart {
+                    name: Name::clone(&entry.reference.name),
+                    known: entry.known.as_ref().map(|(resource, _)| resource.clone()),
+                    asked: entry.asked,
+                    failure: entry.failure.clone(),
+                },
+                |part| Name::clone(&part.name),
+            ),
         }
     }
+}
+
+/// In order of their names.
+fn sorted<T, P>(
+    all: impl Iterator<Item = T>,
+    make: impl Fn(T) -> P,
+    name: impl Fn(&P) -> Name,
+) -> Vec<P> {
+    let mut parts: Vec<P> = all.map(make).collect();
+    parts.sort_by_key(name);
+    parts
 }
 
 struct Dumper {
@@ -244,7 +282,7 @@ impl Dumper {
         dumps.push(self.listeners(parts));
         dumps.push(json!({ "@type": format!("{ADMIN}ScopedRoutesConfigDump") }));
         dumps.push(self.routes(parts));
-        dumps.push(json!({ "@type": format!("{ADMIN}SecretsConfigDump") }));
+        dumps.push(self.secrets(parts));
         dumps
     }
 
@@ -263,14 +301,17 @@ impl Dumper {
         if let Ok(Value::Object(message)) = self.decoder.to_json(name, raw) {
             fields.extend(message);
         }
-        Value::Object(fields)
+        let mut any = Value::Object(fields);
+        redact(&mut any);
+        any
     }
 
     fn bootstrap(&self, parts: &Parts) -> Value {
-        let bootstrap = self
+        let mut bootstrap = self
             .decoder
             .to_json("envoy.config.bootstrap.v3.Bootstrap", &parts.bootstrap)
             .unwrap_or_default();
+        redact(&mut bootstrap);
         json!({
             "@type": format!("{ADMIN}BootstrapConfigDump"),
             "bootstrap": bootstrap,
@@ -503,6 +544,53 @@ fn insert(object: &mut Value, key: &str, value: Value) {
     }
 }
 
+impl Dumper {
+    fn secrets(&self, parts: &Parts) -> Value {
+        let fixed = parts.static_secrets.iter();
+        let fixed = fixed.filter(|part| self.wanted(&part.name)).map(|part| {
+            json!({
+                "name": &*part.name,
+                "last_updated": timestamp(part.resource.updated),
+                "secret": self.any(type_url::SECRET, &part.resource.raw),
+            })
+        });
+        let (mut active, mut warming) = (Vec::new(), Vec::new());
+        for part in parts.secrets.iter().filter(|part| self.wanted(&part.name)) {
+            let (list, version, updated, secret) = match &part.known {
+                Some(resource) => {
+                    let secret = self.any(type_url::SECRET, &resource.raw);
+                    (&mut active, &*resource.version, resource.updated, secret)
+                }
+                None => {
+                    let secret = json!({ "@type": type_url::SECRET, "name": &*part.name });
+                    (&mut warming, "uninitialized", part.asked, secret)
+                }
+            };
+            let mut item = Map::new();
+            item.insert("name".to_owned(), json!(&*part.name));
+            if !version.is_empty() {
+                item.insert("version_info".to_owned(), json!(version));
+            }
+            item.insert("last_updated".to_owned(), json!(timestamp(updated)));
+            item.insert("secret".to_owned(), secret);
+            if let Some(failure) = &part.failure {
+                let failure = self.failure(type_url::SECRET, failure);
+                item.insert("error_state".to_owned(), failure);
+            }
+            list.push(Value::Object(item));
+        }
+        dump(
+            "SecretsConfigDump",
+            "",
+            [
+                ("static_secrets", fixed.collect()),
+                ("dynamic_active_secrets", active),
+                ("dynamic_warming_secrets", warming),
+            ],
+        )
+    }
+}
+
 /// A dump without its empty lists.
 fn dump<const N: usize>(name: &str, version: &str, lists: [(&str, Vec<Value>); N]) -> Value {
     let mut fields = Map::new();
@@ -518,34 +606,18 @@ fn dump<const N: usize>(name: &str, version: &str, lists: [(&str, Vec<Value>); N
     Value::Object(fields)
 }
 
-/// What initialisation still waits for.
+/// What listeners that are not active yet wait for.
 pub(super) fn init_dump(core: &Core, asked: &Asked) -> Page {
-    let manager = core.lock();
-    let mut targets: Vec<(&str, Vec<String>)> = Vec::new();
-    let wildcards: Vec<String> = manager
-        .init
-        .waiting_for()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    targets.push(("init manager Server", wildcards));
-    for (name, entry) in &manager.clusters.warming {
-        targets.push((
-            "init manager Cluster Manager",
-            vec![format!("cluster {name} ({})", entry.config.alt_stat_name)],
-        ));
-    }
-    if asked
+    let wanted = asked
         .param("mask")
-        .is_none_or(|mask| mask.is_empty() || mask == "listener")
-    {
-        for name in manager.listeners.warming.keys() {
-            targets.push(("init manager Listeners", vec![format!("listener {name}")]));
-        }
-    }
+        .is_none_or(|mask| mask.is_empty() || mask == "listener");
+    let targets = if wanted {
+        core.lock().unready_targets()
+    } else {
+        Vec::new()
+    };
     let dumps: Vec<Value> = targets
         .into_iter()
-        .filter(|(_, names)| !names.is_empty())
         .map(|(name, names)| json!({ "name": name, "target_names": names }))
         .collect();
     if dumps.is_empty() {

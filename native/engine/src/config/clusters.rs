@@ -10,12 +10,16 @@ use tidegate_model::Name;
 use tidegate_model::cluster::{
     Address, Cluster, ConfigSource, Discovery, DnsCluster, DnsLookupFamily,
 };
+use tidegate_model::tls::SecretRef;
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Group;
-use tidegate_stats::defs::{cluster as stat, cluster_manager};
+use tidegate_stats::defs::{cluster as stat, cluster_manager, ssl};
 use tidegate_xds::{Decoder, type_url};
 
-use super::{ApplyResult, Failure, Manager, Resource, Subscription, Update, count_update};
+use super::transports::{check_transports, cluster_secrets};
+use super::{
+    ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Subscription, Update, count_update,
+};
 use crate::error::ConfigError;
 use crate::server_log::server_log;
 
@@ -25,6 +29,9 @@ pub(crate) struct ClusterEntry {
     pub(crate) config: Arc<Cluster>,
     pub(crate) is_static: bool,
     pub(super) membership: Group<stat::Membership>,
+    pub(super) secrets: Vec<SecretRef>,
+    /// `cluster.NAME.client_ssl_socket_factory.`, where there are secrets.
+    pub(super) tls: Option<Group<ssl::SslSocketFactory>>,
     /// Per name and port: what DNS last said (empty after a failure).
     resolved: BTreeMap<(Name, u16), Vec<IpAddr>>,
 }
@@ -53,6 +60,7 @@ pub(crate) struct DnsJob {
     pub(crate) targets: Vec<(Name, u16)>,
     pub(crate) refresh_rate: Duration,
     pub(crate) respect_dns_ttl: bool,
+    pub(crate) jitter: Duration,
     pub(crate) lookup_family: DnsLookupFamily,
     pub(crate) membership: Group<stat::Membership>,
 }
@@ -171,7 +179,10 @@ impl Clusters {
             } = &entry.config.discovery
             {
                 let (names, timeout): &mut (BTreeSet<String>, Option<Duration>) = by_source
-                    .entry(super::ConfigSourceKey::from(source))
+                    .entry(match source {
+                        ConfigSource::Ads => None,
+                        ConfigSource::Path(path) => Some(Name::clone(path)),
+                    })
                     .or_insert((BTreeSet::new(), Some(Duration::ZERO)));
                 names.insert(service_name.to_string());
                 // The most patient one, of which none is for ever.
@@ -183,9 +194,9 @@ impl Clusters {
         }
         by_source
             .into_iter()
-            .map(|(source, (names, initial_fetch_timeout))| Subscription {
+            .map(|(path, (names, initial_fetch_timeout))| Subscription {
                 type_url: type_url::CLUSTER_LOAD_ASSIGNMENT,
-                source,
+                source: path.map_or(ConfigSourceKey::Ads, ConfigSourceKey::Path),
                 names: Arc::new(names.into_iter().collect()),
                 initial_fetch_timeout,
             })
@@ -201,6 +212,7 @@ impl Clusters {
                     targets: dns_targets(&entry.config),
                     refresh_rate: dns.refresh_rate,
                     respect_dns_ttl: dns.respect_dns_ttl,
+                    jitter: dns.jitter,
                     lookup_family: dns.lookup_family,
                     membership: entry.membership.clone(),
                 })
@@ -250,8 +262,14 @@ impl Manager {
             // The asking is an attempt.
             membership.shared().inc(stat::UPDATE_ATTEMPT);
         }
+        let secrets = cluster_secrets(&config);
         ClusterEntry {
             membership,
+            tls: (!secrets.is_empty()).then(|| {
+                let prefix = format!("{prefix}client_ssl_socket_factory.");
+                self.context.registry.group(&prefix)
+            }),
+            secrets,
             resource,
             config,
             is_static,
@@ -272,7 +290,7 @@ impl Manager {
                     format!("duplicate cluster {name} found"),
                 ))
             } else {
-                self.take_cluster(&decoder, version, name, raw)
+                self.take_cluster(&decoder, &update.version_of(name), name, raw)
             };
             match outcome {
                 Ok(changed) => {
@@ -367,6 +385,9 @@ impl Manager {
             return Ok(true);
         }
         let mut entry = self.cluster_entry(config, resource, false);
+        self.check_secrets(&entry.secrets)
+            .and_then(|()| check_transports(&entry.config))
+            .map_err(|reason| ConfigError::new(name, "transport_socket", reason))?;
         let replaces = self.clusters.active.get(name);
         if let Some(active) = replaces
             && dns_targets(&active.config) == dns_targets(&entry.config)
@@ -466,6 +487,10 @@ impl Manager {
     }
 
     fn is_warm(&self, entry: &ClusterEntry) -> bool {
+        self.are_endpoints_settled(entry) && self.secrets.are_settled(&entry.secrets)
+    }
+
+    pub(super) fn are_endpoints_settled(&self, entry: &ClusterEntry) -> bool {
         match service_name(&entry.config) {
             Some(service) => self.endpoints.is_settled(service),
             None => dns_targets(&entry.config)

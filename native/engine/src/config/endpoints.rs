@@ -100,7 +100,8 @@ impl Manager {
                         for cluster in clusters {
                             builder.set_endpoints(cluster, Arc::clone(&assignment));
                         }
-                        let resource = Resource::new(Bytes::copy_from_slice(raw), version);
+                        let resource =
+                            Resource::new(Bytes::copy_from_slice(raw), &update.version_of(name));
                         self.endpoints.known.insert(
                             Name::from(name.as_str()),
                             EndpointsEntry {

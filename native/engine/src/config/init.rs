@@ -110,18 +110,6 @@ impl Init {
     pub(crate) fn listeners_may_be_asked_for(&self) -> bool {
         self.clusters_ready
     }
-
-    /// What is waited for, for `/init_dump`.
-    pub(crate) fn waiting_for(&self) -> Vec<&'static str> {
-        let mut waiting = Vec::new();
-        if self.cds == Wildcard::Waiting {
-            waiting.push("CDS");
-        }
-        if self.lds == Wildcard::Waiting {
-            waiting.push("LDS");
-        }
-        waiting
-    }
 }
 
 impl super::Manager {
@@ -141,7 +129,7 @@ impl super::Manager {
             self.count_asking(self.dynamic.lds.as_ref(), self.stats.lds.as_ref());
             return true;
         }
-        if init.lds == Wildcard::Waiting || !self.listeners.are_warm(&self.routes) {
+        if init.lds == Wildcard::Waiting || !self.listeners.are_warm(&self.routes, &self.secrets) {
             return false;
         }
         init.done = true;

@@ -9,14 +9,17 @@ use bytes::Bytes;
 use tidegate_model::Name;
 use tidegate_model::hcm::{HttpConnectionManager, RouteSource};
 use tidegate_model::listener::{FilterChain, Listener, NetworkFilter};
+use tidegate_model::tls::SecretRef;
 use tidegate_snapshot::SnapshotBuilder;
-use tidegate_stats::defs::listener_manager as stat;
+use tidegate_stats::defs::{listener_manager as stat, ssl};
+use tidegate_stats::{Group, Registry};
 use tidegate_xds::{Decoder, type_url};
 
+use super::transports::listener_secrets;
 use super::validate::check_listener_clusters;
 use super::{
-    ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Routes, Subscription, Update,
-    count_update,
+    ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Routes, Secrets, Subscription,
+    Update, count_update,
 };
 use crate::error::ConfigError;
 use crate::server_log::server_log;
@@ -28,11 +31,23 @@ pub(crate) struct ListenerEntry {
     pub(crate) is_static: bool,
     /// The route configurations it refers to by name.
     routes: BTreeSet<Name>,
+    pub(super) secrets: Vec<SecretRef>,
+    /// `listener.ADDRESS.server_ssl_socket_factory.`, where any of its chains has TLS with secrets.
+    pub(super) tls: Option<Group<ssl::SslSocketFactory>>,
 }
 
 impl ListenerEntry {
-    fn new(config: Arc<Listener>, resource: Resource, is_static: bool) -> Self {
+    fn new(
+        config: Arc<Listener>,
+        resource: Resource,
+        is_static: bool,
+        registry: &Registry,
+    ) -> Self {
+        let secrets = listener_secrets(&config);
+        let prefix = format!("listener.{}.server_ssl_socket_factory.", config.stat_prefix);
         Self {
+            tls: (!secrets.is_empty()).then(|| registry.group(&prefix)),
+            secrets,
             routes: connection_managers(&config)
                 .filter_map(|hcm| match &hcm.routes {
                     RouteSource::Rds(name) => Some(Name::clone(name)),
@@ -75,13 +90,15 @@ pub(crate) struct Listeners {
     pub(crate) warming: BTreeMap<Name, ListenerEntry>,
     /// Route configurations that only connections of former versions still use, and until when they may.
     draining: BTreeMap<Name, Instant>,
+    /// Likewise, secrets.
+    pub(super) draining_secrets: Vec<(SecretRef, Instant)>,
     pub(crate) failures: BTreeMap<Name, Failure>,
     /// Of the last accepted update.
     pub(crate) version: String,
 }
 
 impl Listeners {
-    fn all(&self) -> impl Iterator<Item = &ListenerEntry> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &ListenerEntry> {
         self.active.values().chain(self.warming.values())
     }
 
@@ -101,10 +118,10 @@ impl Listeners {
         self.draining.contains_key(routes)
     }
 
-    pub(super) fn are_warm(&self, routes: &Routes) -> bool {
+    pub(super) fn are_warm(&self, routes: &Routes, secrets: &Secrets) -> bool {
         self.warming
             .values()
-            .all(|entry| routes.are_settled(&entry.routes))
+            .all(|entry| routes.are_settled(&entry.routes) && secrets.are_settled(&entry.secrets))
     }
 
     /// RDS.
@@ -142,7 +159,7 @@ impl Manager {
         builder: &SnapshotBuilder,
     ) -> Result<(), ConfigError> {
         self.check_listener(&config, builder)?;
-        let entry = ListenerEntry::new(config, resource, true);
+        let entry = ListenerEntry::new(config, resource, true, &self.context.registry);
         self.listeners_changed();
         self.listeners
             .warming
@@ -166,6 +183,8 @@ impl Manager {
                 ),
             ));
         }
+        self.check_secrets(&listener_secrets(config))
+            .map_err(|reason| ConfigError::new(&config.name, "filter_chains", reason))?;
         check_listener_clusters(config, &|name| self.clusters.contains(name))
             .map_err(|(path, reason)| ConfigError::new(&config.name, path, reason))?;
         // Compiled on the side: a listener that has to wait for its routes must be refused now if it cannot serve then.
@@ -190,7 +209,7 @@ impl Manager {
                     format!("duplicate listener {name} found"),
                 ))
             } else {
-                self.take_listener(&decoder, &builder, version, name, raw)
+                self.take_listener(&decoder, &builder, &update.version_of(name), name, raw)
             };
             match outcome {
                 Ok(changed) => {
@@ -296,6 +315,11 @@ impl Manager {
                 .map_err(|error| ConfigError::new(name, "address", error.to_string()))?;
         }
         let stats = self.stats.listeners.shared();
+        if let Some(active) = self.listeners.active.get(name)
+            && active.config.may_become_in_place(&config)
+        {
+            stats.inc(stat::LISTENER_IN_PLACE_UPDATED);
+        }
         stats.inc(if self.listeners.active.contains_key(name) {
             stat::LISTENER_MODIFIED
         } else {
@@ -303,7 +327,7 @@ impl Manager {
         });
         self.listeners.warming.insert(
             Name::from(name),
-            ListenerEntry::new(config, resource, false),
+            ListenerEntry::new(config, resource, false, &self.context.registry),
         );
         self.listeners_changed();
         self.subscriptions_stale = true;
@@ -360,7 +384,9 @@ impl Manager {
             .listeners
             .warming
             .iter()
-            .filter(|(_, entry)| self.routes.are_settled(&entry.routes))
+            .filter(|(_, entry)| {
+                self.routes.are_settled(&entry.routes) && self.secrets.are_settled(&entry.secrets)
+            })
             .map(|(name, _)| Name::clone(name))
             .collect();
         for name in &ready {
@@ -401,14 +427,36 @@ impl Manager {
         let until = Instant::now() + self.context.drain_time;
         let routes = former.routes.into_iter().map(|routes| (routes, until));
         self.listeners.draining.extend(routes);
+        let draining = &mut self.listeners.draining_secrets;
+        draining.retain(|(secret, _)| !former.secrets.contains(secret));
+        draining.extend(former.secrets.into_iter().map(|secret| (secret, until)));
+    }
+
+    /// What each warming listener still waits for, in Envoy's words.
+    pub(crate) fn unready_targets(&self) -> Vec<(String, Vec<String>)> {
+        let warming = self.listeners.warming.iter();
+        let all = warming.map(|(name, entry)| {
+            let hash = xxhash_rust::xxh64::xxh64(&entry.resource.raw, 0);
+            let routes = self.routes.unsettled(&entry.routes);
+            let mut targets: Vec<String> = routes
+                .map(|name| format!("shared target RdsRouteConfigSubscription RDS init {name}"))
+                .collect();
+            let secrets = self.secrets.unsettled(&entry.secrets);
+            targets.extend(secrets.map(|secret| format!("shared target SdsApi {}", secret.name)));
+            let manager = format!("init manager Listener-local-init-manager {name} {hash}");
+            (manager, targets)
+        });
+        all.filter(|(_, targets)| !targets.is_empty()).collect()
     }
 
     /// Lets go of what was only there for connections whose time is over.
     pub(crate) fn forget_drained(&mut self) {
         let now = Instant::now();
-        let before = self.listeners.draining.len();
-        self.listeners.draining.retain(|_, until| *until > now);
-        if self.listeners.draining.len() != before {
+        let listeners = &mut self.listeners;
+        let before = listeners.draining.len() + listeners.draining_secrets.len();
+        listeners.draining.retain(|_, until| *until > now);
+        listeners.draining_secrets.retain(|(_, until)| *until > now);
+        if listeners.draining.len() + listeners.draining_secrets.len() != before {
             self.listeners_changed();
             self.subscriptions_stale = true;
             let builder = self.begin();

@@ -45,6 +45,16 @@ impl Routes {
             .all(|name| self.known.contains_key(name) || self.given_up.contains(name))
     }
 
+    /// Those that are still waited for.
+    pub(super) fn unsettled<'a>(
+        &'a self,
+        names: &'a BTreeSet<Name>,
+    ) -> impl Iterator<Item = &'a Name> {
+        names
+            .iter()
+            .filter(|name| !self.known.contains_key(*name) && !self.given_up.contains(*name))
+    }
+
     pub(crate) fn fail(&mut self, name: Name, failure: Failure) {
         self.failures.insert(name, failure);
     }
@@ -96,7 +106,7 @@ impl Manager {
                 // Nobody asked for it, or nothing changed.
                 Ok(false)
             } else {
-                self.take_routes(&decoder, &mut builder, version, name, raw)
+                self.take_routes(&decoder, &mut builder, &update.version_of(name), name, raw)
             };
             match outcome {
                 Ok(changed) => {

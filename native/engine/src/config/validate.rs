@@ -3,7 +3,7 @@
 use tidegate_model::hcm::RouteSource;
 use tidegate_model::listener::{FilterChain, Listener, NetworkFilter};
 use tidegate_model::route::{
-    ClusterSpecifier, RouteAction, RouteConfiguration, WeightedClusterName,
+    ClusterSpecifier, MirrorCluster, RouteAction, RouteConfiguration, WeightedClusterName,
 };
 
 type Unknown = (String, String);
@@ -50,6 +50,16 @@ pub(super) fn check_route_clusters(
                 continue;
             };
             let path = format!("virtual_hosts[{host_at}].routes[{at}].route");
+            for (mirror_at, mirror) in forward.mirrors.iter().enumerate() {
+                if let MirrorCluster::Name(name) = &mirror.cluster
+                    && !known(name)
+                {
+                    return Err((
+                        format!("{path}.request_mirror_policies[{mirror_at}].cluster"),
+                        format!("route: unknown shadow cluster '{name}'"),
+                    ));
+                }
+            }
             match &forward.cluster {
                 ClusterSpecifier::Cluster(name) if !known(name) => {
                     return Err((

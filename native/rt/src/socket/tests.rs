@@ -50,7 +50,7 @@ fn accepts_and_exchanges_bytes_in_one_vectored_write() {
 fn a_refused_connect_is_told_by_the_pending_error() {
     let closed = TcpListener::bind(loopback()).unwrap().local_addr().unwrap();
     match Socket::connect(closed, &ConnectOptions::default()) {
-        Err(error) => assert_eq!(error, Errno::CONNREFUSED),
+        Err(error) => assert_eq!(error.errno, Errno::CONNREFUSED),
         Ok((socket, connected)) => {
             assert!(!connected);
             let mut poller = Poller::new(8).unwrap();

@@ -1,4 +1,7 @@
+mod naive;
+
 use tidegate_model::listener::{FilterChain, NetworkFilter, TcpCluster, TcpProxy};
+use tidegate_model::tls::DownstreamTransport;
 
 use super::*;
 use crate::ids::SlotTable;
@@ -28,6 +31,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> Arc<Chain> {
             matches,
             read_filters: Vec::new(),
             filter: NetworkFilter::TcpProxy(proxy),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         },
     })

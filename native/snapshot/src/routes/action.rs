@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tidegate_model::Name;
 use tidegate_model::route::{
-    ClusterSpecifier, DirectResponse, Forward, ForwardPolicy, HostRewrite, PathRedirect,
-    PathSpecifier, Redirect, Route, RouteAction, RouteMatch, SchemeRedirect, WeightedClusterName,
+    ClusterSpecifier, DirectResponse, Forward, ForwardPolicy, HostRewrite, MirrorPolicy,
+    PathRedirect, PathSpecifier, Redirect, Route, RouteAction, RouteMatch, SchemeRedirect,
+    WeightedClusterName,
 };
 use tidegate_model::{HeaderMutations, RuntimeFraction};
 
@@ -69,6 +70,8 @@ pub struct CompiledForward {
     pub retry_policy: Option<Arc<CompiledRetryPolicy>>,
     /// What consistent hashing goes by.
     pub hash_policy: Option<Box<CompiledHashPolicy>>,
+    /// Where copies go.
+    pub mirrors: Arc<[MirrorPolicy]>,
 }
 
 #[derive(Debug)]
@@ -173,6 +176,7 @@ impl CompiledForward {
                 None => None,
             },
             hash_policy: CompiledHashPolicy::compile(&config.hash_policy)?.map(Box::new),
+            mirrors: Arc::clone(&config.mirrors),
         })
     }
 
@@ -324,6 +328,8 @@ impl CompiledRoute {
             headers: HeaderMutations::default(),
             per_filter: tidegate_model::route::PerFilterConfig::default(),
             body_buffer_limit: None,
+            decorator: None,
+            tracing: None,
         });
         let compiled = Self::compile(&config, 0, false, names)?;
         compiled.path.prepare()?;
@@ -346,6 +352,8 @@ impl CompiledRoute {
             headers: HeaderMutations::default(),
             per_filter: tidegate_model::route::PerFilterConfig::default(),
             body_buffer_limit: None,
+            decorator: None,
+            tracing: None,
         };
         Self {
             path: PathMatch::everything(),

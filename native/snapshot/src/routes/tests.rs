@@ -25,6 +25,8 @@ pub(crate) fn route(matches: RouteMatch) -> Arc<Route> {
         headers: HeaderMutations::default(),
         per_filter: PerFilterConfig::default(),
         body_buffer_limit: None,
+        decorator: None,
+        tracing: None,
     })
 }
 

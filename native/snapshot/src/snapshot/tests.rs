@@ -7,6 +7,7 @@ use tidegate_model::cluster::{
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 
 use super::*;
 use crate::cluster::HostAddress;
@@ -48,6 +49,8 @@ fn assignment(name: &str, addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
                     hostname: "".into(),
                     health: HealthStatus::Unknown,
                     load_balancing_weight: 1,
+                    transport_socket_match: Vec::new(),
+                    workload: None,
                 })
                 .collect(),
             load_balancing_weight: None,
@@ -81,6 +84,7 @@ fn tcp_chain(name: &str, to: &str) -> FilterChain {
             max_connect_attempts: 1,
             hash_source_ip: false,
         })),
+        transport_socket: DownstreamTransport::default(),
         transport_socket_connect_timeout: None,
     }
 }
@@ -190,6 +194,7 @@ fn a_changed_cluster_keeps_its_endpoints_and_gets_a_new_incarnation() {
 #[test]
 fn dns_results_become_hosts() {
     let dns = DnsCluster {
+        jitter: std::time::Duration::ZERO,
         load_assignment: assignment(
             "d",
             &[Address::Dns {

@@ -179,6 +179,7 @@ impl GroupInner {
                     name: Cow::Borrowed(metric.name),
                     value,
                     used,
+                    series: None,
                 });
             }
         };
@@ -240,6 +241,7 @@ impl GroupInner {
                 name: Cow::Owned(name),
                 value: Value::Counter(value),
                 used: true,
+                series: None,
             });
         };
         for (status, sum) in sums {

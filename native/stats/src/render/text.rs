@@ -22,7 +22,7 @@ pub fn text(registry: &Registry, selection: Selection<'_>) -> String {
             PickedValue::Histogram { .. } | PickedValue::Text(_) => {}
         }
     }
-    for Picked { name, value } in &picked {
+    for Picked { name, value, .. } in &picked {
         if let PickedValue::Histogram {
             interval,
             cumulative,

@@ -182,3 +182,9 @@ pub(super) fn bootstrap_extension(fields: &Fields<'_>) -> Result<()> {
         )],
     )
 }
+
+/// `application_log_config`: the line format, in spdlog's syntax.
+pub(super) fn application_log(fields: &Fields<'_>) -> Result<Option<Name>> {
+    let format = fields.opt("log_format", |format| Ok(format.opt_string("text_format")))?;
+    Ok(format.flatten())
+}

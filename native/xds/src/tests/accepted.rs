@@ -413,10 +413,7 @@ fn what_changes_nothing_is_warned_about() {
     let routes = with(
         route_configuration(),
         &[
-            (
-                "/virtual_hosts/0/routes/0/decorator",
-                json!({ "operation": "a" }),
-            ),
+            ("/virtual_hosts/0/routes/0/stat_prefix", json!("a")),
             ("/virtual_hosts/0/routes/0/metadata", json!({})),
         ],
     );
@@ -432,7 +429,7 @@ fn what_changes_nothing_is_warned_about() {
         warnings,
         [
             "virtual_hosts[0].routes[0].metadata: ignored: route metadata has no reader",
-            "virtual_hosts[0].routes[0].decorator: ignored: spans are not reported yet",
+            "virtual_hosts[0].routes[0].stat_prefix: ignored: it only adds statistics",
         ]
     );
 }

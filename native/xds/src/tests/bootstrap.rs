@@ -253,8 +253,8 @@ fn refusals_have_the_path_from_the_root() {
     );
     refused(
         &[("/static_resources/secrets", json!([{ "name": "a" }]))],
-        "static_resources.secrets",
-        "TLS is not supported",
+        "static_resources.secrets[0].type",
+        "value is required",
     );
     refused(
         &[("/default_socket_interface", json!("x"))],
@@ -269,10 +269,10 @@ fn refusals_have_the_path_from_the_root() {
     refused(
         &[(
             "/dynamic_resources",
-            with(dynamic(), &[("/ads_config/api_type", json!("DELTA_GRPC"))]),
+            with(dynamic(), &[("/ads_config/api_type", json!("REST"))]),
         )],
         "dynamic_resources.ads_config.api_type",
-        "DELTA_GRPC is not supported",
+        "REST is not supported",
     );
     refused(
         &[(

@@ -20,15 +20,18 @@ from tidegate.proxy.ads.delta import DeltaProtocol
 from tidegate.proxy.ads.protocol import AdsProtocol, Update, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from tidegate.proxy.ads.backoff import JitteredBackOff
     from tidegate.proxy.ads.delta import DeltaRequest, DeltaResponse
     from tidegate.proxy.ads.protocol import Outcome, Request, Response
 
-__all__ = ["AdsClient", "Sink", "Target"]
+__all__ = ["Channels", "Sink", "Target", "XdsClient"]
 
-_SERVICE: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
+_ADS: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
+_ADS_METHODS: Final = (_ADS + "StreamAggregatedResources", _ADS + "DeltaAggregatedResources")
+_SDS: Final = "/envoy.service.secret.v3.SecretDiscoveryService/"
+_SDS_METHODS: Final = (_SDS + "StreamSecrets", _SDS + "DeltaSecrets")
 # A server may refuse to be asked "are you there" more often than this (gRPC's own default).
 _LEAST_PING_S: Final = 300.0
 
@@ -39,8 +42,8 @@ class Sink(Protocol):
     def encode_request(self, request: Request | DeltaRequest, node: bytes) -> bytes: ...
     def decode_response(self, data: bytes) -> Response: ...
     def decode_delta_response(self, data: bytes) -> DeltaResponse: ...
-    def apply(self, update: Update) -> Outcome: ...
-    def update_failed(self, type_url: str, names: Sequence[str], *, timed_out: bool) -> None: ...
+    def apply(self, update: Update, origin: str = "") -> Outcome: ...
+    def update_failed(self, type_url: str, names: Sequence[str], *, timed_out: bool, origin: str = "") -> None: ...
     def ads_connected(self, connected: bool) -> None: ...
     def control_plane_identifier(self, identifier: str) -> None: ...
     def log(self, level: str, component: str, message: str) -> None: ...
@@ -48,7 +51,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the stream goes, from the bootstrap's ADS cluster."""
+    """Where the stream goes, from a static cluster of the bootstrap."""
 
     cluster: str
     addresses: tuple[str, ...]  # gRPC targets, tried in turn
@@ -85,8 +88,29 @@ class Target:
         return max(float(time_s), _LEAST_PING_S)
 
 
-class AdsClient:
-    """One proxy's ADS subscription for the life of the process.
+class Channels:
+    """One connection for all streams to the same address, while there are any."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[grpc.aio.Channel, int]] = {}
+
+    @contextlib.asynccontextmanager
+    async def use(self, address: str, options: list[tuple[str, Any]]) -> AsyncIterator[grpc.aio.Channel]:
+        channel, users = self._open.get(address) or (grpc.aio.insecure_channel(address, options=options), 0)
+        self._open[address] = channel, users + 1
+        try:
+            yield channel
+        finally:
+            users = self._open[address][1] - 1
+            if users:
+                self._open[address] = channel, users
+            else:
+                del self._open[address]
+                await channel.close()
+
+
+class XdsClient:
+    """One stream for the life of the process, or until its subscription is gone: ADS, or (with an `origin`) secrets.
 
     `applied` is called when the data plane has taken an update, before that is acknowledged: it may `subscribe` to what
     the update refers to.
@@ -100,13 +124,17 @@ class AdsClient:
         applied: Callable[[], None] = lambda: None,
         *,
         delta: bool = False,
+        origin: str = "",
+        channels: Channels | None = None,
     ) -> None:
         self._target = target
         self._sink = sink
         self._back_off = back_off
         self._applied = applied
         self._protocol: AdsProtocol | DeltaProtocol = DeltaProtocol() if delta else AdsProtocol()
-        self._method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
+        self._origin = origin
+        self._method = (_SDS_METHODS if origin else _ADS_METHODS)[delta]
+        self._channels = channels or Channels()
         self._outgoing: asyncio.Queue[Request | DeltaRequest] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -131,21 +159,21 @@ class AdsClient:
                 reason = f"13, {error}"
             finally:
                 self._protocol.disconnected()
-                self._sink.ads_connected(False)
+                self._connected(False)
             for type_url in self._protocol.watched():
-                self._sink.update_failed(type_url, (), timed_out=False)
+                self._sink.update_failed(type_url, (), timed_out=False, origin=self._origin)
             wait = self._back_off.next()
             self._sink.log(
                 "warning",
                 "config",
-                f"{self._method} gRPC config stream to {self._target.cluster} closed: {reason}; "
+                f"{self._method.rpartition('/')[2]} gRPC config stream to {self._target.cluster} closed: {reason}; "
                 f"next attempt in {wait:.1f}s",
             )
             await asyncio.sleep(wait)
 
     async def _stream(self, address: str) -> None:
-        async with grpc.aio.insecure_channel(address, options=self._target.channel_options()) as channel:
-            call = channel.stream_stream(_SERVICE + self._method)(metadata=self._target.metadata or None)
+        async with self._channels.use(address, self._target.channel_options()) as channel:
+            call = channel.stream_stream(self._method)(metadata=self._target.metadata or None)
             self._outgoing = asyncio.Queue()
             self._send(self._protocol.connected())
             writer = asyncio.create_task(self._write(call))
@@ -181,7 +209,7 @@ class AdsClient:
             if not heard:
                 heard = True
                 self._back_off.reset()
-                self._sink.ads_connected(True)
+                self._connected(True)
             self._receive(data)
 
     @staticmethod
@@ -202,10 +230,10 @@ class AdsClient:
         else:
             response = self._sink.decode_response(data)
             answer = protocol.received(response)
-        if response.control_plane:
+        if response.control_plane and not self._origin:
             self._sink.control_plane_identifier(response.control_plane)
         if isinstance(answer, Update):
-            outcome = self._sink.apply(answer)
+            outcome = self._sink.apply(answer, self._origin)
             if outcome.detail:
                 self._sink.log(
                     "warning",
@@ -217,6 +245,10 @@ class AdsClient:
             self._arm()
         elif answer is not None:
             self._send([answer])
+
+    def _connected(self, connected: bool) -> None:
+        if not self._origin:
+            self._sink.ads_connected(connected)
 
     def _send(self, requests: Iterable[Request | DeltaRequest]) -> None:
         for request in requests:
@@ -237,7 +269,7 @@ class AdsClient:
         for late in self._protocol.patience.overdue(self._now()):
             what = ", ".join(late.names) or "everything"
             self._sink.log("warning", "config", f"gRPC config: initial fetch timed out for {late.type_url} ({what})")
-            self._sink.update_failed(late.type_url, late.names, timed_out=True)
+            self._sink.update_failed(late.type_url, late.names, timed_out=True, origin=self._origin)
         self._arm()
 
     @staticmethod

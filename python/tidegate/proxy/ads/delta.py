@@ -166,7 +166,7 @@ class DeltaProtocol:
             # It crossed our unsubscription on the wire.
             return DeltaRequest(response.type_url, response.nonce)
         self._current = response
-        return Update(response.type_url, response.version, response.resources, response.removed)
+        return Update(response.type_url, response.version, response.resources, response.removed, response.versions)
 
     def applied(self, outcome: Outcome) -> list[DeltaRequest]:
         """The engine is through with the last update: ACK or NACK. Nothing, when the stream ended meanwhile."""

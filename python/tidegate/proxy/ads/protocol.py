@@ -66,6 +66,7 @@ class Update(NamedTuple):
     version: str
     resources: Sequence[tuple[str, bytes]]
     removed: Sequence[str] | None = None  # of an incremental response; None = what is absent is gone
+    versions: Sequence[tuple[str, str]] = ()  # of an incremental response: name and version of each resource
 
 
 class Outcome(NamedTuple):

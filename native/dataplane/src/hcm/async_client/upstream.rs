@@ -7,6 +7,7 @@ use tidegate_codec::h1::{BodyTracker, KnownHeader, Span, TrailerPolicy, parse_re
 use super::super::http1::feed_payload;
 use super::super::response;
 use super::super::retry::{Ended, Head, decide, retry_of};
+use super::super::upstream::put_answer;
 use super::super::upstream_http1::Delivered;
 use super::super::upstream_http2::Lost;
 use super::{Call, CallFailure};
@@ -53,6 +54,7 @@ impl Call {
     /// A final head, whose headers have been received. `false`: another try follows.
     fn on_head(&mut self, core: &mut Core, status: u16) -> bool {
         let stream = &mut self.stream;
+        put_answer(stream, status);
         let wanted = retry_of(&mut stream.tries).is_some_and(|retry| {
             let head = Head {
                 status,
@@ -98,6 +100,10 @@ impl Call {
 
     /// Payload. `false`: there is too much of it.
     fn on_payload(&mut self, payload: &[u8]) -> bool {
+        if self.owner.is_none() {
+            // Nobody will read it.
+            return true;
+        }
         if self.body.len() + payload.len() > self.max_answer {
             self.failure = Some(CallFailure::TooLarge);
             return false;

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use tidegate_codec::h1::KnownHeader;
 use tidegate_model::ext_authz::{AuthzService, BodySettings, HttpAuthz};
-use tidegate_model::route::FilterPolicy;
 use tidegate_services::auth;
 use tidegate_snapshot::ext_authz::CompiledExtAuthz;
+use tidegate_snapshot::per_filter::CompiledPolicy;
 
 use super::super::ServerConnection;
 use super::super::async_client::CallRequest;
@@ -137,7 +137,8 @@ impl ServerConnection {
             .metadata
             .iter()
             .filter(|(name, _)| namespaces.contains(name))
-            .map(|(name, fields)| (&**name, fields));
+            .collect::<Vec<_>>();
+        let metadata = metadata.iter().map(|(name, fields)| (&***name, &**fields));
         auth::Attributes {
             source: Some(auth::Peer {
                 service: request
@@ -170,7 +171,7 @@ fn context_extensions(stream: &Stream, name: &str) -> HashMap<String, String> {
             irrefutable_let_patterns,
             reason = "filters differ in what routes may say"
         )]
-        if let FilterPolicy::ExtAuthz(config) = policy {
+        if let CompiledPolicy::ExtAuthz(config) = policy {
             for (key, value) in &config.context_extensions {
                 let entry = all.entry(key.to_string());
                 entry.or_insert_with(|| value.to_string());

@@ -228,6 +228,7 @@ impl ServerConnection {
             self.hcm
                 .stats
                 .add(stat::DOWNSTREAM_CX_TX_BYTES_TOTAL, wrote as u64);
+            self.bytes.1 += wrote as u64;
         }
         if wrote > 0 && self.phase == Phase::Open {
             self.pump_http2(worker, &mut Input::empty());

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tidegate_model::listener::{
     FilterChain, FilterChainMatch, Listener, NetworkFilter, TcpCluster, TcpProxy, TrafficDirection,
 };
+use tidegate_model::tls::DownstreamTransport;
 use tidegate_rt::Waker;
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Registry;
@@ -92,6 +93,7 @@ impl Bench {
                 None,
             )),
             chain_stats: Vec::new(),
+            rbac: Vec::new(),
             tls_inspector: None,
             http_inspector: None,
         };
@@ -176,6 +178,7 @@ fn listener() -> Listener {
                 max_connect_attempts: 1,
                 hash_source_ip: false,
             })),
+            transport_socket: DownstreamTransport::default(),
             transport_socket_connect_timeout: None,
         }],
         default_filter_chain: None,

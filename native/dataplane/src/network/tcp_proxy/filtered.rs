@@ -12,7 +12,7 @@ use crate::worker::{Core, Worker};
 
 impl TcpProxySession {
     /// Asks the filters something, with the rest of the connection at hand.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &mut self,
         core: &mut Core,
         key: Key,
@@ -56,14 +56,19 @@ impl TcpProxySession {
         self.pump(worker, key)
     }
 
-    /// Queues what the filters let through and what they say. `Some(true)`: all have let it pass; `None`: it is refused.
-    fn take_passed(&mut self, core: &mut Core, passed: Option<Passed<'_>>) -> Option<bool> {
+    /// Queues what the filters say to the client.
+    pub(super) fn say_reply(&mut self, core: &mut Core) {
         if let Some(filters) = &mut self.filters
             && !filters.state.reply.is_empty()
         {
             let reply = std::mem::take(&mut filters.state.reply);
             self.down.queue(core, &reply);
         }
+    }
+
+    /// Queues what the filters let through and what they say. `Some(true)`: all have let it pass; `None`: it is refused.
+    fn take_passed(&mut self, core: &mut Core, passed: Option<Passed<'_>>) -> Option<bool> {
+        self.say_reply(core);
         match passed? {
             Passed::On(bytes) => {
                 self.up.queue(core, &bytes);

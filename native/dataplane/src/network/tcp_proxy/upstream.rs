@@ -112,7 +112,8 @@ impl Upstream {
         let permit = Permit::force(cluster, RoutingPriority::Default, ResourceKind::Connections);
         let active = ActiveConnection::new(Rc::clone(cluster), Rc::clone(&host), permit, now);
         let id = core.next_connection_id();
-        let started = cluster.connect(&host).and_then(|(socket, _)| {
+        let started = cluster.connect(&host).map_err(|error| error.errno);
+        let started = started.and_then(|(socket, _)| {
             core.poller.add(&socket, token)?;
             Ok(socket)
         });
@@ -148,6 +149,12 @@ impl Upstream {
 
     pub(super) const fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The protocol that ALPN has agreed on with the host; nothing without TLS.
+    #[expect(clippy::unused_self, reason = "connections will tell it")]
+    pub(super) const fn negotiated(&self) -> &'static str {
+        ""
     }
 
     /// The cluster's `per_connection_buffer_limit_bytes`.

@@ -137,11 +137,11 @@ fn clusters() {
             "/transport_socket",
             json!({
                 "name": "tls",
-                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext") }
+                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext") }
             }),
         )],
         "transport_socket.typed_config",
-        "UpstreamTlsContext is not supported here",
+        "DownstreamTlsContext is not supported here",
     );
     cluster_refused(
         &[(

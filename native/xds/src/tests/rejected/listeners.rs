@@ -148,11 +148,11 @@ fn filter_chains() {
             "/filter_chains/0/transport_socket",
             json!({
                 "name": "tls",
-                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext") }
+                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext") }
             }),
         )],
         &format!("{CHAIN}.transport_socket.typed_config"),
-        "DownstreamTlsContext is not supported here",
+        "UpstreamTlsContext is not supported here",
     );
     listener_refused(
         &[(

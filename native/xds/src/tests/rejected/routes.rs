@@ -140,7 +140,6 @@ fn actions() {
             json!({ "@type": format!("{PREFIX}envoy.config.route.v3.RetryPolicy") }),
         ),
         ("hedge_policy", json!({ "hedge_on_per_try_timeout": true })),
-        ("request_mirror_policies", json!([{ "cluster": "a" }])),
         (
             "rate_limits",
             json!([{ "actions": [{ "remote_address": {} }] }]),

@@ -1,9 +1,9 @@
 """The authorization service of the differential suite, by HTTP (`http_port`) and by gRPC (`grpc_port`).
 
 It tells what it was asked in the header `x-seen`, as JSON. By HTTP it answers as the request header `x-authz` says
-(comma separated): `status=N`, `delay=SECONDS`, `body=TEXT`, `header=NAME:VALUE|…`, `reset`, `hang`; by gRPC as `x-authz`
-says too (`delay=`, `abort=CODE`) and with the `CheckResponse` that `x-check` gives as JSON; `x-seen` is added to its OK
-response. Paths that begin with `/jwks` are key sets.
+(comma separated): `status=N`, `delay=SECONDS`, `body=TEXT`, `header=NAME:VALUE|…`, `reset`, `hang`; by gRPC as
+`x-authz` says too (`delay=`, `abort=CODE`) and with the `CheckResponse` that `x-check` gives as JSON; `x-seen` is
+added to its OK response. Paths that begin with `/jwks` are key sets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         if self.path.startswith("/jwks"):
-            return self.keys()
+            self.keys()
+            return
         do = steering(self.headers.get("x-authz", ""))
         length = int(self.headers.get("content-length") or 0)
         body = self.rfile.read(length) if length else b""
@@ -57,11 +58,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
-            return None
+            return
         if "hang" in do:
             time.sleep(3)
             self.close_connection = True
-            return None
+            return
         payload = do.get("body", "").encode()
         self.send_response_only(int(do.get("status", "200")))
         self.send_header("content-length", str(len(payload)))

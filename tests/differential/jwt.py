@@ -1,9 +1,9 @@
 """Tokens and key sets of the differential suite, made anew in each run.
 
 In a configuration `@jwks@` stands for the key set (a JSON string's contents); in a request `@jwt:KEY:CLAIMS@` for a
-token, `CLAIMS` a JSON object in which `exp`, `nbf` and `iat` are seconds from now, KEY one of `rs ps es es384 ed hs` (with
-the key's id), `anon` (RS256 without an id), `stranger` (of nobody in the set), `other` (an id that is not in the set) and
-`none`.
+token, `CLAIMS` a JSON object in which `exp`, `nbf` and `iat` are seconds from now, KEY one of `rs ps es es384 ed
+hs` (with the key's id), `anon` (RS256 without an id), `stranger` (of nobody in the set), `other` (an id that is not
+in the set) and `none`.
 """
 
 from __future__ import annotations

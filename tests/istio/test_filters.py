@@ -21,6 +21,7 @@ import pytest
 from differential.proxies import Proxy, running
 
 PEER_METADATA = "type.googleapis.com/io.istio.http.peer_metadata.Config"
+MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
 def free_port() -> int:
@@ -131,7 +132,7 @@ def http_listener(port: int, direction: str, filters: list[dict[str, Any]], to: 
         ],
     }
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": MANAGER,
         "stat_prefix": direction.lower(),
         "route_config": routes,
         "http_filters": [*filters, router],
@@ -145,7 +146,7 @@ def http_listener(port: int, direction: str, filters: list[dict[str, Any]], to: 
 
 
 def metadata_filter(direction: str, **more: Any) -> dict[str, Any]:
-    headers = [{"istio_headers": {}}]
+    headers: list[dict[str, Any]] = [{"istio_headers": {}}]
     methods = (
         {"downstream_discovery": headers, "downstream_propagation": headers}
         if direction == "INBOUND"
@@ -168,8 +169,17 @@ def get(port: int, path: str, headers: dict[str, str] | None = None) -> tuple[in
         connection.close()
 
 
-def metrics(proxy: Proxy, name: str) -> list[tuple[dict[str, str], float]]:
-    """The series of a metric in the Prometheus text."""
+def metrics(proxy: Proxy, name: str, at_least: int = 0) -> list[tuple[dict[str, str], float]]:
+    """The series of a metric in the Prometheus text. A request is counted when its answer has left: see `at_least`."""
+    for _ in range(50):
+        found = scrape(proxy, name)
+        if sum(value for _, value in found) >= at_least:
+            break
+        time.sleep(0.02)
+    return found
+
+
+def scrape(proxy: Proxy, name: str) -> list[tuple[dict[str, str], float]]:
     _, text = proxy.admin("/stats/prometheus")
     found = []
     for line in text.decode().splitlines():
@@ -222,12 +232,12 @@ def two_sidecars(
         )
         (directory / "a").mkdir()
         (directory / "b").mkdir()
-        run = {"log": directory / "log"}
+        log = directory / "log"
         b = stack.enter_context(
-            running("tidegate", server, admin_port=admin_b, port=inbound, directory=directory / "b", **run)
+            running("tidegate", server, admin_port=admin_b, port=inbound, directory=directory / "b", log=log)
         )
         a = stack.enter_context(
-            running("tidegate", client, admin_port=admin_a, port=outbound, directory=directory / "a", **run)
+            running("tidegate", client, admin_port=admin_a, port=outbound, directory=directory / "a", log=log)
         )
         yield a, b
 
@@ -270,12 +280,14 @@ def test_both_sides_know_each_other(tmp_path: Path) -> None:
             assert not [name for name in headers if name.startswith("x-envoy-peer")]
             assert not [name for name in json.loads(body) if name.startswith("x-envoy-peer")]
         assert get(client.port, "/missing")[0] == 404
-        totals = {labels["response_code"]: (labels, value) for labels, value in metrics(client, "istio_requests_total")}
+        totals = {
+            labels["response_code"]: (labels, value) for labels, value in metrics(client, "istio_requests_total", 4)
+        }
         assert totals["200"] == (CLIENT_LABELS, 3.0)
         assert list(totals["200"][0]) == list(CLIENT_LABELS)
         assert totals["404"][1] == 1.0
         of_server = {
-            labels["response_code"]: (labels, value) for labels, value in metrics(server, "istio_requests_total")
+            labels["response_code"]: (labels, value) for labels, value in metrics(server, "istio_requests_total", 4)
         }
         assert of_server["200"] == (
             {**CLIENT_LABELS, "reporter": "destination", "connection_security_policy": "none"},
@@ -296,7 +308,7 @@ def test_a_stranger_is_told_nothing(tmp_path: Path) -> None:
         status, headers, _ = get(server.port, "/")
         assert status == 200
         assert not [name for name in headers if name.startswith("x-envoy-peer")]
-        ((labels, _),) = metrics(server, "istio_requests_total")
+        ((labels, _),) = metrics(server, "istio_requests_total", 4)
         assert (labels["source_workload"], labels["source_canonical_revision"]) == ("unknown", "latest")
 
 
@@ -318,7 +330,7 @@ def test_the_endpoint_stands_in_for_a_silent_server(tmp_path: Path) -> None:
             assert sent["x-envoy-peer-metadata-id"] == node("productpage")["id"]
             assert sent["x-envoy-peer-metadata"].startswith("Ch")
             get(proxy.port, "/direct")
-            by_code = {labels["response_code"]: labels for labels, _ in metrics(proxy, "istio_requests_total")}
+            by_code = {labels["response_code"]: labels for labels, _ in metrics(proxy, "istio_requests_total", 2)}
             assert by_code["200"]["destination_workload"] == "details-v2"
             assert by_code["200"]["destination_workload_namespace"] == "far"
             assert by_code["200"]["destination_service"] == "details:9080"
@@ -348,7 +360,7 @@ def test_overrides(tmp_path: Path, names: str, monkeypatch: pytest.MonkeyPatch) 
     with two_sidecars(tmp_path, config, {}) as (client, _):
         get(client.port, "/", {"x-user": "alice"})
         get(client.port, "/")
-        totals = {labels["user"]: labels for labels, _ in metrics(client, "istio_requests_total")}
+        totals = {labels["user"]: labels for labels, _ in metrics(client, "istio_requests_total", 2)}
         assert set(totals) == {"alice", "unknown"}
         assert totals["alice"]["source_app"] == "fixed"
         assert "response_flags" not in totals["alice"]
@@ -423,10 +435,10 @@ def two_tcp_sidecars(directory: Path, protocol: str, first: bytes = b"") -> Iter
     )
     (directory / "a").mkdir()
     (directory / "b").mkdir()
-    run = {"log": directory / "log"}
+    log = directory / "log"
     with (
-        running("tidegate", server, admin_port=admin_b, port=inbound, directory=directory / "b", **run) as b,
-        running("tidegate", client, admin_port=admin_a, port=outbound, directory=directory / "a", **run) as a,
+        running("tidegate", server, admin_port=admin_b, port=inbound, directory=directory / "b", log=log) as b,
+        running("tidegate", client, admin_port=admin_a, port=outbound, directory=directory / "a", log=log) as a,
     ):
         yield a, b
     application.socket.close()

@@ -2,6 +2,7 @@
 //! limit, accepting, and the process's own CPU time. Knows nothing of the proxies between them.
 
 pub mod arguments;
+pub mod certificate;
 pub mod h2;
 pub mod http;
 pub mod load;

@@ -6,6 +6,7 @@ pub mod idle;
 pub mod requests;
 mod run;
 pub mod streams;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use std::time::Duration;
 /// What is done on each connection.
 #[derive(Debug, Clone)]
 pub enum Work {
-    /// The bytes of the requests, walked in turn; answers must be 200 and of the length of the first.
-    Http { requests: Vec<Vec<u8>> },
+    /// The bytes of the requests, walked in turn; answers must be 200 and of the length of the first. With `once` each
+    /// has a connection of its own, closed after the answer.
+    Http { requests: Vec<Vec<u8>>, once: bool },
     /// So many bytes there and back.
     PingPong { size: usize },
     /// Connect, one byte each way, close.
@@ -30,6 +32,8 @@ pub enum Work {
 pub struct Plan {
     pub address: SocketAddr,
     pub work: Work,
+    /// The name asked for in a TLS handshake; `None`: cleartext. HTTP only.
+    pub tls: Option<String>,
     pub connections: usize,
     /// Not measured.
     pub warmup: Duration,

@@ -24,3 +24,39 @@ pub(crate) struct Exchanged {
     /// The ALPN protocols that the upstream connection shall offer, whatever its cluster says.
     pub(crate) alpn: Option<Arc<[Name]>>,
 }
+
+/// What the other end of a connection has told of itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Told {
+    /// It may still do so.
+    #[default]
+    NotYet,
+    Nothing,
+    Peer(std::rc::Rc<KnownPeer>),
+}
+
+impl Told {
+    pub(crate) const fn peer(&self) -> Option<&std::rc::Rc<KnownPeer>> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            Self::NotYet | Self::Nothing => None,
+        }
+    }
+
+    pub(crate) const fn is_over(&self) -> bool {
+        !matches!(self, Self::NotYet)
+    }
+
+    /// It was not to tell anything.
+    pub(crate) fn give_up(&mut self) {
+        if !self.is_over() {
+            *self = Self::Nothing;
+        }
+    }
+}
+
+impl From<Option<std::rc::Rc<KnownPeer>>> for Told {
+    fn from(peer: Option<std::rc::Rc<KnownPeer>>) -> Self {
+        peer.map_or(Self::Nothing, Self::Peer)
+    }
+}

@@ -43,7 +43,6 @@ pub struct DownstreamTlsContext {
     pub stateful_session_resumption: bool,
     /// How long a session can be resumed; `None`: Envoy's default (2 hours up to TLS 1.2, 2 days).
     pub session_timeout: Option<Duration>,
-    pub ocsp_staple_policy: OcspStaplePolicy,
     /// Look through all certificates when the server name is in none of them; default: take the first.
     pub full_scan_certs_on_sni_mismatch: bool,
     pub prefer_client_ciphers: bool,
@@ -58,14 +57,6 @@ pub enum SessionTickets {
     Sds(SecretRef),
     /// `disable_stateless_session_resumption`.
     Disabled,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OcspStaplePolicy {
-    #[default]
-    LenientStapling,
-    StrictStapling,
-    MustStaple,
 }
 
 /// `UpstreamTlsContext`.

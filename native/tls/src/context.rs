@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{
     NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache, StoresServerSessions,
@@ -17,6 +18,7 @@ use tidegate_model::tls::{
 };
 
 use crate::error::TlsError;
+use crate::hello::ClientHello;
 use crate::identity::{ClientIdentity, Identity, ServerIdentities};
 use crate::info::CertificateDetails;
 use crate::params::Parameters;
@@ -31,11 +33,24 @@ const SESSION_TIMEOUT: Duration = Duration::from_hours(2);
 /// The server's side of a transport socket.
 #[derive(Debug)]
 pub struct ServerContext {
-    pub(crate) config: Arc<ServerConfig>,
+    /// With our protocols.
+    config: Variants,
     /// For clients that offer none of our protocols; `None`: we have none ourselves.
-    pub(crate) without_alpn: Option<Arc<ServerConfig>>,
+    without_alpn: Option<Variants>,
+    tls13: bool,
     identities: Arc<ServerIdentities>,
     verifier: Arc<Verifier>,
+}
+
+/// One configuration, for what clients prefer.
+#[derive(Debug)]
+struct Variants {
+    /// The client's order counts: TLS 1.3, `prefer_client_ciphers`.
+    client_order: Arc<ServerConfig>,
+    /// Ours does.
+    server_order: Arc<ServerConfig>,
+    /// Ours, but for ChaCha20-Poly1305 before AES-128-GCM, which are equal in Envoy's default list.
+    chacha_first: Arc<ServerConfig>,
 }
 
 /// The client's side of a transport socket.
@@ -91,15 +106,16 @@ impl ServerContext {
         let identities = Arc::new(ServerIdentities::new(
             identities,
             config.full_scan_certs_on_sni_mismatch,
-            config.ocsp_staple_policy,
         ));
-        let builder = ServerConfig::builder_with_provider(parameters.provider)
-            .with_protocol_versions(&parameters.versions)
-            .map_err(|error| unusable(&error))?;
-        let mut server = builder
-            .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
-            .with_cert_resolver(Arc::clone(&identities) as Arc<_>);
-        server.ignore_client_order = !config.prefer_client_ciphers;
+        let make = |provider: &Arc<CryptoProvider>| {
+            let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+                .with_protocol_versions(&parameters.versions)
+                .map_err(|error| unusable(&error))?;
+            Ok(builder
+                .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
+                .with_cert_resolver(Arc::clone(&identities) as Arc<_>))
+        };
+        let mut server = make(&parameters.provider)?;
         server.enable_secret_extraction = true;
         server.key_log = key_log(common.key_log.as_ref().map(|log| &*log.path))?;
         server.session_storage = if config.stateful_session_resumption {
@@ -112,15 +128,64 @@ impl ServerContext {
             // Without tickets there is no resumption in TLS 1.3.
             None => server.send_tls13_tickets = 0,
         }
+        let is_default = common.params.cipher_suites.is_empty();
+        let chacha = (is_default && !config.prefer_client_ciphers)
+            .then(|| make(&parameters.chacha_first()))
+            .transpose()?;
+        let variants = |protocols: Vec<Vec<u8>>| {
+            let with = |other: Option<&ServerConfig>, ignore_client_order| {
+                let mut variant = other.unwrap_or(&server).clone();
+                if other.is_some() {
+                    variant.enable_secret_extraction = true;
+                    variant.key_log = Arc::clone(&server.key_log);
+                    variant.session_storage = Arc::clone(&server.session_storage);
+                    variant.ticketer = Arc::clone(&server.ticketer);
+                    variant.send_tls13_tickets = server.send_tls13_tickets;
+                }
+                variant.ignore_client_order = ignore_client_order;
+                variant.alpn_protocols.clone_from(&protocols);
+                Arc::new(variant)
+            };
+            let client_order = with(None, false);
+            let server_order = if config.prefer_client_ciphers {
+                Arc::clone(&client_order)
+            } else {
+                with(None, true)
+            };
+            Variants {
+                chacha_first: match &chacha {
+                    Some(chacha) => with(Some(chacha), true),
+                    None => Arc::clone(&server_order),
+                },
+                client_order,
+                server_order,
+            }
+        };
         let protocols = alpn(&common.alpn_protocols);
-        let without_alpn = (!protocols.is_empty()).then(|| Arc::new(server.clone()));
-        server.alpn_protocols = protocols;
         Ok(Self {
-            config: Arc::new(server),
-            without_alpn,
+            without_alpn: (!protocols.is_empty()).then(|| variants(Vec::new())),
+            config: variants(protocols),
+            tls13: parameters.versions.contains(&&rustls::version::TLS13),
             identities,
             verifier,
         })
+    }
+
+    pub(crate) fn alpn_protocols(&self) -> &[Vec<u8>] {
+        &self.config.server_order.alpn_protocols
+    }
+
+    /// The configuration for a client.
+    pub(crate) fn config_for(&self, hello: ClientHello) -> &Arc<ServerConfig> {
+        let without = self.without_alpn.as_ref().filter(|_| hello.no_overlap);
+        let variants = without.unwrap_or(&self.config);
+        if hello.tls13 && self.tls13 {
+            &variants.client_order
+        } else if hello.chacha_first {
+            &variants.chacha_first
+        } else {
+            &variants.server_order
+        }
     }
 
     /// Own certificates, for `/certs`.
@@ -169,14 +234,18 @@ impl ClientContext {
             Some(certificate) => Some(Arc::new(Identity::of(certificate, &parameters.signatures)?)),
             None => None,
         };
-        let verifier = Arc::new(Verifier::new(
+        let mut verifier = Verifier::new(
             materials.validation.as_deref(),
             Peer::Server,
             false,
             config.auto_sni_san_validation,
             parameters.provider.signature_verification_algorithms,
             &parameters.signatures,
-        )?);
+        )?;
+        if !config.enforce_rsa_key_usage {
+            verifier = verifier.tolerate_rsa_key_usage();
+        }
+        let verifier = Arc::new(verifier);
         let builder = ClientConfig::builder_with_provider(parameters.provider)
             .with_protocol_versions(&parameters.versions)
             .map_err(|error| unusable(&error))?;

@@ -61,9 +61,7 @@ impl TlsError {
         let mut error = Reason::CertificateVerifyFailed.error();
         error.failure = failure;
         if !details.is_empty() {
-            error.reason = error
-                .reason
-                .replace(":TLS_error_end", &format!(":{details}:TLS_error_end"));
+            error.reason = error.reason.replace(END, &format!(":{details}{END}"));
         }
         error
     }
@@ -108,9 +106,12 @@ reasons! {
     TooManyKeyUpdates = 260, "TOO_MANY_KEY_UPDATES";
     NoSharedGroup = 266, "NO_SHARED_GROUP";
     OcspCbError = 289, "OCSP_CB_ERROR";
+    KeyUsageBitIncorrect = 302, "KEY_USAGE_BIT_INCORRECT";
     BadAlert = 102, "BAD_ALERT";
     HandshakeFailure = 215, "SSL_HANDSHAKE_FAILURE";
 }
+
+const END: &str = ":TLS_error_end";
 
 /// Where BoringSSL's error numbers of the SSL library begin.
 const SSL_LIBRARY: u32 = 16 << 24;
@@ -118,14 +119,25 @@ const SSL_LIBRARY: u32 = 16 << 24;
 impl Reason {
     pub(crate) fn error(self) -> TlsError {
         let (code, text) = self.code_and_text();
+        let mut reason = line(code, text);
+        if self == Self::PeerDidNotReturnACertificate {
+            // Envoy's own word after BoringSSL's.
+            let details = "peer did not provide required client certificate";
+            reason = reason.replace(END, &format!(":{details}{END}"));
+        }
         TlsError {
-            reason: line(code, text),
+            reason,
             failure: match self {
                 Self::PeerDidNotReturnACertificate => Failure::VerifyNoCert,
                 Self::OcspCbError => Failure::OcspStaple,
                 _ => Failure::Connection,
             },
         }
+    }
+
+    /// Whether the peer speaks another protocol, in which an alert would be noise.
+    pub(crate) const fn is_http(self) -> bool {
+        matches!(self, Self::HttpRequest | Self::HttpsProxyRequest)
     }
 
     /// The alert that tells the peer.

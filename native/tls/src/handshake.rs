@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::{DnsName, IpAddr, Ipv4Addr, ServerName};
 
 use crate::context::{ClientContext, ServerContext};
-use crate::error::{self, TlsError, fatal};
+use crate::error::{self, Reason, TlsError, fatal};
 use crate::established::{Established, Keys};
 use crate::hello::{self, Offer};
 use crate::identity::Identity;
@@ -30,6 +30,8 @@ pub(crate) struct Handshake {
     local: Option<Arc<Identity>>,
     server_name: Box<str>,
     signature: &'static str,
+    /// The peer's certificate, where it was refused.
+    refused: Option<Rc<PeerCertificate>>,
     /// For the client's verifier.
     san_override: Vec<Box<str>>,
 }
@@ -73,6 +75,7 @@ impl Handshake {
             local: None,
             server_name: Box::default(),
             signature: "",
+            refused: None,
             san_override: Vec::new(),
         }
     }
@@ -121,16 +124,13 @@ impl Handshake {
     ) -> Result<Progress, TlsError> {
         if let Side::Waiting(context) = &self.side {
             if let Err(reason) = record::length(bytes, true) {
-                plain_alert(reason.alert(), out);
+                plain_alert(reason, out);
                 return Err(reason.error());
             }
-            let ours = &context.config.alpn_protocols;
-            let config = match hello::offer(bytes, ours) {
+            let config = match hello::offer(bytes, context.alpn_protocols()) {
                 Offer::Incomplete => return Ok(Progress::Blocked { consumed: 0 }),
-                Offer::NoOverlap => context.without_alpn.as_ref(),
-                Offer::Fits => None,
+                Offer::Known(hello) => context.config_for(hello),
             };
-            let config: &Arc<ServerConfig> = config.unwrap_or(&context.config);
             let connection = UnbufferedServerConnection::new(Arc::clone(config));
             let connection = connection.map_err(|error| error::from_rustls(&error))?;
             self.side = Side::Server(Box::new(connection));
@@ -143,7 +143,7 @@ impl Handshake {
             let length = match record::length(fresh, self.first) {
                 Ok(length) => length,
                 Err(reason) => {
-                    plain_alert(reason.alert(), out);
+                    plain_alert(reason, out);
                     return Err(reason.error());
                 }
             };
@@ -202,7 +202,38 @@ impl Handshake {
         if let Some(scheme) = told.signature {
             self.signature = signature_name(scheme);
         }
-        result.map_err(|error| told.failure.unwrap_or_else(|| error::from_rustls(&error)))
+        result.map_err(|error| {
+            self.refused = told.refused;
+            told.failure.unwrap_or_else(|| error::from_rustls(&error))
+        })
+    }
+
+    /// What is known of a connection that has failed, the refused certificate included.
+    pub(crate) fn failed(&mut self) -> TlsInfo {
+        let known = match &self.side {
+            Side::Server(connection) => self.version_and_cipher(connection),
+            Side::Client(connection) => self.version_and_cipher(connection),
+            Side::Waiting(_) | Side::Over => None,
+        };
+        let (version, cipher) = known.unwrap_or((version_name(ProtocolVersion::TLSv1_2), ""));
+        TlsInfo {
+            version,
+            cipher,
+            curve: "",
+            signature_algorithm: "",
+            alpn: Box::default(),
+            sni: std::mem::take(&mut self.server_name),
+            resumed: false,
+            local: self.local.take().map(|local| Arc::clone(&local.info)),
+            peer: self.refused.take(),
+            validated: false,
+        }
+    }
+
+    fn version_and_cipher(&self, connection: &CommonState) -> Option<(&'static str, &'static str)> {
+        let suite = connection.negotiated_cipher_suite();
+        let cipher = suite.map_or("", |suite| cipher_name(suite.suite()));
+        Some((version_name(connection.protocol_version()?), cipher))
     }
 
     fn finish(&mut self) -> Result<(Established, TlsInfo), TlsError> {
@@ -263,8 +294,11 @@ impl Handshake {
     }
 }
 
-fn plain_alert(description: u8, out: &mut Vec<u8>) {
-    let [level, description] = fatal(description);
+fn plain_alert(reason: Reason, out: &mut Vec<u8>) {
+    if reason.is_http() {
+        return;
+    }
+    let [level, description] = fatal(reason.alert());
     out.extend_from_slice(&[ALERT, 3, 1, 0, 2, level, description]);
 }
 

@@ -10,34 +10,33 @@ use crate::record::{HANDSHAKE, HEADER};
 pub(crate) enum Offer {
     /// The hello is not all there.
     Incomplete,
-    /// One of ours is among them, or none are offered, or it is no sound hello, of which rustls will tell.
-    Fits,
-    /// None of ours is among them.
-    NoOverlap,
+    Known(ClientHello),
+}
+
+/// What the choice of a configuration depends on. The default is for what is no sound hello, of which rustls will tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ClientHello {
+    /// Protocols are offered, and none of ours is among them.
+    pub(crate) no_overlap: bool,
+    pub(crate) tls13: bool,
+    /// ChaCha20-Poly1305 stands before AES-128-GCM among the suites of TLS 1.2.
+    pub(crate) chacha_first: bool,
 }
 
 /// The longest hello waited for.
 const MOST: usize = 64 * 1024;
 const ALPN: u16 = 16;
+const SUPPORTED_VERSIONS: u16 = 43;
 
 pub(crate) fn offer(bytes: &[u8], ours: &[Vec<u8>]) -> Offer {
     if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) {
-        return Offer::Fits;
+        return Offer::Known(ClientHello::default());
     }
-    let whole = match message(bytes) {
-        Hello::Whole(whole) => whole,
-        Hello::Partial if bytes.len() <= MOST => return Offer::Incomplete,
-        Hello::Partial | Hello::Unsound => return Offer::Fits,
-    };
-    let Some(mut protocols) = protocols(&whole) else {
-        return Offer::Fits;
-    };
-    while let Some(protocol) = protocols.short() {
-        if ours.iter().any(|ours| ours == protocol) {
-            return Offer::Fits;
-        }
+    match message(bytes) {
+        Hello::Whole(whole) => Offer::Known(read(&whole, ours).unwrap_or_default()),
+        Hello::Partial if bytes.len() <= MOST => Offer::Incomplete,
+        Hello::Partial | Hello::Unsound => Offer::Known(ClientHello::default()),
     }
-    Offer::NoOverlap
 }
 
 enum Hello {
@@ -100,19 +99,47 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The list in the ALPN extension, if there is one.
-fn protocols(hello: &[u8]) -> Option<Reader<'_>> {
+/// `None`: it is not sound.
+fn read(hello: &[u8], ours: &[Vec<u8>]) -> Option<ClientHello> {
+    let mut found = ClientHello::default();
     let mut reader = Reader(hello);
     reader.take(2 + 32)?;
     reader.short()?;
-    reader.long()?;
+    let suites = reader.long()?;
+    found.chacha_first = chacha_first(suites);
     reader.short()?;
+    if reader.0.is_empty() {
+        return Some(found);
+    }
     let mut extensions = Reader(reader.long()?);
-    loop {
+    while !extensions.0.is_empty() {
         let kind = extensions.word()?;
-        let contents = extensions.long()?;
-        if kind == ALPN {
-            return Reader(contents).long().map(Reader);
+        let mut contents = Reader(extensions.long()?);
+        match kind {
+            ALPN => {
+                let mut protocols = Reader(contents.long()?);
+                found.no_overlap = !ours.is_empty();
+                while let Some(protocol) = protocols.short() {
+                    if ours.iter().any(|ours| ours == protocol) {
+                        found.no_overlap = false;
+                    }
+                }
+            }
+            SUPPORTED_VERSIONS => {
+                let versions = contents.short()?;
+                found.tls13 = versions.chunks(2).any(|version| version == [3, 4]);
+            }
+            _ => {}
         }
     }
+    Some(found)
+}
+
+/// By the first of either in the client's list.
+fn chacha_first(suites: &[u8]) -> bool {
+    // ECDHE with RSA or ECDSA.
+    let is_chacha = |suite: &[u8]| matches!(suite, [0xcc, 0xa8 | 0xa9]);
+    let is_aes = |suite: &[u8]| matches!(suite, [0xc0, 0x2b | 0x2f]);
+    let first = suites.chunks(2).find(|one| is_chacha(one) || is_aes(one));
+    first.is_some_and(is_chacha)
 }

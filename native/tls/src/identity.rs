@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SupportedCipherSuite};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tidegate_model::tls::{OcspStaplePolicy, TlsCertificate};
+use tidegate_model::tls::TlsCertificate;
 
 use crate::error::TlsError;
 use crate::info::{CertificateDetails, CertificateInfo};
@@ -132,21 +132,15 @@ pub(crate) struct ServerIdentities {
     pub(crate) identities: Vec<Arc<Identity>>,
     names: Vec<Vec<String>>,
     pub(crate) full_scan: bool,
-    pub(crate) ocsp: OcspStaplePolicy,
 }
 
 impl ServerIdentities {
-    pub(crate) fn new(
-        identities: Vec<Arc<Identity>>,
-        full_scan: bool,
-        ocsp: OcspStaplePolicy,
-    ) -> Self {
+    pub(crate) fn new(identities: Vec<Arc<Identity>>, full_scan: bool) -> Self {
         let names = identities.iter().map(|identity| identity.names()).collect();
         Self {
             identities,
             names,
             full_scan,
-            ocsp,
         }
     }
 
@@ -212,8 +206,7 @@ impl ResolvesServerCert for ServerIdentities {
             scratch.server_name = name.map(Into::into);
             scratch.local = Some(Arc::clone(identity));
         });
-        let required = identity.must_staple || self.ocsp == OcspStaplePolicy::MustStaple;
-        if required && !identity.has_ocsp {
+        if identity.must_staple && !identity.has_ocsp {
             scratch::with(|scratch| {
                 scratch.failure = Some(crate::error::Reason::OcspCbError.error());
             });

@@ -77,6 +77,8 @@ pub struct CertificateInfo {
     /// Seconds since 1970.
     pub not_before: i64,
     pub not_after: i64,
+    /// All names in the certificate's order, as Envoy lists them when none of them matches.
+    pub sans: Vec<Box<str>>,
     /// Whether it has a subjectAltName extension at all.
     pub has_sans: bool,
 }
@@ -166,6 +168,7 @@ impl CertificateInfo {
             sha1: hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, der).as_ref()),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
+            sans: Vec::new(),
             has_sans: false,
         };
         if let Ok(Some(names)) = certificate.subject_alternative_name() {
@@ -178,42 +181,38 @@ impl CertificateInfo {
     }
 
     fn add(&mut self, name: &GeneralName<'_>) {
-        match name {
-            GeneralName::URI(text) => self.uri_sans.push((*text).into()),
-            GeneralName::DNSName(text) => self.dns_sans.push((*text).into()),
-            GeneralName::RFC822Name(text) => self.email_sans.push((*text).into()),
+        let text = match name {
+            GeneralName::URI(text) => {
+                self.uri_sans.push((*text).into());
+                (*text).into()
+            }
+            GeneralName::DNSName(text) => {
+                self.dns_sans.push((*text).into());
+                (*text).into()
+            }
+            GeneralName::RFC822Name(text) => {
+                self.email_sans.push((*text).into());
+                (*text).into()
+            }
             GeneralName::IPAddress(bytes) => {
-                if let Ok(v4) = <[u8; 4]>::try_from(*bytes) {
-                    self.ip_sans.push(IpAddr::from(v4));
-                } else if let Ok(v6) = <[u8; 16]>::try_from(*bytes) {
-                    self.ip_sans.push(IpAddr::from(v6));
-                }
+                let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+                let Ok(ip) = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)) else {
+                    return;
+                };
+                self.ip_sans.push(ip);
+                ip.to_string().into()
             }
             GeneralName::OtherName(oid, value) => {
-                if let Some(text) = string_value(value) {
-                    self.other_sans
-                        .push((oid.to_id_string().into(), text.into()));
-                }
+                let Some(text) = string_value(value) else {
+                    return;
+                };
+                let name = oid.to_id_string().into();
+                self.other_sans.push((name, text.as_str().into()));
+                text.into()
             }
-            _ => {}
-        }
-    }
-
-    /// All names, as Envoy lists them when none of them matches.
-    pub fn all_sans(&self) -> Vec<String> {
-        let named = |kind: &str, names: &[Box<str>]| -> Vec<String> {
-            names.iter().map(|name| format!("{kind}:{name}")).collect()
+            _ => return,
         };
-        let mut all = named("URI", &self.uri_sans);
-        all.extend(named("DNS", &self.dns_sans));
-        all.extend(self.ip_sans.iter().map(|ip| format!("IP_ADD:{ip}")));
-        all.extend(named("EMAIL", &self.email_sans));
-        all.extend(
-            self.other_sans
-                .iter()
-                .map(|(_, value)| format!("OTHERNAME:{value}")),
-        );
-        all
+        self.sans.push(text);
     }
 }
 

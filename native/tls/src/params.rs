@@ -169,6 +169,25 @@ impl Parameters {
     }
 }
 
+impl Parameters {
+    /// The same with ChaCha20-Poly1305 before AES-128-GCM.
+    pub(crate) fn chacha_first(&self) -> Arc<CryptoProvider> {
+        let mut provider = CryptoProvider::clone(&self.provider);
+        let is_chacha = |suite: &SupportedCipherSuite| {
+            matches!(
+                suite.suite(),
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+            )
+        };
+        // Stable: within each half the order stays.
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| suite.tls13().is_none() && !is_chacha(suite));
+        Arc::new(provider)
+    }
+}
+
 fn cipher_suites(params: &TlsParameters) -> Vec<SupportedCipherSuite> {
     let by_id = |id: CipherSuite| {
         let mut all = ALL_CIPHER_SUITES.iter();

@@ -4,10 +4,12 @@
 //! empties it afterwards.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::error::TlsError;
 use crate::identity::Identity;
+use crate::info::PeerCertificate;
 
 /// For the handshake that is running on this thread.
 #[derive(Debug, Default)]
@@ -16,6 +18,8 @@ pub(crate) struct Scratch {
     pub(crate) san_override: Vec<Box<str>>,
     /// Out: why the peer's certificate was refused.
     pub(crate) failure: Option<TlsError>,
+    /// Out: the certificate that was refused.
+    pub(crate) refused: Option<Rc<PeerCertificate>>,
     /// Out: the peer's certificate was looked at; whether it satisfied what was demanded.
     pub(crate) validated: Option<bool>,
     /// Out: the certificate that was chosen to be shown.

@@ -21,6 +21,7 @@ pub struct Session {
     closed: bool,
     closing: bool,
     info: Option<Rc<TlsInfo>>,
+    failed: Option<Rc<TlsInfo>>,
 }
 
 enum Stage {
@@ -77,6 +78,7 @@ impl Session {
             closed: false,
             closing: false,
             info: None,
+            failed: None,
         }
     }
 
@@ -135,6 +137,9 @@ impl Session {
             }
             Err(error) => {
                 self.held = Vec::new();
+                if let Stage::Handshaking(handshake) = &mut self.stage {
+                    self.failed = Some(Rc::new(handshake.failed()));
+                }
                 self.stage = Stage::Failed(error.clone());
                 Err(error)
             }
@@ -215,6 +220,13 @@ impl Session {
     #[inline]
     pub fn info(&self) -> Option<&Rc<TlsInfo>> {
         self.info.as_ref()
+    }
+}
+
+impl Session {
+    /// What was known when the handshake failed, the certificate that was refused included; logs show it.
+    pub fn failed_info(&self) -> Option<&Rc<TlsInfo>> {
+        self.failed.as_ref()
     }
 }
 

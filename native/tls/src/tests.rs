@@ -7,8 +7,8 @@ mod splits;
 use std::sync::Arc;
 
 use tidegate_model::tls::{
-    Certificates, CommonTlsContext, DownstreamTlsContext, OcspStaplePolicy, SessionTickets,
-    TlsCertificate, TlsParameters, TlsVersion, UpstreamTlsContext, Validation, ValidationContext,
+    Certificates, CommonTlsContext, DownstreamTlsContext, SessionTickets, TlsCertificate,
+    TlsParameters, TlsVersion, UpstreamTlsContext, Validation, ValidationContext,
 };
 
 use crate::session::{ClientOptions, Session};
@@ -37,7 +37,6 @@ pub(super) fn downstream(common: CommonTlsContext) -> DownstreamTlsContext {
         session_tickets: SessionTickets::Internal,
         stateful_session_resumption: true,
         session_timeout: None,
-        ocsp_staple_policy: OcspStaplePolicy::LenientStapling,
         full_scan_certs_on_sni_mismatch: false,
         prefer_client_ciphers: false,
     }
@@ -217,4 +216,56 @@ fn sessions_are_resumed_and_still_know_the_peer() {
             assert_eq!(pair.client.info().unwrap().resumed, round > 0);
         }
     }
+}
+
+#[test]
+fn chacha_and_aes_128_are_equal_and_nothing_else() {
+    let pki = pki::Pki::new();
+    let server = server_context(downstream(common(vec![pki.server()], None)));
+    let (aes, aes256, chacha) = (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+    );
+    for (offered, chosen) in [
+        (vec![aes256, chacha, aes], chacha),
+        (vec![aes256, aes, chacha], aes),
+        (vec![chacha], chacha),
+        (vec![aes256], aes256),
+    ] {
+        let mut theirs = common(Vec::new(), Some(pki.trust()));
+        theirs.params.max_version = Some(TlsVersion::V1_2);
+        theirs.params.cipher_suites = offered.iter().map(|name| (*name).into()).collect();
+        let client = client_context(upstream(theirs, "server.test"));
+        let mut pair = Pair::new(&client, &server);
+        let (client_end, server_end) = pair.shake();
+        client_end.unwrap();
+        server_end.unwrap();
+        assert_eq!(pair.server.info().unwrap().cipher, chosen, "{offered:?}");
+    }
+}
+
+#[test]
+fn every_name_of_the_model_is_spoken() {
+    use crate::params::{Parameters, cipher_name};
+    use tidegate_model::tls::{CIPHER_SUITES, ECDH_CURVES, SIGNATURE_ALGORITHMS};
+    let names = |all: &[&str]| all.iter().map(|name| (*name).into()).collect();
+    let params = TlsParameters {
+        cipher_suites: CIPHER_SUITES
+            .iter()
+            .map(|(name, _)| (*name).into())
+            .collect(),
+        ecdh_curves: names(ECDH_CURVES),
+        signature_algorithms: names(SIGNATURE_ALGORITHMS),
+        ..TlsParameters::default()
+    };
+    let made = Parameters::new(&params, TlsVersion::V1_3).unwrap();
+    let suites = &made.provider.cipher_suites;
+    let spoken: Vec<_> = suites
+        .iter()
+        .map(|suite| cipher_name(suite.suite()))
+        .collect();
+    assert!(CIPHER_SUITES.iter().all(|(name, _)| spoken.contains(name)));
+    assert_eq!(made.provider.kx_groups.len(), ECDH_CURVES.len());
+    assert_eq!(made.signatures.len(), SIGNATURE_ALGORITHMS.len());
 }

@@ -24,9 +24,10 @@ use webpki::{
 };
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 
 use crate::chain;
-use crate::error::{Failure, TlsError};
+use crate::error::{Failure, Reason, TlsError};
 use crate::identity;
 use crate::info::{CertificateDetails, CertificateInfo, PeerCertificate};
 use crate::san::{SanMatcher, any_listed, dns_matches};
@@ -53,6 +54,8 @@ pub(crate) struct Verifier {
     schemes: Vec<SignatureScheme>,
     details: Option<CertificateDetails>,
     require: bool,
+    /// Of a client, in TLS 1.2.
+    enforce_rsa_key_usage: bool,
 }
 
 /// Who shows the certificate.
@@ -96,6 +99,7 @@ impl Verifier {
             schemes,
             details: None,
             require,
+            enforce_rsa_key_usage: true,
         };
         if let Some(context) = context {
             verifier.add(context)?;
@@ -106,6 +110,12 @@ impl Verifier {
             ));
         }
         Ok(verifier)
+    }
+
+    /// `enforce_rsa_key_usage: false`.
+    pub(crate) const fn tolerate_rsa_key_usage(mut self) -> Self {
+        self.enforce_rsa_key_usage = false;
+        self
     }
 
     fn add(&mut self, context: &ValidationContext) -> Result<(), TlsError> {
@@ -224,7 +234,7 @@ impl Verifier {
         if demands_names {
             let certificate = PeerCertificate::shared(std::slice::from_ref(leaf))?;
             let info = &certificate.info;
-            let sans = || info.all_sans().join(", ");
+            let sans = || info.sans.join(", ");
             if !listed.is_empty() {
                 if !any_listed(info, &listed) {
                     let details = format!(
@@ -381,7 +391,13 @@ impl Verifier {
                 Ok(())
             }
             Err((error, alert)) => {
-                scratch::with(|scratch| scratch.failure = Some(error));
+                let chain = std::iter::once(leaf).chain(intermediates);
+                let chain: Vec<_> = chain.cloned().collect();
+                let peer = PeerCertificate::shared(&chain).ok();
+                scratch::with(|scratch| {
+                    scratch.failure = Some(error);
+                    scratch.refused = peer;
+                });
                 Err(Error::InvalidCertificate(alert))
             }
         }
@@ -394,6 +410,7 @@ impl Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         scratch::with(|scratch| scratch.signature = Some(signed.scheme));
+        check_key_usage(certificate, self.enforce_rsa_key_usage)?;
         verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
@@ -404,8 +421,30 @@ impl Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         scratch::with(|scratch| scratch.signature = Some(signed.scheme));
+        check_key_usage(certificate, true)?;
         verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
+}
+
+/// A leaf whose `keyUsage` forbids signatures must not have made one; RSA keys are let through in TLS 1.2 unless
+/// `enforce_rsa`.
+fn check_key_usage(leaf: &CertificateDer<'_>, enforce_rsa: bool) -> Result<(), Error> {
+    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
+        return Ok(());
+    };
+    let usage = certificate.key_usage().ok().flatten();
+    if usage.is_none_or(|usage| usage.value.digital_signature()) {
+        return Ok(());
+    }
+    let is_rsa = certificate
+        .public_key()
+        .parsed()
+        .is_ok_and(|key| matches!(key, PublicKey::RSA(_)));
+    if is_rsa && !enforce_rsa {
+        return Ok(());
+    }
+    scratch::with(|scratch| scratch.failure = Some(Reason::KeyUsageBitIncorrect.error()));
+    Err(Error::InvalidCertificate(other()))
 }
 
 /// `certificate_unknown`.

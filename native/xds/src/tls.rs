@@ -8,8 +8,8 @@ use tidegate_model::Name;
 use tidegate_model::matcher::StringMatcher;
 use tidegate_model::tls::{
     CIPHER_SUITES, Certificates, CommonTlsContext, DownstreamTlsContext, DownstreamTransport,
-    ECDH_CURVES, KeyLog, OcspStaplePolicy, Private, SIGNATURE_ALGORITHMS, SanType, Secret,
-    SecretValue, SessionTicketKeys, SessionTickets, Source, SubjectAltNameMatcher, TlsCertificate,
+    ECDH_CURVES, KeyLog, Private, SIGNATURE_ALGORITHMS, SanType, Secret, SecretValue,
+    SessionTicketKeys, SessionTickets, Source, SubjectAltNameMatcher, TlsCertificate,
     TlsParameters, TlsVersion, TransportSocketMatch, TrustedCa, UpstreamTlsContext,
     UpstreamTransport, Validation, ValidationContext,
 };
@@ -115,6 +115,8 @@ pub(crate) fn downstream(fields: &Fields<'_>) -> Result<DownstreamTlsContext> {
         }
         _ => {}
     }
+    // The others need to know when a response expires, which nothing here reads.
+    fields.choice("ocsp_staple_policy", &[("LENIENT_STAPLING", ())])?;
     let keys = fields.opt("session_ticket_keys", session_ticket_keys)?;
     let sds = fields.opt("session_ticket_keys_sds_secret_config", secret_ref)?;
     let disabled = fields.bool("disable_stateless_session_resumption");
@@ -130,14 +132,6 @@ pub(crate) fn downstream(fields: &Fields<'_>) -> Result<DownstreamTlsContext> {
         session_tickets,
         stateful_session_resumption: !fields.bool("disable_stateful_session_resumption"),
         session_timeout: fields.duration("session_timeout")?,
-        ocsp_staple_policy: fields.choice(
-            "ocsp_staple_policy",
-            &[
-                ("LENIENT_STAPLING", OcspStaplePolicy::LenientStapling),
-                ("STRICT_STAPLING", OcspStaplePolicy::StrictStapling),
-                ("MUST_STAPLE", OcspStaplePolicy::MustStaple),
-            ],
-        )?,
         full_scan_certs_on_sni_mismatch: fields.bool("full_scan_certs_on_sni_mismatch"),
         prefer_client_ciphers: fields.bool("prefer_client_ciphers"),
     })

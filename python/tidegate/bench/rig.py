@@ -34,7 +34,7 @@ from tidegate.bench.processes import (
     said,
     sleeps,
 )
-from tidegate.bench.scenarios import VHOST, Case
+from tidegate.bench.scenarios import TLS_NAME, VHOST, Case
 from tidegate.peer import PeerMissing
 
 if TYPE_CHECKING:
@@ -320,7 +320,21 @@ class Rig:
         self._count += 1
         directory = self._directory / f"{self._count}-{case.name}-{name}"
         directory.mkdir()
-        return peers.Site(free_port(), self.ports[case.backend], free_port(), directory)
+        certificate = self._certificate() if case.tls else Path()
+        return peers.Site(free_port(), self.ports[case.backend], free_port(), directory, certificate=certificate)
+
+    def _certificate(self) -> Path:
+        """The directory of the run's certificate, made when it is first wanted: the same for every peer."""
+        directory = self._directory / "certificate"
+        if not directory.exists():
+            directory.mkdir()
+            made = subprocess.run(
+                [str(self._load), "certificate", "--name", TLS_NAME, "--directory", str(directory)],
+                capture_output=True, timeout=30, check=False,
+            )  # fmt: skip
+            if made.returncode != 0:
+                raise BenchError(f"no certificate: {made.stderr.decode(errors='replace')}")
+        return directory
 
     def _written(self, launch: peers.Launch) -> peers.Launch:
         for path, text in launch.files.items():

@@ -21,6 +21,9 @@ EVERYBODY = ("direct", "tidegate", "envoy", "haproxy", "nginx")
 PROXIES = ("tidegate", "envoy", "haproxy", "nginx")
 SIDECARS = ("direct", "tidegate", "envoy")
 
+#: The server name in TLS handshakes.
+TLS_NAME = "bench.example"
+
 #: Where requests to a table go: `{n}` is the entry's number.
 VHOST, WILDCARD = "svc-{n}.bench.example", "app.svc-{n}.bench.example"
 
@@ -81,6 +84,8 @@ class Case:
     istio: bool = False
     #: which sides speak HTTP/2: both (`h2-h2`), the client's (`h2-h1`), the upstream's (`h1-h2`)
     http2: Literal["", "h2-h2", "h2-h1", "h1-h2"] = ""
+    #: the proxy ends TLS 1.3 (the load generator's `--tls`); its upstream is cleartext
+    tls: bool = False
     #: what is shown, the headline first
     columns: tuple[str, ...] = ("cpu_us", "rate", "p50_us", "p99_us")
     #: what `--baseline` compares
@@ -130,6 +135,20 @@ _TCP = (
     Case("tcp-bulk-down", "TCP from the backend without end, 4 connections; an operation is a MiB", "tcp", "source",
          ("tcp-bulk-down", "--connections", "4"), columns=("cpu_us", "rate")),
     _tcp("tcp-connect", "TCP connect, one byte each way, close", "echo", "tcp-connect", "--connections", "16"),
+)  # fmt: skip
+
+
+def _tls(name: str, summary: str, mode: str, connections: int, path: str) -> Case:
+    # `direct` has no TLS.
+    load = (mode, "--tls", TLS_NAME, "--connections", str(connections), "--path", path)
+    return Case(name, summary, "http", "http", load, peers=PROXIES, tls=True)
+
+
+_TLS = (
+    _tls("tls-handshake", "connect, full TLS 1.3 handshake (P-256 certificate), GET 100 B, close",
+         "http-connect", 16, "/100"),
+    _tls("tls-get100", "GET 100 B over TLS 1.3, 64 keep-alive connections", "http", 64, "/100"),
+    _tls("tls-get64k", "GET 64 KiB over TLS 1.3, 64 keep-alive connections", "http", 64, "/64k"),
 )  # fmt: skip
 
 
@@ -230,7 +249,7 @@ _OTHER = (
          columns=("cpu_us", "quiet_cpu_us", "p50_us", "p99_us", "quiet_p99_us", "updates")),
 )  # fmt: skip
 
-CASES: tuple[Case, ...] = (*_PLAIN, *_HTTP2, *_TCP, *_vhosts(), *_routes(), *_OTHER)
+CASES: tuple[Case, ...] = (*_PLAIN, *_HTTP2, *_TLS, *_TCP, *_vhosts(), *_routes(), *_OTHER)
 
 #: What a run measures when nothing is named.
 DEFAULT = ("h1-get100", "tcp-pingpong64")
@@ -241,6 +260,7 @@ ALIASES = {
     "http": ("h1-*", "h2-*", "grpc-*"),
     "http1": ("h1-get*", "h1-post*", "h1-chunked", "h1-single", "h1-istio"),
     "http2": ("h2-*", "grpc-*", "h1-h2"),
+    "tls": ("tls-*",),
     "tcp": ("tcp-*",),
     "vhosts": ("vhosts-*",),
     "routes": ("routes-*",),

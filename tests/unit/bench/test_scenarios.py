@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,33 @@ def test_the_sides_that_speak_http2(site: Site, name: str, client: int, upstream
     assert text.count("grpc_pass grpc://up;") == upstream
     clusters = envoy.static_bootstrap(case(name), site, Path("/log"))["static_resources"]["clusters"]
     assert ("typed_extension_protocol_options" in clusters[0]) == bool(upstream)
+
+
+@pytest.mark.parametrize(("name", "tls"), [("tls-handshake", True), ("tls-get64k", True), ("h1-get100", False)])
+def test_every_proxy_ends_tls_with_the_same_certificate(site: Site, name: str, tls: bool) -> None:
+    site = dataclasses.replace(site, certificate=Path("/c"))
+    text = haproxy.launch("haproxy", case(name), site).files[site.directory / "haproxy.cfg"]
+    assert (" ssl crt /c/both.pem ssl-min-ver TLSv1.3 ssl-max-ver TLSv1.3 alpn http/1.1\n" in text) == tls
+    text = nginx.launch("nginx", case(name), site).files[site.directory / "nginx.conf"]
+    assert ("listen 127.0.0.1:1001 ssl;" in text) == tls
+    assert ("ssl_certificate /c/cert.pem;\n  ssl_certificate_key /c/key.pem;\n  ssl_protocols TLSv1.3;" in text) == tls
+    static = envoy.static_bootstrap(case(name), site, Path("/log"))["static_resources"]
+    chain = static["listeners"][0]["filter_chains"][0]
+    assert ("transport_socket" in chain) == tls
+    assert "transport_socket" not in static["clusters"][0]
+    if tls:
+        context = chain["transport_socket"]["typed_config"]["common_tls_context"]
+        assert context["tls_certificates"] == [
+            {"certificate_chain": {"filename": "/c/cert.pem"}, "private_key": {"filename": "/c/key.pem"}}
+        ]
+        assert set(context["tls_params"].values()) == {"TLSv1_3"}
+
+
+def test_tls_cases_have_proxies_only_and_ask_for_tls() -> None:
+    cases = scenarios.select(["tls"])
+    assert [c.name for c in cases] == ["tls-handshake", "tls-get100", "tls-get64k"]
+    assert all(c.tls and "direct" not in c.peers and "--tls" in c.load for c in cases)
+    assert [c for c in CASES if c.tls != ("--tls" in c.load)] == []
 
 
 def test_bulk_is_spliced_by_haproxy(site: Site) -> None:

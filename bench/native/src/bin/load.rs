@@ -1,8 +1,10 @@
 //! `tg-load`: a bounded load on one thread; prints one JSON object.
 //!
-//! `tg-load http|tcp-pingpong|tcp-connect|tcp-accept-close|tcp-bulk-up|tcp-bulk-down --address IP:PORT
+//! `tg-load http|http-connect|tcp-pingpong|tcp-connect|tcp-accept-close|tcp-bulk-up|tcp-bulk-down --address IP:PORT
 //! --duration SECONDS [--warmup SECONDS] [--connections N] [--rate OPS] [--cpu N]`; for `http` also `--method`,
 //! `--path`, `--host`, `--header 'NAME: VALUE'`, `--body BYTES`, `--chunk BYTES`, for `tcp-pingpong` `--size BYTES`.
+//! `http-connect`: a connection for each request, closed after the answer. `--tls NAME` (both): over TLS 1.3 (X25519,
+//! AES-128-GCM, every handshake in full, the server's certificate not verified), asking for that server name.
 //! `{n}` in path, host and header stands for the numbers of `--range A..B` (without B), taken in shuffled order.
 //!
 //! `tg-load h2|grpc|grpc-stream --address … --connections N --streams N` keeps so many streams going on each
@@ -11,9 +13,13 @@
 //!
 //! `tg-load idle-http|idle-tcp|idle-h2 --address IP:PORT --connections N [--max-seconds S]` opens the connections, uses each
 //! once (and opens `--streams` on each), prints a line, and holds them until standard input ends.
+//!
+//! `tg-load certificate --name NAME --directory DIR` makes a self-signed P-256 certificate: `cert.pem`, `key.pem`, and both
+//! in `both.pem`.
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -21,6 +27,7 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 use tidegate_bench::arguments::Arguments;
+use tidegate_bench::certificate;
 use tidegate_bench::cpu_time;
 use tidegate_bench::h2::server::message;
 use tidegate_bench::load::idle::{Idle, Use};
@@ -28,8 +35,8 @@ use tidegate_bench::load::requests::{Template, range};
 use tidegate_bench::load::streams::{self, Work as Streams};
 use tidegate_bench::load::{Outcome, Plan, Work, driver};
 
-const MODES: &str = "http, h2, grpc, grpc-stream, tcp-pingpong, tcp-connect, tcp-accept-close, tcp-bulk-up, \
-                     tcp-bulk-down, idle-http, idle-tcp or idle-h2";
+const MODES: &str = "http, http-connect, h2, grpc, grpc-stream, tcp-pingpong, tcp-connect, tcp-accept-close, tcp-bulk-up, \
+                     tcp-bulk-down, idle-http, idle-tcp, idle-h2 or certificate";
 
 /// The percentiles of the latency curve.
 const CURVE: [f64; 13] = [
@@ -41,6 +48,7 @@ enum Task {
     Drive(Plan),
     Streams(streams::Plan),
     Hold(Hold),
+    Certificate { name: String, directory: PathBuf },
 }
 
 /// Connections to open, use once and hold until standard input ends.
@@ -56,6 +64,12 @@ fn task(mut arguments: Arguments) -> Result<Task, String> {
         [mode] => mode.clone(),
         _ => return Err(format!("say what to do: {MODES}")),
     };
+    if mode == "certificate" {
+        let name = arguments.need("name")?;
+        let directory = arguments.need("directory")?;
+        arguments.finish()?;
+        return Ok(Task::Certificate { name, directory });
+    }
     let cpu: i64 = arguments.take("cpu", -1)?;
     if let Ok(cpu) = usize::try_from(cpu) {
         pin(cpu)?;
@@ -94,9 +108,14 @@ fn task(mut arguments: Arguments) -> Result<Task, String> {
     if let "h2" | "grpc" | "grpc-stream" = mode.as_str() {
         return stream_plan(&mode, arguments, address, connections).map(Task::Streams);
     }
+    let tls = match mode.as_str() {
+        "http" | "http-connect" => arguments.take("tls", String::new())?,
+        _ => String::new(),
+    };
     let work = match mode.as_str() {
-        "http" => Work::Http {
+        "http" | "http-connect" => Work::Http {
             requests: requests(&mut arguments)?,
+            once: mode == "http-connect",
         },
         "tcp-pingpong" => Work::PingPong {
             size: arguments.take("size", 64)?,
@@ -111,6 +130,7 @@ fn task(mut arguments: Arguments) -> Result<Task, String> {
     let plan = Plan {
         address,
         work,
+        tls: Some(tls).filter(|name| !name.is_empty()),
         connections,
         warmup: seconds(arguments.take("warmup", 0.2)?)?,
         duration: seconds(arguments.need("duration")?)?,
@@ -240,6 +260,9 @@ fn main() -> ExitCode {
             Task::Drive(plan) => driver::run(&plan).map(|outcome| report(&outcome)),
             Task::Streams(plan) => streams::run(&plan).map(|outcome| report(&outcome)),
             Task::Hold(plan) => hold(&plan),
+            Task::Certificate { name, directory } => {
+                certificate::write(&name, &directory).map(|()| json!({"name": name}))
+            }
         });
     match done {
         Ok(report) => {

@@ -3,6 +3,7 @@
 use tidegate_rt::{Received, Sent, Socket};
 
 use super::Work;
+use super::tls::Session;
 use crate::http::{self, Body};
 
 /// What a connection came to.
@@ -22,6 +23,7 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Connection {
     pub socket: Socket,
+    tls: Option<Box<Session>>,
     /// Bytes of the request that have not left yet.
     unsent: usize,
     /// An operation has begun and its answer is not complete.
@@ -35,9 +37,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(socket: Socket) -> Self {
+    pub fn new(socket: Socket, tls: Option<Box<Session>>) -> Self {
         Self {
             socket,
+            tls,
             unsent: 0,
             busy: false,
             partial: Vec::new(),
@@ -50,15 +53,37 @@ impl Connection {
 
     /// Begins an operation with `request`.
     pub fn begin(&mut self, request: &[u8]) -> Progress {
-        self.unsent = request.len();
         self.busy = true;
         self.received = 0;
         self.body = None;
+        match &mut self.tls {
+            None => self.unsent = request.len(),
+            Some(session) => {
+                if let Err(why) = session.begin(request) {
+                    return Progress::Failed(why);
+                }
+            }
+        }
         self.send(request)
+    }
+
+    /// Says goodbye, where the protocol has a word for it; what cannot leave at once is dropped.
+    pub fn finish(&mut self) {
+        if let Some(session) = &mut self.tls
+            && session.close_notify().is_ok()
+        {
+            let _ = session.flush(&self.socket);
+        }
     }
 
     /// Sends what is left of the request.
     pub fn send(&mut self, request: &[u8]) -> Progress {
+        if let Some(session) = &mut self.tls {
+            return match session.flush(&self.socket) {
+                Ok(()) => Progress::Waiting,
+                Err(why) => Progress::Failed(why),
+            };
+        }
         while self.unsent > 0 {
             let rest = request
                 .get(request.len() - self.unsent..)
@@ -95,6 +120,12 @@ impl Connection {
         buffer: &mut [u8],
         expected: &mut Option<u64>,
     ) -> Progress {
+        if let Some(mut session) = self.tls.take() {
+            let progress = self.receive_records(&mut session, buffer, expected);
+            self.tls = Some(session);
+            self.busy &= progress == Progress::Waiting;
+            return progress;
+        }
         loop {
             let count = match self.socket.recv(buffer) {
                 Received::Data(count) => count,
@@ -119,6 +150,52 @@ impl Connection {
             if progress != Progress::Waiting || !full {
                 self.busy &= progress == Progress::Waiting;
                 return progress;
+            }
+        }
+    }
+
+    /// As `receive`, for HTTP over TLS.
+    fn receive_records(
+        &mut self,
+        session: &mut Session,
+        buffer: &mut [u8],
+        expected: &mut Option<u64>,
+    ) -> Progress {
+        loop {
+            let held = session.restore(buffer);
+            let room = buffer.get_mut(held..).unwrap_or_default();
+            let size = room.len();
+            let count = match self.socket.recv(room) {
+                Received::Data(count) => count,
+                Received::WouldBlock => {
+                    session.keep(buffer.get(..held).unwrap_or_default());
+                    return Progress::Waiting;
+                }
+                Received::Eof if !self.busy => return Progress::DoneAndClosed,
+                Received::Eof => return Progress::Failed("closed by the peer".to_owned()),
+                Received::Error(error) => return Progress::Failed(format!("receive: {error}")),
+            };
+            self.bytes += count as u64;
+            let records = buffer.get_mut(..held + count).unwrap_or_default();
+            let mut progress = Progress::Waiting;
+            let read = session.receive(records, |data| {
+                progress = match progress {
+                    Progress::Waiting => self.http(data, expected),
+                    _ => Progress::Failed("bytes behind the answer".to_owned()),
+                };
+            });
+            if let Err(why) = read.and_then(|()| session.flush(&self.socket)) {
+                return Progress::Failed(why);
+            }
+            match progress {
+                Progress::Waiting if session.is_closed() && self.busy => {
+                    return Progress::Failed("closed by the peer".to_owned());
+                }
+                Progress::Waiting | Progress::Done if session.is_closed() => {
+                    return Progress::DoneAndClosed;
+                }
+                Progress::Waiting if count == size => {}
+                _ => return progress,
             }
         }
     }

@@ -7,7 +7,7 @@ use tidegate_rt::Token;
 
 use super::connection::{Connection, Progress};
 use super::run::{Phase, Run, following};
-use super::{Outcome, Plan, Work};
+use super::{Outcome, Plan, Work, tls};
 
 const BUFFER: usize = 256 * 1024;
 const MIB: u64 = 1 << 20;
@@ -23,6 +23,7 @@ struct Slot {
 
 struct Driver<'p> {
     plan: &'p Plan,
+    tls: Option<tls::Client>,
     requests: Vec<Vec<u8>>,
     /// The request that comes next.
     next: usize,
@@ -38,13 +39,14 @@ struct Driver<'p> {
 /// Runs the plan to its end.
 pub fn run(plan: &Plan) -> Result<Outcome, String> {
     let requests = match &plan.work {
-        Work::Http { requests } => requests.clone(),
+        Work::Http { requests, .. } => requests.clone(),
         Work::PingPong { size } => vec![vec![b'p'; *size]],
         Work::Connect => vec![vec![b'c']],
         Work::Bulk { .. } | Work::AcceptClose => vec![Vec::new()],
     };
     let mut driver = Driver {
         plan,
+        tls: plan.tls.as_deref().map(tls::Client::new).transpose()?,
         requests,
         next: 0,
         slots: Vec::new(),
@@ -129,9 +131,11 @@ impl Driver<'_> {
             generation: slot.generation,
             side: 0,
         };
-        match self.run.connect(self.plan.address, token) {
-            Ok(socket) => {
-                slot.connection = Some(Connection::new(socket));
+        let opened = self.run.connect(self.plan.address, token);
+        let session = self.tls.as_ref().map(tls::Client::session).transpose();
+        match opened.and_then(|socket| Ok(Connection::new(socket, session?))) {
+            Ok(connection) => {
+                slot.connection = Some(connection);
                 match self.plan.work {
                     Work::Bulk { .. } => {}
                     _ if self.plan.rate.is_some() => self.idle.push(index),
@@ -234,6 +238,12 @@ impl Driver<'_> {
         }
         match (&self.plan.work, self.plan.rate) {
             (Work::Connect | Work::AcceptClose, _) => self.open(index),
+            (Work::Http { once: true, .. }, _) => {
+                if let Some(connection) = slot.connection.as_mut() {
+                    connection.finish();
+                }
+                self.open(index);
+            }
             _ if closed => {
                 self.idle.retain(|other| *other != index);
                 self.open(index);

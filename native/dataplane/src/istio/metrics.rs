@@ -11,7 +11,8 @@ use rustc_hash::FxHashMap;
 use tidegate_model::istio::{METRICS, MetricKind, NodeMetadata, PeerField};
 use tidegate_snapshot::istio_stats::{CompiledExpression, CompiledIstioStats, Label, Metric, Plan};
 use tidegate_snapshot::{LogContext, ResponseFlags};
-use tidegate_stats::{LocalSeries, SeriesKind};
+use tidegate_stats::defs::metadata_exchange::MetadataExchange as Exchange;
+use tidegate_stats::{Group, Local, LocalSeries, SeriesKind};
 use tidegate_telemetry::Peer;
 
 use super::labels::{self, Facts, Labels, Reporter};
@@ -369,11 +370,24 @@ fn value_of(values: &[String], at: usize) -> Box<str> {
 pub(crate) struct IstioState {
     pub(crate) peers: super::peers::Peers,
     key: Vec<u8>,
+    /// `metadata_exchange.`, kept from the first connection on.
+    exchange: Option<(Group<Exchange>, Local<Exchange>)>,
     /// Those of network filters, which have no place of their own in a worker.
     tcp: Vec<Rc<StatsFilter>>,
 }
 
 impl Core {
+    /// The counters of the TCP metadata exchange.
+    pub(crate) fn exchange_stats(&mut self) -> &Local<Exchange> {
+        let (registry, id) = (&self.shared.registry, self.id);
+        let (_, local) = self.istio.exchange.get_or_insert_with(|| {
+            let group = registry.group("metadata_exchange.");
+            let local = group.local(id);
+            (group, local)
+        });
+        local
+    }
+
     /// The filter of a chain without HTTP, in this worker.
     pub(crate) fn tcp_stats_filter(
         &mut self,

@@ -12,7 +12,7 @@ use tidegate_snapshot::{AccessLogs, HeaderName, ResponseFlags};
 
 use crate::accept::ConnectionInfo;
 use crate::cluster::ClusterRuntime;
-use crate::istio::KnownPeer;
+use crate::istio::Told;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
@@ -43,8 +43,8 @@ pub(crate) struct UpstreamLog<'a> {
     pub(crate) config: &'a Rc<ClusterRuntime>,
     /// The host's `istio.workload`.
     pub(crate) workload: Option<&'a Name>,
-    /// Who the host's proxy is, as it has told; the outer `None`: it may still do so.
-    pub(crate) peer: Option<Option<&'a Rc<KnownPeer>>>,
+    /// Who the host's proxy is; `None`: it is not asked.
+    pub(crate) peer: Option<&'a Told>,
     pub(crate) cluster: &'a Name,
     pub(crate) cluster_alt_stat_name: &'a Name,
     /// `None`: no host was chosen.

@@ -9,9 +9,9 @@ use tidegate_snapshot::istio_stats::{CompiledIstioStats, Metric};
 
 use super::connection_log::ConnectionLog;
 use super::read_filters::{FilterState, ReadFilter};
-use crate::istio::KnownPeer;
 use crate::istio::labels::{Facts, Reporter};
 use crate::istio::metrics::{Outcome, PeerSerials, Set, StatsFilter};
+use crate::istio::{KnownPeer, Told};
 use crate::worker::Core;
 
 /// One connection's part.
@@ -42,15 +42,12 @@ impl IstioStats {
                 let upstream = log.upstream.as_ref();
                 let told = match filter.reporter {
                     Reporter::Source => upstream.and_then(|upstream| upstream.peer),
-                    Reporter::Destination | Reporter::Waypoint => {
-                        state.peer.as_ref().map(Option::as_ref)
-                    }
+                    Reporter::Destination | Reporter::Waypoint => Some(&state.peer),
                 };
-                if told.is_none() && !end {
-                    // The peer may still tell who it is.
+                if !end && !told.is_some_and(Told::is_over) {
                     return;
                 }
-                let set = find(core, &filter, told.flatten(), state, log);
+                let set = find(core, &filter, told.and_then(Told::peer), state, log);
                 set.add(Metric::ConnectionsOpened, 1);
                 self.counted = Some((Rc::clone(&filter), Rc::clone(&set)));
                 (filter, set)
@@ -81,7 +78,7 @@ fn find(
     let peer = peer.or(of_endpoint.as_ref());
     let endpoint = upstream
         .filter(|_| filter.reporter == Reporter::Waypoint)
-        .and_then(|upstream| upstream.peer?);
+        .and_then(|upstream| upstream.peer?.peer());
     let facts = Facts {
         peer: peer.map(|known| &known.peer),
         endpoint: endpoint.map(|known| &known.peer),
@@ -102,8 +99,8 @@ fn find(
         flags: log.flags,
     };
     let peers = [
-        state.peer.as_ref().and_then(Option::as_ref),
-        upstream.and_then(|upstream| upstream.peer?),
+        state.peer.peer(),
+        upstream.and_then(|upstream| upstream.peer?.peer()),
     ];
     let peers = peers.map(|known| known.map(|known| &known.peer));
     filter.set(core, &facts, serials, outcome, log, peers)

@@ -8,12 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_model::istio::MetadataExchange as Config;
-use tidegate_stats::Local;
 use tidegate_stats::defs::metadata_exchange as stat;
 use tidegate_telemetry::exchange::{self, Greeting, HEADER_LENGTH};
 
 use super::read_filters::{FilterContext, FilterState, Input, ReadFilter, Verdict};
-use crate::istio::{KnownPeer, peers};
+use crate::istio::{KnownPeer, Told, peers};
 use crate::worker::Core;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +28,6 @@ enum Phase {
 struct Exchange {
     config: Arc<Config>,
     phase: Phase,
-    stats: Option<Local<stat::MetadataExchange>>,
 }
 
 /// What became of received bytes.
@@ -44,34 +42,25 @@ impl Exchange {
         Self {
             config: Arc::clone(config),
             phase: Phase::New,
-            stats: None,
         }
     }
 
-    fn stats(&mut self, core: &Core) -> &Local<stat::MetadataExchange> {
-        self.stats.get_or_insert_with(|| {
-            core.shared
-                .registry
-                .group("metadata_exchange.")
-                .local(core.id)
-        })
-    }
-
     /// Looks at the agreed protocol; says who we are, if it is the right one. `false`: there is nothing to exchange.
-    fn begin(&mut self, core: &Core, protocol: &str, out: &mut Vec<u8>) -> bool {
+    fn begin(&mut self, core: &mut Core, protocol: &str, out: &mut Vec<u8>) -> bool {
         if self.phase != Phase::New {
             return self.phase == Phase::Reading;
         }
         if protocol != &*self.config.protocol {
             self.phase = Phase::Done;
-            self.stats(core).inc(stat::ALPN_PROTOCOL_NOT_FOUND);
+            core.exchange_stats().inc(stat::ALPN_PROTOCOL_NOT_FOUND);
             return false;
         }
         self.phase = Phase::Reading;
-        let node = &core.shared.config.node;
+        let shared = Arc::clone(&core.shared);
+        let node = &shared.config.node;
         let own = peers::own(&node.metadata, &self.config.additional_labels, false);
         out.extend_from_slice(&exchange::greeting(&own, &node.id));
-        let stats = self.stats(core);
+        let stats = core.exchange_stats();
         stats.inc(stat::ALPN_PROTOCOL_FOUND);
         stats.inc(stat::METADATA_ADDED);
         true
@@ -81,7 +70,7 @@ impl Exchange {
     fn hear(&mut self, core: &mut Core, bytes: &[u8], end: bool) -> Heard {
         let heard = match exchange::read(bytes, &self.config.additional_labels) {
             Greeting::NeedHeader => {
-                self.stats(core).inc(stat::INITIAL_HEADER_NOT_FOUND);
+                core.exchange_stats().inc(stat::INITIAL_HEADER_NOT_FOUND);
                 if !end {
                     return Heard::NeedData;
                 }
@@ -91,11 +80,11 @@ impl Exchange {
             Greeting::NeedData if end => Heard::Over(bytes.len(), None),
             Greeting::NeedData => return Heard::NeedData,
             Greeting::NoHeader => {
-                self.stats(core).inc(stat::INITIAL_HEADER_NOT_FOUND);
+                core.exchange_stats().inc(stat::INITIAL_HEADER_NOT_FOUND);
                 Heard::Over(0, None)
             }
             Greeting::Malformed => {
-                self.stats(core).inc(stat::HEADER_NOT_FOUND);
+                core.exchange_stats().inc(stat::HEADER_NOT_FOUND);
                 Heard::Over(HEADER_LENGTH, None)
             }
             Greeting::Peer(length, peer) => {
@@ -116,11 +105,11 @@ impl MetadataExchange {
         Self(Exchange::new(config))
     }
 
-    fn begin(&mut self, context: &FilterContext<'_>, state: &mut FilterState) -> bool {
+    fn begin(&mut self, context: &mut FilterContext<'_>, state: &mut FilterState) -> bool {
         let protocol = negotiated(context);
         let begun = self.0.begin(context.core, protocol, &mut state.reply);
         if !begun {
-            state.peer.get_or_insert(None);
+            state.peer.give_up();
         }
         begun
     }
@@ -144,7 +133,7 @@ impl ReadFilter for MetadataExchange {
             Heard::NeedData => Verdict::NeedData,
             Heard::Over(length, peer) => {
                 input.consume(length);
-                state.peer = Some(peer);
+                state.peer = peer.into();
                 Verdict::Continue
             }
         }
@@ -156,7 +145,7 @@ impl ReadFilter for MetadataExchange {
 }
 
 /// The protocol that ALPN has agreed on with the client; nothing without TLS.
-const fn negotiated<'a>(_: &'a FilterContext<'_>) -> &'a str {
+const fn negotiated(_: &FilterContext<'_>) -> &'static str {
     ""
 }
 
@@ -164,23 +153,23 @@ const fn negotiated<'a>(_: &'a FilterContext<'_>) -> &'a str {
 pub(crate) struct UpstreamExchange {
     exchange: Exchange,
     held: Vec<u8>,
-    /// Who the host's proxy is; the outer `None`: it may still tell.
-    pub(crate) peer: Option<Option<Rc<KnownPeer>>>,
+    /// Who the host's proxy is.
+    pub(crate) peer: Told,
 }
 
 impl UpstreamExchange {
-    pub(crate) fn new(config: &Arc<Config>) -> Box<Self> {
-        Box::new(Self {
+    pub(crate) fn new(config: &Arc<Config>) -> Self {
+        Self {
             exchange: Exchange::new(config),
             held: Vec::new(),
-            peer: None,
-        })
+            peer: Told::NotYet,
+        }
     }
 
     /// The connection is there; what is left in `out` goes ahead of all else.
-    pub(crate) fn begin(&mut self, core: &Core, protocol: &str, out: &mut Vec<u8>) {
+    pub(crate) fn begin(&mut self, core: &mut Core, protocol: &str, out: &mut Vec<u8>) {
         if !self.exchange.begin(core, protocol, out) {
-            self.peer.get_or_insert(None);
+            self.peer.give_up();
         }
     }
 
@@ -195,7 +184,7 @@ impl UpstreamExchange {
         match self.exchange.hear(core, &self.held, end) {
             Heard::NeedData => Vec::new(),
             Heard::Over(length, peer) => {
-                self.peer = Some(peer);
+                self.peer = peer.into();
                 let mut rest = std::mem::take(&mut self.held);
                 rest.drain(..length.min(rest.len()));
                 rest

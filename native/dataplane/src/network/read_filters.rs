@@ -23,7 +23,7 @@ use super::rbac::NetworkRbac;
 use super::sni_cluster::SniCluster;
 use crate::accept::ConnectionInfo;
 use crate::conn::Key;
-use crate::istio::KnownPeer;
+use crate::istio::Told;
 use crate::listener::ListenerRuntime;
 use crate::worker::Core;
 
@@ -71,8 +71,8 @@ pub(crate) struct FilterState {
     pub(crate) flags: ResponseFlags,
     /// Bytes for the client, ahead of whatever else is written to it.
     pub(crate) reply: Vec<u8>,
-    /// Who the client is, as it has told; the outer `None`: it may still do so.
-    pub(crate) peer: Option<Option<Rc<KnownPeer>>>,
+    /// Who the client's proxy is.
+    pub(crate) peer: Told,
 }
 
 /// What a filter may use.

@@ -640,10 +640,7 @@ impl TcpProxySession {
                     .upstream
                     .as_ref()
                     .and_then(|upstream| upstream.host().host.workload.as_ref()),
-                peer: self
-                    .exchange
-                    .as_ref()
-                    .and_then(|exchange| exchange.peer.as_ref().map(Option::as_ref)),
+                peer: self.exchange.as_ref().map(|exchange| &exchange.peer),
                 cluster: &runtime.config.name,
                 cluster_alt_stat_name: &runtime.config.alt_stat_name,
                 host: match &self.upstream {

@@ -47,9 +47,7 @@ fn cases() -> Vec<Case> {
         let at = "verify cert failed: X509_verify_cert: certificate verification error at depth 0";
         Some((Failure::VerifyError, format!("{at}: {text}")))
     };
-    let san = format!(
-        "verify cert failed: SAN matcher, certificate SANs are [URI:{ID}, DNS:server.test]"
-    );
+    let san = format!("verify cert failed: SAN matcher, certificate SANs are [{ID}, server.test]");
     vec![
         ("good", leaf(now, both()), false, None, None),
         (
@@ -163,6 +161,14 @@ fn both_sides_turn_away_what_envoy_turns_away() {
                         let reason = format!("{VERIFY_FAILED}:{details}:TLS_error_end");
                         assert_eq!(error.reason, reason, "{case}");
                         assert_eq!(error.failure, *failure, "{case}");
+                        let judge = if client_shows {
+                            &pair.server
+                        } else {
+                            &pair.client
+                        };
+                        let known = judge.failed_info().unwrap();
+                        assert_eq!(&*known.peer.as_ref().unwrap().subject, "CN=leaf");
+                        assert!(judge.info().is_none(), "{case}");
                         let other = other.expect_err(&case);
                         assert!(other.reason.contains("_ALERT_"), "{case}: {other}");
                     }
@@ -188,7 +194,7 @@ fn a_client_without_a_certificate() {
                 let error = server_end.expect_err("refused");
                 assert_eq!(error.failure, Failure::VerifyNoCert);
                 assert!(error.reason.contains(
-                    "268435648:SSL routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE"
+                    "268435648:SSL routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE:peer did not"
                 ));
                 client_end.expect_err("told");
             } else {
@@ -231,7 +237,9 @@ fn plain_http_is_told() {
     let context = server_context(downstream(common(vec![ca.server()], None)));
     let mut session = crate::Session::server(&context);
     let mut bytes = b"GET / HTTP/1.1\r\n\r\n".to_vec();
-    let error = super::deliver(&mut session, &mut bytes, &mut Vec::new()).expect_err("no TLS");
+    let mut out = Vec::new();
+    let error = super::deliver(&mut session, &mut bytes, &mut out).expect_err("no TLS");
+    assert!(out.is_empty(), "an alert is no HTTP");
     assert_eq!(
         error.reason,
         "TLS_error:|268435612:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end"

@@ -58,7 +58,7 @@ def static_bootstrap(case: Case, site: Site, log: Path) -> Document:
              "filter_chains": [{"filters": [chain]}]},
         ]  # fmt: skip
     else:
-        listeners = [listener(site.listen, chain)]
+        listeners = [listener(site.listen, chain, _downstream_tls(site) if case.tls else None)]
     clusters = [_static_cluster(name, site.upstream) for name in _cluster_names(case.table)]
     if case.http2_upstream:
         clusters = [cluster | _HTTP2 for cluster in clusters]
@@ -103,8 +103,11 @@ def endpoints(name: str, ports: list[int]) -> Document:
     }
 
 
-def listener(port: int, chain: Document) -> Document:
-    return {"name": NAME, "address": _socket(port), "filter_chains": [{"filters": [chain]}]}
+def listener(port: int, chain: Document, transport_socket: Document | None = None) -> Document:
+    filter_chain: Document = {"filters": [chain]}
+    if transport_socket:
+        filter_chain["transport_socket"] = transport_socket
+    return {"name": NAME, "address": _socket(port), "filter_chains": [filter_chain]}
 
 
 def connection_manager(route_source: Document, log: Path | None = None, stat_prefix: str = NAME) -> Document:
@@ -191,6 +194,21 @@ def _tcp_proxy() -> Document:
             "@type": f"{_TYPE}filters.network.tcp_proxy.v3.TcpProxy",
             "stat_prefix": NAME,
             "cluster": NAME,
+        },
+    }
+
+
+def _downstream_tls(site: Site) -> Document:
+    files = {"certificate_chain": {"filename": str(site.cert)}, "private_key": {"filename": str(site.key)}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_TYPE}transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+                "tls_certificates": [files],
+                "alpn_protocols": ["http/1.1"],
+            },
         },
     }
 

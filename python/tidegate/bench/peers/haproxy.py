@@ -40,7 +40,10 @@ def _configuration(case: Case, site: Site, table: Path) -> str:
         text += "  option http-keep-alive\n  http-reuse always\n"
     elif splice:
         text += "  option splice-request\n  option splice-response\n"
-    text += f"frontend bench\n  bind 127.0.0.1:{site.listen}{' proto h2' if case.http2_client else ''}\n"
+    bind = f"127.0.0.1:{site.listen}{' proto h2' if case.http2_client else ''}"
+    if case.tls:
+        bind += f" ssl crt {site.cert_and_key} ssl-min-ver TLSv1.3 ssl-max-ver TLSv1.3 alpn http/1.1"
+    text += f"frontend bench\n  bind {bind}\n"
     if case.table is None:
         text += "  default_backend up\n"
     else:

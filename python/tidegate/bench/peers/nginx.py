@@ -42,8 +42,12 @@ def _http(case: Case, site: Site) -> str:
         "  client_max_body_size 0;\n  proxy_request_buffering off;\n"
         "  server_names_hash_max_size 262144;\n  server_names_hash_bucket_size 128;\n"
         f"  map_hash_max_size 65536;\n  map_hash_bucket_size 128;\n{temp}"
-        f"{_upstreams(case.table, site.upstream)}{_servers(case, site.listen)}}}\n"
+        f"{_upstreams(case.table, site.upstream)}{_tls(site) if case.tls else ''}{_servers(case, site.listen)}}}\n"
     )
+
+
+def _tls(site: Site) -> str:
+    return f"  ssl_certificate {site.cert};\n  ssl_certificate_key {site.key};\n  ssl_protocols TLSv1.3;\n"
 
 
 def _upstreams(table: Table | None, port: int) -> str:
@@ -56,7 +60,7 @@ def _upstreams(table: Table | None, port: int) -> str:
 
 def _servers(case: Case, port: int) -> str:
     table = case.table
-    listen = f"listen 127.0.0.1:{port}{' http2' if case.http2_client else ''};"
+    listen = f"listen 127.0.0.1:{port}{' http2' if case.http2_client else ''}{' ssl' if case.tls else ''};"
     if table is None:
         to = _GRPC if case.http2_upstream else _pass("up")
         return f"  server {{ {listen} location / {{ {to} }} }}\n"

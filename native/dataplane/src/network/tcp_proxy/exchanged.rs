@@ -8,14 +8,14 @@ use crate::worker::Worker;
 
 impl TcpProxySession {
     /// The host is connected: says who we are, if its cluster wants that.
-    pub(super) fn begin_exchange(&mut self, worker: &Worker) -> Vec<u8> {
+    pub(super) fn begin_exchange(&mut self, worker: &mut Worker) -> Vec<u8> {
         let mut greeting = Vec::new();
         if let Some(upstream) = &self.upstream
             && let Some(config) = &upstream.cluster().config.metadata_exchange
         {
             let mut exchange = UpstreamExchange::new(config);
-            exchange.begin(&worker.core, upstream.negotiated(), &mut greeting);
-            self.exchange = Some(exchange);
+            exchange.begin(&mut worker.core, upstream.negotiated(), &mut greeting);
+            self.exchange = Some(Box::new(exchange));
         }
         greeting
     }

@@ -21,6 +21,8 @@ from typing import Any
 import brotli
 import zstandard
 
+from differential import jwt
+from differential.authz import Authz
 from differential.backend import Backend, free_port
 from differential.client import Exchange, Response, Tls, exchange
 from differential.counts import Counts
@@ -171,7 +173,7 @@ def _tls(case: Case | FrameCase) -> Tls | None:
 def _keyed(step: Step, key: bytes) -> Step:
     if not isinstance(step, Frame) or step.fields is None:
         return step
-    return dataclasses.replace(step, fields=tuple((n, v.replace(b"@key@", key)) for n, v in step.fields))
+    return dataclasses.replace(step, fields=tuple((n, jwt.expand(v.replace(b"@key@", key))) for n, v in step.fields))
 
 
 def _allow_goaway(envoy: dict[str, Any], subject: dict[str, Any]) -> None:
@@ -199,6 +201,10 @@ class Pair:
         for name, backend in backends.items():
             self.stack.callback(backend.start().stop)
             ports[name] = backend.port
+        if "@authz@" in str(scenario.document) or "@authz-grpc@" in str(scenario.document):
+            authz = Authz().start()
+            self.stack.callback(authz.stop)
+            ports["authz"], ports["authz-grpc"] = authz.http_port, authz.grpc_port
         ports["a1"], ports["b1"] = ports["a"], ports["b"]
         if scenario.upstream == "h2":
             ports["a"], ports["b"] = ports["a2"], ports["b2"]
@@ -209,6 +215,7 @@ class Pair:
             log = own / "access.log"
             admin, port = free_port(), free_port()
             text = scenario.bootstrap(ports, str(log), admin, port)
+            text = text.replace("@jwks@", jwt.jwks().replace('"', '\\"') if '"@jwks@"' in text else jwt.jwks())
             self.proxies.append(
                 self.stack.enter_context(
                     running(kind, text, admin_port=admin, port=port, directory=own, log=log,
@@ -249,7 +256,7 @@ class Pair:
             conversation = converse(proxy.port, tuple(_keyed(s, key) for s in case.steps), tls=client, **case.options)
             outcome = comparable_frames(conversation, proxy.port)
             return {k: v for k, v in outcome.items() if k not in case.without}, conversation.port
-        parts = [p.replace(b"@key@", key) if isinstance(p, bytes) else p for p in case.parts]
+        parts = [jwt.expand(p.replace(b"@key@", key)) if isinstance(p, bytes) else p for p in case.parts]
         result = exchange(
             proxy.port, parts, methods=list(case.methods), timeout=case.timeout,
             linger=case.linger, shut=case.shut, abort_after=case.abort_after, tls=client,

@@ -8,14 +8,11 @@
 //! A stream is taken out of its connection while something happens to it, and put back by [`ServerConnection::settle`],
 //! which ends it when it is over.
 
-#[expect(
-    dead_code,
-    reason = "its users follow: filters that ask others, mirrors, exporters"
-)]
 pub(crate) mod async_client;
 mod client_cert;
 mod compressor;
 mod downstream;
+mod ext_authz;
 mod filtered;
 mod filters;
 mod finish;
@@ -26,13 +23,13 @@ mod header_mutation;
 mod headers;
 mod http1;
 mod http2;
+mod jwt_authn;
 mod istio;
 mod local_ratelimit;
 mod local_reply;
 mod log;
 mod mirror;
 mod path;
-#[expect(dead_code, reason = "as `async_client`")]
 mod paused;
 mod rbac;
 mod request;

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::compressor::Compressor;
+use crate::ext_authz::ExtAuthz;
 use crate::header_mutation::HeaderMutation;
 use crate::http2::Http2Options;
 use crate::istio::{Alpn, IstioStats, PeerMetadata};
+use crate::jwt::JwtAuthn;
 use crate::local_ratelimit::LocalRateLimit;
 use crate::matcher::HeaderMatcher;
 use crate::rbac::Rbac;
@@ -194,6 +196,8 @@ pub enum HttpFilterKind {
     GrpcStats(Arc<GrpcStats>),
     /// `extensions.filters.http.grpc_web.v3.GrpcWeb`, which has no options.
     GrpcWeb,
+    ExtAuthz(Arc<ExtAuthz>),
+    JwtAuthn(Arc<JwtAuthn>),
     Compressor(Arc<Compressor>),
     PeerMetadata(Arc<PeerMetadata>),
     Alpn(Arc<Alpn>),

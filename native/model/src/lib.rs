@@ -7,11 +7,13 @@
 pub mod access_log;
 pub mod bootstrap;
 pub mod cluster;
-pub mod compressor;
+pub mod ext_authz;
 pub mod format;
 pub mod hcm;
 pub mod header_mutation;
 pub mod http2;
+pub mod jwt;
+pub mod compressor;
 pub mod istio;
 pub mod listener;
 pub mod local_ratelimit;

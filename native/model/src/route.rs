@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compressor::CompressorPerRoute;
+use crate::ext_authz::ExtAuthzPerRoute;
 use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
 use crate::header_mutation::Mutations;
+use crate::jwt::JwtPerRoute;
 use crate::local_ratelimit::LocalRateLimit;
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
 use crate::rbac::RbacPerRoute;
@@ -306,6 +308,8 @@ pub struct PerFilterConfig {
 /// The configuration of one filter at one level.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FilterPolicy {
+    ExtAuthz(Arc<ExtAuthzPerRoute>),
+    JwtAuthn(JwtPerRoute),
     Compressor(CompressorPerRoute),
     Rbac(RbacPerRoute),
     HeaderMutation(Arc<Mutations>),

@@ -17,12 +17,14 @@ use tidegate_tls::ServerSlot;
 
 use crate::access_log::{AccessLogs, CompiledAccessLog};
 use crate::error::CompileError;
+use crate::ext_authz::CompiledExtAuthz;
 use crate::fault::CompiledFault;
 use crate::filter_chain::{FilterChains, canonical};
 use crate::grpc_stats::CompiledGrpcStats;
 use crate::header_mutation::CompiledHeaderMutation;
 use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
 use crate::istio_stats::CompiledIstioStats;
+use crate::jwt::CompiledJwtAuthn;
 use crate::local_ratelimit::{CompiledLocalRateLimit, CompiledNetworkRateLimit};
 use crate::rbac::{CompiledNetworkRbac, CompiledRbac};
 use crate::retry::CompiledRetryPolicy;
@@ -159,6 +161,10 @@ pub struct CompiledHttpFilter {
     pub fault: Option<CompiledFault>,
     /// For `HttpFilterKind::GrpcStats`.
     pub grpc_stats: Option<CompiledGrpcStats>,
+    /// For `HttpFilterKind::ExtAuthz`.
+    pub ext_authz: Option<CompiledExtAuthz>,
+    /// For `HttpFilterKind::JwtAuthn`.
+    pub jwt_authn: Option<CompiledJwtAuthn>,
     /// For `HttpFilterKind::IstioStats`.
     pub istio_stats: Option<Arc<CompiledIstioStats>>,
     /// For `HttpFilterKind::HeaderMutation`.
@@ -385,6 +391,7 @@ fn compile_hcm(
     let mut upstream_log = AccessLogs::default();
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
+        let (mut ext_authz, mut jwt_authn) = (None, None);
         let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
         let (mut rbac, mut header_mutation, mut local_ratelimit) = (None, None, None);
         match &filter.kind {
@@ -407,6 +414,12 @@ fn compile_hcm(
             HttpFilterKind::GrpcStats(stats) => {
                 grpc_stats = Some(CompiledGrpcStats::compile(stats));
             }
+            HttpFilterKind::ExtAuthz(config) => {
+                ext_authz = Some(CompiledExtAuthz::compile(config).map_err(within)?);
+            }
+            HttpFilterKind::JwtAuthn(config) => {
+                jwt_authn = Some(CompiledJwtAuthn::compile(config, names).map_err(within)?);
+            }
             HttpFilterKind::IstioStats(stats) => {
                 let compiled = CompiledIstioStats::compile(stats).map_err(within)?;
                 istio_stats = Some(Arc::new(compiled));
@@ -421,6 +434,8 @@ fn compile_hcm(
             config: filter.clone(),
             fault,
             grpc_stats,
+            ext_authz,
+            jwt_authn,
             istio_stats,
             header_mutation,
             local_ratelimit,

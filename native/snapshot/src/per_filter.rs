@@ -1,7 +1,11 @@
 //! `typed_per_filter_config` of one level, compiled; the most specific level that says something wins.
 
+use std::sync::Arc;
 use tidegate_model::Name;
+
 use tidegate_model::compressor::CompressorPerRoute;
+use tidegate_model::ext_authz::ExtAuthzPerRoute;
+use tidegate_model::jwt::JwtPerRoute;
 use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 
 use crate::cors::{CompiledCors, CorsLevels};
@@ -32,6 +36,8 @@ pub enum CompiledPolicy {
     HeaderMutation(CompiledMutations),
     LocalRateLimit(CompiledLocalRateLimit),
     Rbac(CompiledRbac),
+    ExtAuthz(Arc<ExtAuthzPerRoute>),
+    JwtAuthn(JwtPerRoute),
 }
 
 impl CompiledPolicy {
@@ -44,6 +50,8 @@ impl CompiledPolicy {
             FilterPolicy::LocalRateLimit(policy) => {
                 Self::LocalRateLimit(CompiledLocalRateLimit::compile(policy)?)
             }
+            FilterPolicy::ExtAuthz(policy) => Self::ExtAuthz(Arc::clone(policy)),
+            FilterPolicy::JwtAuthn(policy) => Self::JwtAuthn(policy.clone()),
             FilterPolicy::Rbac(policy) => Self::Rbac(CompiledRbac::compile(policy)?),
         })
     }

@@ -248,6 +248,21 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.fault(name, format!("{value} is not supported")))
     }
 
+    /// The number of an enum value.
+    pub(crate) fn enum_number(&self, name: &str) -> i32 {
+        let value = self.get(name).and_then(Value::as_enum);
+        value.unwrap_or_default()
+    }
+
+    /// A map from strings to strings, in the order of the keys.
+    pub(crate) fn text_entries(&self, name: &str) -> Vec<(Name, Name)> {
+        let map = self.get(name).and_then(Value::as_map).unwrap_or_default();
+        let text = |value: &Value<'_>| value.as_str().map(Name::from);
+        map.iter()
+            .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
+            .collect()
+    }
+
     /// The name of an enum value, its number when the value has no name.
     pub(crate) fn enum_name(&self, name: &str) -> Cow<'static, str> {
         let value = self.get(name).and_then(Value::as_enum);

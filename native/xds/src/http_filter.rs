@@ -10,7 +10,10 @@ use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 use crate::any::Decode;
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{access_log, compressor, cors, fault, header_mutation, istio, local_ratelimit, rbac};
+use crate::{
+    access_log, compressor, cors, ext_authz, fault, header_mutation, istio, jwt_authn,
+    local_ratelimit, rbac,
+};
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
 pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFilter>> {
@@ -56,6 +59,8 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::Rbac(_) => "envoy.filters.http.rbac",
         HttpFilterKind::HeaderMutation(_) => "envoy.filters.http.header_mutation",
         HttpFilterKind::LocalRateLimit(_) => "envoy.filters.http.local_ratelimit",
+        HttpFilterKind::ExtAuthz(_) => "envoy.filters.http.ext_authz",
+        HttpFilterKind::JwtAuthn(_) => "envoy.filters.http.jwt_authn",
     }
 }
 
@@ -112,6 +117,22 @@ const SUPPORTED: &[(&str, Decode<'static, HttpFilterKind>)] = &[
             Ok(HttpFilterKind::LocalRateLimit(Arc::new(
                 local_ratelimit::http(fields)?,
             )))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        &|fields| {
+            Ok(HttpFilterKind::ExtAuthz(Arc::new(ext_authz::ext_authz(
+                fields,
+            )?)))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+        &|fields| {
+            Ok(HttpFilterKind::JwtAuthn(Arc::new(jwt_authn::jwt_authn(
+                fields,
+            )?)))
         },
     ),
     ("envoy.extensions.filters.http.rbac.v3.RBAC", &|fields| {
@@ -228,6 +249,21 @@ const POLICIES: &[(&str, Decode<'static, Policy>)] = &[
         &|fields| {
             let limit = local_ratelimit::per_route(fields)?;
             Ok(Policy::Other(FilterPolicy::LocalRateLimit(Arc::new(limit))))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+        &|fields| {
+            let config = Arc::new(ext_authz::per_route(fields)?);
+            Ok(Policy::Other(FilterPolicy::ExtAuthz(config)))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
+        &|fields| {
+            Ok(Policy::Other(FilterPolicy::JwtAuthn(jwt_authn::per_route(
+                fields,
+            )?)))
         },
     ),
     (FILTER_CONFIG, &filter_config),

@@ -55,7 +55,7 @@ fn millis(duration: Duration) -> u64 {
         .max(1)
 }
 
-fn back_off(fields: &Fields<'_>) -> Result<BackOff> {
+pub(crate) fn back_off(fields: &Fields<'_>) -> Result<BackOff> {
     let base = fields.duration("base_interval")?.map_or(25, millis);
     let max = match fields.duration("max_interval")?.map(millis) {
         Some(max) if max < base => {

@@ -153,7 +153,7 @@ fn route(fields: &Fields<'_>, max_body: u32) -> Result<Route> {
     })
 }
 
-fn route_match(fields: &Fields<'_>) -> Result<RouteMatch> {
+pub(crate) fn route_match(fields: &Fields<'_>) -> Result<RouteMatch> {
     let path = if let Some(regex) = fields.opt("safe_regex", matcher::regex)? {
         PathSpecifier::SafeRegex(regex)
     } else if fields.has("prefix") {

@@ -62,8 +62,10 @@ pub(crate) struct CallRequest<'a> {
     /// For the whole, tries included.
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<Arc<CompiledRetryPolicy>>,
-    /// `x-envoy-internal` and `x-forwarded-for` are added, as Envoy does for calls of its own.
-    pub(crate) envoy_headers: bool,
+    /// `x-envoy-internal` is added, as Envoy does for calls of its own.
+    pub(crate) internal: bool,
+    /// `x-forwarded-for` is added, with the node's own address.
+    pub(crate) forwarded_for: bool,
     /// A longer answer is none.
     pub(crate) max_answer: usize,
 }
@@ -88,7 +90,8 @@ impl<'a> CallRequest<'a> {
             more: false,
             timeout: None,
             retry: None,
-            envoy_headers: true,
+            internal: true,
+            forwarded_for: true,
             max_answer: MAX_ANSWER,
         }
     }
@@ -173,8 +176,15 @@ fn fill(stream: &mut Stream, call: &mut CallRequest<'_>, core: &mut Core) {
     request.headers = std::mem::take(&mut call.headers);
     let headers = &mut request.headers;
     headers.set_known(KnownHeader::Host, call.authority);
-    if call.envoy_headers {
+    if call.internal {
         headers.set_known(KnownHeader::XEnvoyInternal, b"true");
+    }
+    if let Some(timeout) = call.timeout {
+        let mut buffer = itoa::Buffer::new();
+        let millis = buffer.format(timeout.as_millis() as u64);
+        headers.set_known(KnownHeader::XEnvoyExpectedRqTimeoutMs, millis.as_bytes());
+    }
+    if call.forwarded_for {
         let local = core.http.local_address().to_owned();
         headers.append(b"x-forwarded-for", b",", local.as_bytes());
     }
@@ -208,6 +218,7 @@ fn fill(stream: &mut Stream, call: &mut CallRequest<'_>, core: &mut Core) {
 }
 
 /// More of the body of a call that was started with [`CallRequest::more`].
+#[allow(dead_code, reason = "for mirrors of bodies that come in pieces")]
 pub(crate) fn push(worker: &mut Worker, key: Key, bytes: &[u8], end: bool) {
     let Some(mut call) = take(worker, key) else {
         return;

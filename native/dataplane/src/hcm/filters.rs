@@ -23,7 +23,6 @@ pub(super) enum Verdict {
     /// It will be asked again when its event has come, see `paused`.
     Wait,
     /// As `Wait`, when the body has come.
-    #[expect(dead_code, reason = "as `paused`")]
     WaitForBody(BodyDemand),
 }
 

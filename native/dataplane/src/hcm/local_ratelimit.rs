@@ -82,7 +82,7 @@ impl ServerConnection {
             } else {
                 UNAVAILABLE
             }),
-            headers: Some(&limit.response_headers),
+            changes: Some(&limit.response_headers),
             ..Reply::new(
                 limit.config.status,
                 b"local_rate_limited",

@@ -12,7 +12,7 @@ use tidegate_snapshot::{HeaderScratch, ResponseFlags};
 use tidegate_stats::defs::http as stat;
 
 use super::log::ResponseSide;
-use super::stream::Stream;
+use super::stream::{Stream, StreamRoute};
 use super::{Phase, ServerConnection, response};
 use crate::pool::PoolFailure;
 use crate::worker::Worker;
@@ -24,11 +24,13 @@ pub(super) struct Reply<'a> {
     /// `%RESPONSE_CODE_DETAILS%`.
     pub(super) details: Cow<'static, str>,
     pub(super) location: Option<Vec<u8>>,
+    /// Further headers, instead of any of that name.
+    pub(super) headers: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) grpc_status: Option<i64>,
     /// `x-envoy-overloaded: true`
     pub(super) overloaded: bool,
     /// Changes to the headers on the filter's part.
-    pub(super) headers: Option<&'a HeaderOps>,
+    pub(super) changes: Option<&'a HeaderOps>,
     /// Says how often the request was tried, if the virtual host wants that.
     pub(super) attempts: bool,
 }
@@ -40,9 +42,10 @@ impl<'a> Reply<'a> {
             body,
             details: Cow::Borrowed(details),
             location: None,
+            headers: Vec::new(),
             grpc_status: None,
             overloaded: false,
-            headers: None,
+            changes: None,
             attempts: false,
         }
     }
@@ -72,6 +75,19 @@ impl ServerConnection {
         self.reply(stream, worker, reply);
     }
 
+    /// As [`Self::reply`], on behalf of a filter before the router: routes that answer themselves change no headers of it.
+    pub(super) fn reply_by_filter(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        reply: Reply<'_>,
+    ) {
+        self.choose_cluster(stream, &mut worker.core);
+        let forwards = |route: &StreamRoute| route.forward().is_some();
+        stream.response_mutated |= !stream.route.as_ref().is_some_and(forwards);
+        self.reply(stream, worker, reply);
+    }
+
     /// Answers the request, or cuts the response off if it has begun.
     pub(super) fn reply(&mut self, stream: &mut Stream, worker: &mut Worker, reply: Reply<'_>) {
         if stream.response.started {
@@ -88,7 +104,7 @@ impl ServerConnection {
                 .headers
                 .add_known(KnownHeader::Location, location);
         }
-        if let Some(changes) = reply.headers {
+        if let Some(changes) = reply.changes {
             let mut side = ResponseSide::new(self, stream, &worker.core.clock);
             changes.apply(&mut side, &mut HeaderScratch::default());
         }
@@ -101,8 +117,18 @@ impl ServerConnection {
         if reply.overloaded && !self.hcm.suppress_envoy_headers {
             headers.set_known(KnownHeader::XEnvoyOverloaded, b"true");
         }
+        for (name, _) in &reply.headers {
+            headers.remove(name);
+        }
+        for (name, value) in &reply.headers {
+            headers.add(name, value);
+        }
         stream.response.status = reply.status;
         let mut body = reply.body;
+        if body.is_empty() && !reply.headers.is_empty() {
+            headers.remove_known(KnownHeader::ContentLength);
+            headers.remove_known(KnownHeader::ContentType);
+        }
         let mut buffer = itoa::Buffer::new();
         if stream.request.grpc {
             stream.response.status = 200;
@@ -114,6 +140,7 @@ impl ServerConnection {
             if !body.is_empty() {
                 headers.set_known(KnownHeader::GrpcMessage, &percent_encode(body));
             }
+            headers.remove_known(KnownHeader::ContentLength);
             body = &[];
         } else if !body.is_empty() {
             headers.set_known(

@@ -49,6 +49,7 @@ pub(crate) enum Resume {
     /// The body is there, as far as it was asked for: [`Stream::held_body`].
     Body,
     /// Whatever else it was, it is there.
+    #[allow(dead_code, reason = "for filters that wait for something shared")]
     Ready,
 }
 
@@ -159,8 +160,14 @@ impl ServerConnection {
         demand: BodyDemand,
     ) -> Option<Verdict> {
         let have = stream.request.pending.len();
-        if have > demand.limit && !demand.partial {
+        // As in Envoy a frame that ends the body is not held against it.
+        let ends = self.is_http2() && stream.request.complete;
+        if have > demand.limit && !demand.partial && !ends {
             self.hcm.stats.inc(stat::DOWNSTREAM_RQ_TOO_LARGE);
+            if !self.is_http2() {
+                // Envoy's codec tells of the end of a request only after its body.
+                stream.request.complete = false;
+            }
             let details = "request_payload_too_large";
             self.reply(
                 stream,
@@ -194,6 +201,8 @@ impl ServerConnection {
         };
         match filter.kind {
             FilterKind::Fault => self.after_delay(stream, worker),
+            FilterKind::JwtAuthn => self.jwt_authn_resumed(stream, worker, filter.index, what),
+            FilterKind::ExtAuthz => self.ext_authz_resumed(stream, worker, filter.index, what),
             // These do not wait.
             FilterKind::Cors
             | FilterKind::Compressor

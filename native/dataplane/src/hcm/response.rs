@@ -138,6 +138,9 @@ impl ServerConnection {
     ) {
         let hcm = Rc::clone(&self.hcm);
         let core = &mut worker.core;
+        if stream.authz.is_some() {
+            Self::authz_response_head(stream);
+        }
         if stream.cors {
             self.annotate_cors(stream);
         }

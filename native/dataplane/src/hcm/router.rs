@@ -130,6 +130,8 @@ impl ServerConnection {
                 FilterKind::Cors => self.cors(stream, worker),
                 FilterKind::Fault => self.fault(stream, worker, filter.index),
                 FilterKind::GrpcStats => self.grpc_stats(stream, &mut worker.core, filter.index),
+                FilterKind::JwtAuthn => self.jwt_authn(stream, worker, filter.index),
+                FilterKind::ExtAuthz => self.ext_authz(stream, worker, filter.index),
                 FilterKind::GrpcWeb => self.grpc_web(stream, &mut worker.core),
                 FilterKind::HeaderMutation => {
                     self.header_mutation(stream, &worker.core, filter.index)

@@ -15,7 +15,9 @@ use tidegate_stats::defs::{cors, fault, http, http1, listener_http, local_rateli
 use tidegate_stats::{Group, Local, Registry};
 
 use super::compressor::{CompressorGroups, CompressorStats};
+use super::ext_authz::{AuthzGroup, AuthzRuntime};
 use super::istio::IstioFilters;
+use super::jwt_authn::{JwtGroup, JwtRuntime};
 use super::tracing::TracingRuntime;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
@@ -35,6 +37,8 @@ pub(crate) enum FilterKind {
     Fault,
     GrpcStats,
     GrpcWeb,
+    ExtAuthz,
+    JwtAuthn,
     Compressor,
     PeerMetadata,
     Alpn,
@@ -69,6 +73,8 @@ pub(crate) struct HcmRuntime {
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
     pub(crate) cors_stats: Option<Local<cors::Cors>>,
     pub(crate) fault_stats: Option<Local<fault::Fault>>,
+    pub(crate) authz: Vec<AuthzRuntime>,
+    pub(crate) jwt: Vec<JwtRuntime>,
     pub(crate) http1_stats: Local<http1::Http1>,
     pub(crate) http2_stats: LazyStats,
     /// What the `server` header becomes, unless the upstream's stays.
@@ -178,6 +184,8 @@ pub(crate) struct HcmGroups {
     listener: Group<listener_http::ListenerHttp>,
     cors: Option<Group<cors::Cors>>,
     fault: Option<Group<fault::Fault>>,
+    authz: Vec<AuthzGroup>,
+    jwt: Vec<JwtGroup>,
     http1: Group<http1::Http1>,
     filters: Vec<FilterGroups>,
 }
@@ -199,6 +207,30 @@ impl HcmGroups {
                 .then(|| registry.group(&format!("http.{prefix}.cors."))),
             fault: has(|kind| matches!(kind, HttpFilterKind::Fault(_)))
                 .then(|| registry.group(&format!("http.{prefix}.fault."))),
+            jwt: compiled
+                .config
+                .http_filters
+                .iter()
+                .enumerate()
+                .filter_map(|(index, filter)| match &filter.kind {
+                    HttpFilterKind::JwtAuthn(config) => {
+                        Some(JwtGroup::new(registry, prefix, index, config))
+                    }
+                    _ => None,
+                })
+                .collect(),
+            authz: compiled
+                .config
+                .http_filters
+                .iter()
+                .enumerate()
+                .filter_map(|(index, filter)| match &filter.kind {
+                    HttpFilterKind::ExtAuthz(config) => {
+                        Some(AuthzGroup::new(registry, prefix, index, config))
+                    }
+                    _ => None,
+                })
+                .collect(),
             http1: registry.group("http1."),
             filters: compiled
                 .config
@@ -234,6 +266,8 @@ impl HcmRuntime {
                 HttpFilterKind::Fault(_) => FilterKind::Fault,
                 HttpFilterKind::GrpcStats(_) => FilterKind::GrpcStats,
                 HttpFilterKind::GrpcWeb => FilterKind::GrpcWeb,
+                HttpFilterKind::ExtAuthz(_) => FilterKind::ExtAuthz,
+                HttpFilterKind::JwtAuthn(_) => FilterKind::JwtAuthn,
                 HttpFilterKind::Compressor(_) => FilterKind::Compressor,
                 HttpFilterKind::PeerMetadata(_) => FilterKind::PeerMetadata,
                 HttpFilterKind::Alpn(_) => FilterKind::Alpn,
@@ -290,6 +324,16 @@ impl HcmRuntime {
             listener_stats: groups.listener.local(core.id),
             cors_stats: groups.cors.as_ref().map(|group| group.local(core.id)),
             fault_stats: groups.fault.as_ref().map(|group| group.local(core.id)),
+            jwt: groups
+                .jwt
+                .iter()
+                .map(|group| group.runtime(core.id))
+                .collect(),
+            authz: groups
+                .authz
+                .iter()
+                .map(|group| group.runtime(core.id))
+                .collect(),
             http1_stats: groups.http1.local(core.id),
             http2_stats: LazyStats::new("http2.".to_owned()),
             server: match config.server_header_transformation {

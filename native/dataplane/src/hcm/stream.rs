@@ -27,8 +27,10 @@ use tidegate_snapshot::{
 use tidegate_tls::TlsInfo;
 
 use super::compressor::Compression;
+use super::ext_authz::AuthzState;
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
+use super::jwt_authn::JwtState;
 use super::mirror::Mirrors;
 use super::paused::Pause;
 use super::retry::Tries;
@@ -400,8 +402,6 @@ pub(crate) struct Stream {
     pub(crate) cors: bool,
     /// What the gRPC filters keep.
     pub(crate) grpc: GrpcFilters,
-    /// What filters have told of the request.
-    pub(crate) metadata: DynamicMetadata,
     /// What the compressor filters keep.
     pub(crate) compression: Compression,
     /// Counts among the upgraded streams: the client may leave HTTP.
@@ -416,6 +416,12 @@ pub(crate) struct Stream {
     pub(crate) request_held: bool,
     /// The response cannot be completed.
     pub(crate) cut: bool,
+    /// What filters have told of the request.
+    pub(crate) metadata: DynamicMetadata,
+    /// What authentication by tokens keeps.
+    pub(crate) jwt: Option<Box<JwtState>>,
+    /// What external authorization keeps.
+    pub(crate) authz: Option<Box<AuthzState>>,
     /// The filter at hand waits.
     pub(crate) pause: Option<Box<Pause>>,
     /// How the request is to be aborted when its delay is over.

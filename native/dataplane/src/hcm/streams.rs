@@ -35,6 +35,15 @@ impl StreamKey {
     }
 }
 
+impl StreamKey {
+    /// A number that no other stream of the worker has at the same time.
+    pub(crate) fn number(self) -> u64 {
+        let token = self.connection.token(0);
+        (u64::from(token.index) << 32 | u64::from(self.serial))
+            ^ (u64::from(token.generation) << 48)
+    }
+}
+
 impl Default for StreamKey {
     fn default() -> Self {
         Self::NONE

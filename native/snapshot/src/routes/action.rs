@@ -316,6 +316,26 @@ impl CompiledRoute {
         )
     }
 
+    /// A `RouteMatch` that stands elsewhere than in a route.
+    pub(crate) fn matcher(
+        matches: &RouteMatch,
+        names: &mut Names<'_>,
+    ) -> Result<Self, CompileError> {
+        let config = Arc::new(Route {
+            name: Name::default(),
+            matches: matches.clone(),
+            action: RouteAction::NonForwarding,
+            headers: HeaderMutations::default(),
+            per_filter: tidegate_model::route::PerFilterConfig::default(),
+            body_buffer_limit: None,
+            decorator: None,
+            tracing: None,
+        });
+        let compiled = Self::compile(&config, 0, false, names)?;
+        compiled.path.prepare()?;
+        Ok(compiled)
+    }
+
     /// A route that no configuration lists.
     fn made_up(source: RouteAction, action: CompiledAction) -> Self {
         let config = Route {
@@ -353,7 +373,7 @@ impl CompiledRoute {
     }
 
     #[inline]
-    pub(super) fn matches(
+    pub(crate) fn matches(
         &self,
         request: &impl RequestView,
         random: u64,

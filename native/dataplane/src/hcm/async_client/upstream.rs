@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use tidegate_codec::h1::{BodyTracker, Span, TrailerPolicy, parse_response};
+use tidegate_codec::h1::{BodyTracker, KnownHeader, Span, TrailerPolicy, parse_response};
 
 use super::super::http1::feed_payload;
 use super::super::response;
@@ -75,6 +75,14 @@ impl Call {
             tries.give_up(&mut core.segments);
         }
         stream.response.status = status;
+        if let Some(end) = stream.times.request_end {
+            let mut buffer = itoa::Buffer::new();
+            let millis = buffer.format(core.now().since(end).as_millis() as u64);
+            stream
+                .response
+                .headers
+                .set_known(KnownHeader::XEnvoyUpstreamServiceTime, millis.as_bytes());
+        }
         if let Some(cluster) = &stream.cluster {
             response::count_code(cluster, true, status);
         }

@@ -97,6 +97,7 @@ def test_every_format_and_the_baseline(tmp_path: Path) -> None:
         ("h1-istio", "h1-chunked", "h1-post16k", "tcp-bulk-up", "tcp-bulk-down", "tcp-connect", "latency"),
         ("h2-get", "h2-single", "h2-mixed", "h2-download", "h2-h1", "h1-h2", "grpc-*"),
         ("h2-idle*",),
+        ("tls",),
         ("vhosts-1000-*", "routes-1000-*"),
         ("idle-connections-*", "config-10000"),
         ("update-storm",),

@@ -1,4 +1,4 @@
-//! TLS sessions without sockets, and the contexts that they come from; the only crate that sees rustls.
+//! TLS sessions without sockets, and the contexts that they come from; the only crate of the proxy that sees rustls.
 //!
 //! A transport socket of the configuration becomes a [`ServerSlot`] or [`ClientSlot`], which holds a context as soon
 //! as its secrets are there. A connection is a [`Session`] of the context that it found when it began. Cryptography is

@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sink = Arc::new(Files(Mutex::new(BTreeMap::new())));
     let mut handle = spawn_workers(config, Registry::new(workers), sink)?;
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(Arc::new(cluster(upstream))).unwrap();
+    builder.set_cluster(Arc::new(cluster(upstream)))?;
     builder.set_listener(Arc::new(listener(listen, log.as_deref())))?;
     if let Some(error) = handle.publish(builder.build()).into_iter().next() {
         return Err(error.into());
@@ -196,7 +196,7 @@ fn manager(log: Option<&str>) -> HttpConnectionManager {
         preserve_external_request_id: false,
         always_set_request_id_in_response: false,
         forward_client_cert_details: ForwardClientCertDetails::Sanitize,
-        set_current_client_cert_details: Default::default(),
+        set_current_client_cert_details: tidegate_model::hcm::ClientCertDetails::default(),
         proxy_100_continue: false,
         upgrade_configs: Vec::new(),
         normalize_path: false,

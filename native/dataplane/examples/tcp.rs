@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut handle = spawn_workers(config, Registry::new(workers), Arc::new(NoLog))?;
     let mut builder = SnapshotBuilder::default();
-    builder.set_cluster(Arc::new(cluster(upstream))).unwrap();
+    builder.set_cluster(Arc::new(cluster(upstream)))?;
     builder.set_listener(Arc::new(listener(listen)))?;
     if let Some(error) = handle.publish(builder.build()).into_iter().next() {
         return Err(error.into());

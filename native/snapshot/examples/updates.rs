@@ -65,7 +65,7 @@ fn updates(count: usize) {
     let start = Instant::now();
     let mut builder = SnapshotBuilder::default();
     for i in 0..count {
-        builder.set_cluster(cluster(&name(i))).unwrap();
+        builder.set_cluster(cluster(&name(i))).expect("no TLS");
         builder.set_endpoints(&name(i), endpoints(&name(i), 3));
     }
     let mut snapshot = builder.build();
@@ -90,7 +90,7 @@ fn updates(count: usize) {
     for round in 0..rounds {
         let mut builder = SnapshotBuilder::from(&snapshot);
         if round % 2 == 0 {
-            builder.set_cluster(cluster("another")).unwrap();
+            builder.set_cluster(cluster("another")).expect("no TLS");
         } else {
             builder.remove_cluster("another");
         }

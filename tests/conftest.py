@@ -15,7 +15,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 #: What measures memory or time, wants the machine's processors for itself, or builds whole networks.
-ALONE = (HERE / "integration", HERE / "istio", HERE / "conformance" / "test_h2_defences.py")
+ALONE = [
+    HERE / "conformance" / "test_h2_defences.py",
+    HERE / "istio",
+    *(
+        HERE / "integration" / f"test_{name}.py"
+        for name in ("accept_balance", "bench", "demo", "failures", "http2", "memory", "updates_under_load")
+    ),
+]
 SCENARIO = re.compile(r".*/test_differential\.py::test_same_as_envoy\[[^/]+")
 
 

@@ -107,11 +107,17 @@ check: build  ## formatting, lints, types, layer rules
 
 test: setup check test-rust test-python  ## everything that must pass
 
+# Without --tests cargo links every example too, which `check` has compiled, and rustdoc reads every crate for none.
 test-rust: $(VENV)/.ready
-	cargo test --workspace --locked
+	cargo test --workspace --locked --tests
+
+# Most tests wait for a proxy most of the time: several at once, a scenario's in one process (tests/conftest.py).
+# Then, by itself, what measures or builds networks. Both parts run, whatever becomes of the first.
+TEST_PROCESSES ?= 4
 
 test-python: setup go-peers istio-peers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone" -n $(TEST_PROCESSES) -p no:benchmark; shared=$$?; \
+	$(BIN)/python -m pytest -m alone && exit $$shared
 
 bench-micro: build  ## matching over 1, 1,000 and 10,000 entries, through the native module
 	$(BIN)/python -m pytest bench -p no:cacheprovider --benchmark-columns=median,min,max

@@ -18,10 +18,12 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import random
 import socket
 import ssl
 import struct
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -254,9 +256,37 @@ class Backend:
         return not close
 
 
+#: Below what Linux gives out by itself (32768 and up), so that nobody is given a port between its choice and its use.
+_PORTS = range(20_000, 32_000)
+_BLOCK = 100
+_claims: list[socket.socket] = []
+_mine: Iterator[int] = iter(())
+
+
+def _claimed() -> Iterator[int]:
+    """A hundred ports no other process of the tests gets while this one lives: a name in the kernel says whose.
+
+    Which hundred is a matter of chance: two runs on one machine seldom try for the same.
+    """
+    starts = list(_PORTS[::_BLOCK])
+    for start in random.sample(starts, len(starts)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0tidegate-tests-ports-{start}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return iter(range(start + 1, start + _BLOCK))  # no round numbers: a port is told from a length
+    raise RuntimeError("no free ports are left for the tests")
+
+
 def free_port() -> int:
-    """A port nothing listens on, as far as anybody can tell."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of this process's own that nothing listens on; not given out twice."""
+    global _mine
+    while True:
+        for port in _mine:
+            with socket.socket() as sock, contextlib.suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                return port
+        _mine = _claimed()

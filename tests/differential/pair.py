@@ -209,17 +209,23 @@ class Pair:
         if scenario.upstream == "h2":
             ports["a"], ports["b"] = ports["a2"], ports["b2"]
         self.proxies: list[Proxy] = []
+        with ExitStack() as started:  # what runs is ended when something after it does not start
+            started.push(self.stack)
+            self._start(ports, directory)
+            started.pop_all()
+
+    def _start(self, ports: dict[str, int], directory: Path) -> None:
         for index, kind in enumerate((("envoy", SUBJECT)) if SUBJECT != "envoy" else ("envoy", "envoy")):
             own = directory / f"{index}"
             own.mkdir()
             log = own / "access.log"
             admin, port = free_port(), free_port()
-            text = scenario.bootstrap(ports, str(log), admin, port)
+            text = self.scenario.bootstrap(ports, str(log), admin, port)
             text = text.replace("@jwks@", jwt.jwks().replace('"', '\\"') if '"@jwks@"' in text else jwt.jwks())
             self.proxies.append(
                 self.stack.enter_context(
                     running(kind, text, admin_port=admin, port=port, directory=own, log=log,
-                            args=tuple(scenario.document.get("args", ())))
+                            args=tuple(self.scenario.document.get("args", ())))
                 )
             )  # fmt: skip
 

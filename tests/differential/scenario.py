@@ -319,7 +319,7 @@ def load() -> list[Scenario]:
     """Every scenario, by file name."""
     scenarios = []
     for path in sorted(CASES.glob("*.yaml")):
-        document = yaml.safe_load(path.read_text())
+        document = yaml.load(path.read_text(), yaml.CSafeLoader)
         cases: list[Case | FrameCase] = []
         for index, entry in enumerate(document["cases"]):
             client = entry.get("client") if isinstance(entry, dict) else None

@@ -18,16 +18,11 @@ from typing import Any
 
 import pytest
 
+from differential.backend import free_port
 from differential.proxies import Proxy, running
 
 PEER_METADATA = "type.googleapis.com/io.istio.http.peer_metadata.Config"
 MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Echo(BaseHTTPRequestHandler):

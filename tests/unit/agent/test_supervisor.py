@@ -7,13 +7,13 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from differential.backend import free_port
 from tidegate.agent.supervise.command import Binary, command, find_binary
 from tidegate.agent.supervise.supervisor import Retry
 from tidegate.peer import envoy_binary
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PYTHON = str(Path(__file__).parents[3] / "python")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def stand_in(directory: Path, body: str) -> str:

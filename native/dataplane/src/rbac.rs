@@ -144,7 +144,19 @@ pub(crate) fn details(outcome: Outcome<'_>) -> Cow<'static, str> {
     Cow::Owned(format!("rbac_access_denied_matched_policy[{name}]"))
 }
 
-/// The names in the client's certificate; `None`: the connection is plaintext.
-pub(crate) const fn peer(_: &ConnectionInfo) -> Option<Peer<'_>> {
-    None
+/// The names in the client's certificate, none if it showed none; `None`: the connection is plaintext.
+pub(crate) fn peer(info: &ConnectionInfo) -> Option<Peer<'_>> {
+    let tls = info.tls.as_ref()?;
+    Some(tls.peer.as_ref().map_or(
+        Peer {
+            uri_sans: &[],
+            dns_sans: &[],
+            subject: "",
+        },
+        |peer| Peer {
+            uri_sans: &peer.uri_sans,
+            dns_sans: &peer.dns_sans,
+            subject: &peer.subject,
+        },
+    ))
 }

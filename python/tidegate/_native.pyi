@@ -304,8 +304,8 @@ class Engine:
         """``apply`` for an incremental response: what is not mentioned stays.
 
         ``removed``: clusters and listeners go; of endpoints, routes and secrets the last ones serve on for as long as
-        something refers to them, but nothing waits for them any more (EDS). ``version`` is ``system_version_info``, ``versions`` says
-        ``(name, version)`` of each resource.
+        something refers to them, but nothing waits for them any more (EDS). ``version`` is ``system_version_info``,
+        ``versions`` says ``(name, version)`` of each resource.
         """
 
     def paused(self) -> list[str]:
@@ -321,7 +321,7 @@ class Engine:
         reason: Literal["connection", "fetch_timeout"],
         origin: str = "",
     ) -> None:
-        """No answer: the stream failed ("connection": counted only, [] = all names) or ``initial_fetch_timeout`` went by.
+        """No answer: the stream failed ("connection": counted only, [] = all names), or it took too long.
 
         After "fetch_timeout" the engine stops waiting for these names ([] = the wildcard subscription itself): a
         cluster initialises without endpoints, a listener without its routes, and ``init_fetch_timeout`` is counted.
@@ -352,9 +352,10 @@ class Engine:
     def take_events(self) -> list[str]:
         """What happened since the last call, each kind at most once, the descriptor reset:
 
-        ``subscriptions``: ``subscriptions()`` or ``paused()`` may differ now. ``initialized``: everything is warm and the workers
-        accept. ``shutdown``: POST /quitquitquit (or the end of a POST /drain_listeners that asked for exit).
-        ``drained``: after ``drain()``, no downstream connection is left or its time is over. ``fatal``: a worker thread
+        ``subscriptions``: ``subscriptions()`` or ``paused()`` may differ now. ``initialized``: everything is warm and
+        the workers accept. ``shutdown``: POST /quitquitquit (or the end of a POST /drain_listeners that asked for
+        exit). ``drained``: after ``drain()``, no downstream connection is left or its time is over. ``fatal``: a
+        worker thread
         has died.
         """
 
@@ -429,7 +430,7 @@ class Matcher:
     ) -> str | None:
         """Name of the matching filter chain (its index as text when it has no name); None = no match.
 
-        ``server_name``, ``transport_protocol`` and ``application_protocols``: what listener filters would have found out.
+        ``server_name``, ``transport_protocol``, ``application_protocols``: what listener filters would have found out.
         """
 
     def route(

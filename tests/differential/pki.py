@@ -11,6 +11,7 @@ import functools
 import ipaddress
 import ssl
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ _LEAVES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def _limit(context: ssl.SSLContext, options: dict[str, Any]) -> None:
+    """`min` and `max`. Python warns of the old versions, which is what is tried here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name, set_to in (("min", "minimum_version"), ("max", "maximum_version")):
+            if version := options.get(name):
+                setattr(context, set_to, getattr(ssl.TLSVersion, version))
+
+
 class Pki:
     """Two authorities (`ca` and `evil`) and what they have signed, as files in `directory`."""
 
@@ -62,9 +72,7 @@ class Pki:
         if alpn := options.get("alpn"):
             context.set_alpn_protocols(alpn)
         context.set_ciphers(options.get("ciphers", "DEFAULT:@SECLEVEL=0"))
-        for name, set_to in (("min", "minimum_version"), ("max", "maximum_version")):
-            if version := options.get(name):
-                setattr(context, set_to, getattr(ssl.TLSVersion, version))
+        _limit(context, options)
         return context
 
     def server(self, options: dict[str, Any]) -> ssl.SSLContext:
@@ -78,9 +86,7 @@ class Pki:
             context.verify_mode = ssl.CERT_REQUIRED
         if alpn := options.get("alpn"):
             context.set_alpn_protocols(alpn)
-        for name, set_to in (("min", "minimum_version"), ("max", "maximum_version")):
-            if version := options.get(name):
-                setattr(context, set_to, getattr(ssl.TLSVersion, version))
+        _limit(context, options)
         return context
 
     def _authority(self, name: str) -> tuple[x509.Name, ec.EllipticCurvePrivateKey]:

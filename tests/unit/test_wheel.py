@@ -52,4 +52,4 @@ def test_the_build_is_told_to_take_them_and_the_makefile_puts_them_there() -> No
     assert include == {"path": "python/tidegate/bench/bin/tg-*", "format": "wheel"}
     for recipe in ("Makefile", "Dockerfile"):
         (line,) = [line for line in (ROOT / recipe).read_text().splitlines() if "python/tidegate/bench/bin" in line]
-        assert all(f"release/{name}" in line for name in TOOLS), recipe
+        assert all(name in line for name in TOOLS), recipe

@@ -274,9 +274,9 @@ impl Matcher {
                 (None, _) => false,
                 (Some(_), None) => true,
                 (Some(peer), Some(name)) => {
-                    let named = |san: &Box<str>| name.matches(san.as_bytes());
-                    peer.uri_sans.iter().any(named)
-                        || peer.dns_sans.iter().any(named)
+                    let named = |sans: &[Box<str>]| sans.iter().any(|san| name.matches(san.as_bytes()));
+                    named(peer.uri_sans)
+                        || named(peer.dns_sans)
                         || name.matches(peer.subject.as_bytes())
                 }
             },

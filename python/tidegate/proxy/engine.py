@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tidegate.settings import ProxySettings
 
     Format = Literal["yaml", "json", "pb", "pb_text"]
+    GrpcTarget = _native.GrpcTarget
 
 __all__ = ["DataPlane", "OwnStream", "Subscriptions", "format_of", "version"]
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-    from tidegate._native import GrpcTarget
     from tidegate.proxy.ads.client import Channels, XdsClient
-    from tidegate.proxy.engine import DataPlane, OwnStream
+    from tidegate.proxy.engine import DataPlane, GrpcTarget, OwnStream
 
 __all__ = ["Streams"]
 

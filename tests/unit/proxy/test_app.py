@@ -165,7 +165,7 @@ def test_configuration_comes_by_file(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import fake_native as f\n"
         f"f.Engine.subscriptions = lambda self: [f.Bag(type_url={CDS!r}, source='path', path={str(path)!r},"
-        " watched_directory='', names=[], initial_fetch_timeout=0.0)]\n"
+        " watched_directory='', origin='', grpc=None, names=[], initial_fetch_timeout=0.0)]\n"
         "f.install()\nfrom tidegate.cli import proxy_main\nsys.exit(proxy_main())"
     )
     bootstrap = tmp_path / "b.json"

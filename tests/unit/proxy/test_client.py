@@ -12,7 +12,7 @@ import grpc.aio
 
 from tidegate.errors import DecodeError
 from tidegate.proxy.ads.backoff import JitteredBackOff
-from tidegate.proxy.ads.client import XdsClient, Target
+from tidegate.proxy.ads.client import Target, XdsClient
 from tidegate.proxy.ads.delta import DeltaRequest, DeltaResponse
 from tidegate.proxy.ads.protocol import Outcome, Request, Response, Update, Wanted
 

@@ -21,6 +21,7 @@ class Plane:
     def __init__(self) -> None:
         self.versions: list[str] = []
         self.rejected: list[str] = []
+        self.directories: list[str] = []
 
     def decode_file(self, data: bytes, path: str, type_url: str) -> Response:
         if not data:

@@ -1,8 +1,8 @@
 """A discovery stream: opens it, keeps it open, moves bytes between it and the protocol.
 
 grpc.aio without (de)serialisers: what goes through here is bytes, made and read by the data plane. Holds no rule of the
-conversation (`protocol` and `delta` do) and never looks into a resource. Whatever goes wrong ends the stream, not the loop: after
-a back-off there is a new one, and what was accepted before serves on.
+conversation (`protocol` and `delta` do) and never looks into a resource. Whatever goes wrong ends the stream, not the
+loop: after a back-off there is a new one, and what was accepted before serves on.
 """
 
 from __future__ import annotations

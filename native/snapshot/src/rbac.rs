@@ -274,7 +274,8 @@ impl Matcher {
                 (None, _) => false,
                 (Some(_), None) => true,
                 (Some(peer), Some(name)) => {
-                    let named = |sans: &[Box<str>]| sans.iter().any(|san| name.matches(san.as_bytes()));
+                    let named =
+                        |sans: &[Box<str>]| sans.iter().any(|san| name.matches(san.as_bytes()));
                     named(peer.uri_sans)
                         || named(peer.dns_sans)
                         || name.matches(peer.subject.as_bytes())

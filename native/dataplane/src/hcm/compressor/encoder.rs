@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_written_reads_as_what_was_given() {
         let long: Vec<u8> = (0..200_000_u32)
-            .flat_map(|n| (n * n).to_le_bytes())
+            .flat_map(|n| n.wrapping_mul(n).to_le_bytes())
             .collect();
         let pieces: [&[u8]; 4] = [b"hello ", b"hello ", &long, b""];
         let whole = pieces.concat();

@@ -15,7 +15,12 @@ use crate::matcher;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn tracing(fields: &Fields<'_>) -> Result<Tracing> {
-    fields.expect_bool("spawn_upstream_span", false)?;
+    if fields.bool("spawn_upstream_span") {
+        fields.ignore(
+            &["spawn_upstream_span"],
+            "the span of the request stands for the one towards the upstream, too",
+        );
+    }
     fields.expect_bool("verbose", false)?;
     for name in ["operation", "upstream_operation"] {
         fields.refuse(name, "the operation of a span is not a format yet")?;

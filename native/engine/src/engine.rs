@@ -205,7 +205,7 @@ impl Engine {
         numbers.gauge_set(stat::CONCURRENCY, options.workers() as i64);
         numbers.gauge_set(stat::HOT_RESTART_EPOCH, i64::from(options.restart_epoch));
         numbers.gauge_set(stat::DAYS_UNTIL_FIRST_CERT_EXPIRING, i64::from(u32::MAX));
-        numbers.gauge_set(stat::STATE, state.get() as i64);
+        state.tell(numbers.clone());
         numbers.add(
             stat::STATIC_UNKNOWN_FIELDS,
             loaded.bootstrap.warnings.len() as u64,

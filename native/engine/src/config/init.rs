@@ -1,8 +1,11 @@
 //! How far the process has come: clusters first, then listeners, then traffic.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tidegate_model::bootstrap::DynamicResources;
+use tidegate_stats::Shared;
+use tidegate_stats::defs::server;
 
 /// `server_info.state`, with the values of the `server.state` gauge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(crate) struct ServerState {
     progress: AtomicU8,
     /// `/healthcheck/fail` or a drain of the process.
     failing: AtomicBool,
+    /// `server.state` is told at once: pilot-agent's readiness reads it, and does not wait for a flush.
+    told: OnceLock<Shared<server::Server>>,
 }
 
 impl ServerState {
@@ -40,6 +45,19 @@ impl ServerState {
         Self {
             progress: AtomicU8::new(State::PreInitializing as u8),
             failing: AtomicBool::new(false),
+            told: OnceLock::new(),
+        }
+    }
+
+    /// Where the state is told from now on.
+    pub(crate) fn tell(&self, stats: Shared<server::Server>) {
+        let _first = self.told.set(stats);
+        self.say();
+    }
+
+    fn say(&self) {
+        if let Some(stats) = self.told.get() {
+            stats.gauge_set(server::STATE, self.get() as i64);
         }
     }
 
@@ -54,10 +72,12 @@ impl ServerState {
 
     pub(crate) fn set_failing(&self, failing: bool) {
         self.failing.store(failing, Ordering::Relaxed);
+        self.say();
     }
 
     fn set(&self, state: State) {
         self.progress.store(state as u8, Ordering::Relaxed);
+        self.say();
     }
 }
 

@@ -160,7 +160,7 @@ def _oneof(owner: DescriptorProto, name: str, *fields: FieldDescriptorProto) -> 
 
 def istio_files() -> dict[str, FileDescriptorProto]:
     """The Istio extension messages that istiod puts into Envoy resources, with their public names and numbers."""
-    files = (_alpn(), _stats(), _metadata_exchange(), _peer_metadata(), _name_table())
+    files = (_alpn(), _stats(), _metadata_exchange(), _peer_metadata(), _workload_discovery(), _name_table())
     return {file.name: file for file in files}
 
 
@@ -266,6 +266,15 @@ def _peer_metadata() -> FileDescriptorProto:
         ]
     )
     file.message_type.append(config)
+    return file
+
+
+def _workload_discovery() -> FileDescriptorProto:
+    source = "envoy/config/core/v3/config_source.proto"
+    file = _file("istio/workload/extension.proto", "istio.workload", source)
+    file.message_type.append(
+        _message("BootstrapExtension", _field("config_source", 1, ".envoy.config.core.v3.ConfigSource"))
+    )
     return file
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from differential.backend import free_port
+from differential.pki import Pki
 from differential.proxies import Proxy, running
 
 PEER_METADATA = "type.googleapis.com/io.istio.http.peer_metadata.Config"
@@ -384,10 +385,19 @@ class TcpEcho(threading.Thread):
                 peer, _ = self.socket.accept()
             except OSError:
                 return
-            with peer:
+            with peer, contextlib.suppress(OSError):
                 peer.sendall(self.first)
                 while data := peer.recv(65536):
                     peer.sendall(data)
+
+
+def read(connection: socket.socket, count: int) -> bytes:
+    received = b""
+    while len(received) < count:
+        data = connection.recv(65536)
+        assert data, f"the end after {len(received)} of {count} bytes"
+        received += data
+    return received
 
 
 def tcp_listener(port: int, direction: str, filters: list[dict[str, Any]], to: str) -> dict[str, Any]:
@@ -452,15 +462,10 @@ def test_tcp_metadata_exchange(tmp_path: Path, first: bytes) -> None:
     with two_tcp_sidecars(tmp_path, "", first) as (client, server):
         payload = b"x" * 300_000
         with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
-            received = b""
-            while len(received) < len(first):
-                received += connection.recv(65536)
+            received = read(connection, len(first))
             assert received == first
             threading.Thread(target=connection.sendall, args=(payload,), daemon=True).start()
-            received = b""
-            while len(received) < len(payload):
-                received += connection.recv(65536)
-            assert received == payload
+            assert read(connection, len(payload)) == payload
             # Reported while it goes on.
             assert merged(client, "istio_tcp_sent_bytes_total") == [float(len(payload) + len(first))]
             assert metrics(client, "istio_tcp_connections_closed_total") in ([], [(TCP_LABELS, 0.0)])
@@ -502,3 +507,86 @@ def test_a_stranger_on_tcp(tmp_path: Path) -> None:
             assert received.startswith(b"\x3d\x23\x04\x67")
         _, text = server.admin("/stats?filter=metadata_exchange")
         assert "metadata_exchange.initial_header_not_found: 1" in text.decode()
+
+
+def spiffe(account: str) -> str:
+    return f"spiffe://cluster.local/ns/default/sa/{account}"
+
+
+def tls(pki: Pki, account: str, *, server: bool, protocols: list[str]) -> dict[str, Any]:
+    """A transport socket as istiod configures it, with files in place of SDS."""
+    side = "Downstream" if server else "Upstream"
+    context: dict[str, Any] = {
+        "@type": f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{side}TlsContext",
+        "common_tls_context": {
+            "alpn_protocols": protocols,
+            "tls_certificates": [
+                {
+                    "certificate_chain": {"filename": pki.path(f"{account}.pem")},
+                    "private_key": {"filename": pki.path(f"{account}.key")},
+                }
+            ],
+            "validation_context": {"trusted_ca": {"filename": pki.path("ca.pem")}},
+        },
+    }
+    if server:
+        context["require_client_certificate"] = True
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+@pytest.mark.parametrize("first", [b"", b"welcome\n"], ids=["client first", "server first"])
+def test_over_mutual_tls(tmp_path: Path, first: bytes) -> None:
+    """ALPN agrees on the exchange, and certificates say who is who."""
+    outbound, inbound, admin_a, admin_b = (free_port() for _ in range(4))
+    application = TcpEcho(first)
+    application.start()
+    pki = Pki(tmp_path)
+    protocols = ["istio-peer-exchange", "istio"]
+    stats = stats_filter(tcp_reporting_duration="0.1s")
+    listener = tcp_listener(inbound, "INBOUND", [exchange("istio-peer-exchange"), stats], "inbound|9080||")
+    chain = listener["filter_chains"][0]
+    chain["transport_socket"] = tls(pki, "server", server=True, protocols=protocols)
+    server = bootstrap("details", listener, [cluster("inbound|9080||", application.port, SERVICE)], admin_b)
+    upstream = cluster(
+        "outbound|9080||details",
+        inbound,
+        SERVICE,
+        filters=[exchange("istio-peer-exchange")],
+        transport_socket=tls(pki, "client", server=False, protocols=protocols),
+    )
+    client = bootstrap(
+        "productpage", tcp_listener(outbound, "OUTBOUND", [stats], "outbound|9080||details"), [upstream], admin_a
+    )
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    log = tmp_path / "log"
+    with (
+        running("tidegate", server, admin_port=admin_b, port=inbound, directory=tmp_path / "b", log=log) as b,
+        running("tidegate", client, admin_port=admin_a, port=outbound, directory=tmp_path / "a", log=log) as a,
+    ):
+        with socket.create_connection(("127.0.0.1", a.port), timeout=10) as connection:
+            received = read(connection, len(first))
+            payload = b"y" * 100_000
+            threading.Thread(target=connection.sendall, args=(payload,), daemon=True).start()
+            assert received[len(first) :] + read(connection, len(payload)) == payload
+        labels = {
+            **TCP_LABELS,
+            "source_principal": spiffe("client"),
+            "destination_principal": spiffe("server"),
+        }
+        assert merged(a, "istio_tcp_connections_closed_total") == [1.0]
+        # The namespace in the certificate counts.
+        of_client = {**labels, "destination_workload_namespace": "default"}
+        assert metrics(a, "istio_tcp_connections_opened_total") == [(of_client, 1.0)]
+        assert merged(b, "istio_tcp_connections_closed_total") == [1.0]
+        of_server = {
+            **labels,
+            "reporter": "destination",
+            "source_workload_namespace": "default",
+            "connection_security_policy": "mutual_tls",
+        }
+        assert metrics(b, "istio_tcp_connections_opened_total") == [(of_server, 1.0)]
+        for proxy in (a, b):
+            _, text = proxy.admin("/stats?filter=metadata_exchange")
+            assert "metadata_exchange.alpn_protocol_found: 1" in text.decode()
+    application.socket.close()

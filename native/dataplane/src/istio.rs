@@ -10,6 +10,7 @@ pub(crate) mod peers;
 use std::sync::Arc;
 
 use tidegate_model::Name;
+use tidegate_tls::{CertificateInfo, TlsInfo};
 
 pub(crate) use self::peers::KnownPeer;
 
@@ -59,4 +60,20 @@ impl From<Option<std::rc::Rc<KnownPeer>>> for Told {
     fn from(peer: Option<std::rc::Rc<KnownPeer>>) -> Self {
         peer.map_or(Self::Nothing, Self::Peer)
     }
+}
+
+/// The first URI SANs of the other side's certificate and of our own; empty: none.
+pub(crate) fn principals(tls: Option<&TlsInfo>) -> (&str, &str) {
+    fn first(certificate: &CertificateInfo) -> Option<&str> {
+        certificate.uri_sans.first().map(|san| &**san)
+    }
+    let peer = tls.and_then(|tls| first(tls.peer.as_deref()?));
+    let own = tls.and_then(|tls| first(tls.local.as_deref()?));
+    (peer.unwrap_or_default(), own.unwrap_or_default())
+}
+
+/// The protocol that ALPN has agreed on; empty: none, or no TLS.
+pub(crate) fn negotiated(tls: Option<&TlsInfo>) -> &str {
+    tls.and_then(|tls| std::str::from_utf8(&tls.alpn).ok())
+        .unwrap_or_default()
 }

@@ -260,16 +260,25 @@ impl Flow {
 
     /// Queues bytes ahead of those that are queued already.
     pub(crate) fn queue_ahead(&mut self, core: &mut Core, bytes: &[u8]) {
-        let mut behind = std::mem::take(&mut self.pending);
+        let behind = self.take_behind(core, 0);
         self.pending.push(&mut core.segments, bytes);
-        while !behind.is_empty() {
+        self.pending.push(&mut core.segments, &behind);
+    }
+
+    /// Takes what is queued behind the first `keep` bytes.
+    pub(crate) fn take_behind(&mut self, core: &mut Core, keep: usize) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.pending.len());
+        while !self.pending.is_empty() {
             let mut slices = [std::io::IoSlice::new(&[]); 1];
-            behind.slices(&mut slices);
+            self.pending.slices(&mut slices);
             let [first] = &slices;
-            self.pending.push(&mut core.segments, first);
+            all.extend_from_slice(first);
             let count = first.len();
-            behind.consume(&mut core.segments, count);
+            self.pending.consume(&mut core.segments, count);
         }
+        let behind = all.split_off(keep.min(all.len()));
+        self.pending.push(&mut core.segments, &all);
+        behind
     }
 
     /// Moves one pipeful.

@@ -28,7 +28,7 @@ use crate::events::{Event, Events};
 use crate::log_files::{LogFiles, check_writable};
 use crate::options::Options;
 use crate::server_log::{Level, ServerLog, server_log};
-use crate::stats_flush::{StatsFlush, set_matcher, tag_rules};
+use crate::stats_flush::{StatsFlush, set_buckets, set_matcher, tag_rules};
 use crate::version;
 
 /// What the owner of the streams has to know of the bootstrap.
@@ -196,6 +196,7 @@ impl Engine {
         }
         let registry = Registry::new(options.workers());
         set_matcher(&registry, &loaded.bootstrap.stats.matcher)?;
+        set_buckets(&registry, &loaded.bootstrap.stats.buckets)?;
         let tags = tag_rules(&loaded.bootstrap.stats)?;
         let events = Events::new().map_err(|error| opened("eventfd", error.to_string()))?;
         let events = Arc::new(events);
@@ -286,6 +287,7 @@ impl Engine {
             &core.state,
             core.started,
             &bootstrap.stats_sinks,
+            &core.tags,
         )
         .map_err(|error| refused("stats_sinks", &error))?;
         let config = DataplaneConfig {

@@ -29,9 +29,20 @@ impl StatsFlush {
         state: &Arc<ServerState>,
         started: Instant,
         sinks: &[StatsSink],
+        rules: &TagRules,
     ) -> std::io::Result<Self> {
         let open = |sink: &StatsSink| {
-            let StatsSink::Statsd { address, prefix } = sink;
+            let (address, statsd) = match sink {
+                StatsSink::Statsd { address, prefix } => (address, Statsd::new(prefix)),
+                StatsSink::DogStatsd {
+                    address,
+                    prefix,
+                    max_bytes_per_datagram,
+                } => {
+                    let max_bytes = usize::try_from(*max_bytes_per_datagram).unwrap_or(usize::MAX);
+                    (address, Statsd::dog(prefix, rules.clone(), max_bytes))
+                }
+            };
             let any = if address.is_ipv4() {
                 "0.0.0.0:0"
             } else {
@@ -41,7 +52,7 @@ impl StatsFlush {
             // A full socket buffer loses a datagram rather than stop the thread.
             socket.set_nonblocking(true)?;
             socket.connect(address)?;
-            Ok((socket, Statsd::new(prefix)))
+            Ok((socket, statsd))
         };
         Ok(Self {
             registry: registry.clone(),
@@ -56,9 +67,9 @@ impl StatsFlush {
         self.refresh_gauges();
         self.registry.merge_histograms();
         for (socket, statsd) in &mut self.sinks {
-            statsd.flush(&self.registry, |line| {
+            statsd.flush(&self.registry, |datagram| {
                 // Statistics over UDP are sent, not delivered.
-                let _lost = socket.send(line.as_bytes());
+                let _lost = socket.send(datagram.as_bytes());
             });
         }
     }
@@ -143,6 +154,25 @@ pub(crate) fn set_matcher(registry: &Registry, matcher: &StatsMatcher) -> Result
             registry.set_filter(move |name| !any(name));
         }
     }
+    Ok(())
+}
+
+/// Gives the histograms that the bootstrap names the buckets that it wants.
+pub(crate) fn set_buckets(
+    registry: &Registry,
+    settings: &[(StringMatcher, Vec<f64>)],
+) -> Result<(), ConfigError> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let compiled = settings
+        .iter()
+        .map(|(matcher, bounds)| Ok((compile(matcher)?, Arc::from(bounds.as_slice()))))
+        .collect::<Result<Vec<(Predicate, Arc<[f64]>)>, ConfigError>>()?;
+    registry.set_buckets(move |name| {
+        let found = compiled.iter().find(|(matches, _)| matches(name));
+        found.map(|(_, bounds)| Arc::clone(bounds))
+    });
     Ok(())
 }
 

@@ -84,11 +84,13 @@ pub struct Ads {
     pub initial_metadata: Vec<(Name, Name)>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct StatsConfig {
     pub use_all_default_tags: bool,
     pub tags: Vec<StatsTag>,
     pub matcher: StatsMatcher,
+    /// The bounds of the buckets of the histograms with such names, in order; the first that matches counts.
+    pub buckets: Vec<(crate::matcher::StringMatcher, Vec<f64>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,4 +119,11 @@ pub enum StatsMatcher {
 pub enum StatsSink {
     /// UDP.
     Statsd { address: SocketAddr, prefix: Name },
+    /// The same with tags.
+    DogStatsd {
+        address: SocketAddr,
+        prefix: Name,
+        /// Lines share a datagram up to this size; 0: never.
+        max_bytes_per_datagram: u64,
+    },
 }

@@ -7,14 +7,14 @@ mod series;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use self::cells::GroupInner;
 pub use self::handles::{Group, Local, Shared};
 use self::series::Series;
 pub use self::series::{LocalSeries, SeriesKind, SeriesLabels, SeriesName};
 use crate::def::Def;
-use crate::histogram::HistogramSnapshot;
+use crate::histogram::{BUCKET_BOUNDS, HistogramSnapshot};
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while holding one of these locks, and the data would still be consistent if it did.
@@ -31,6 +31,7 @@ struct Inner {
     workers: usize,
     groups: Mutex<Groups>,
     filter: OnceLock<Filter>,
+    buckets: OnceLock<BucketsOf>,
     /// Counters with names of their own, see [`Registry::count`].
     others: Mutex<BTreeMap<Box<str>, u64>>,
     /// By full name.
@@ -38,6 +39,7 @@ struct Inner {
 }
 
 type Filter = Box<dyn Fn(&str) -> bool + Send + Sync>;
+type BucketsOf = Box<dyn Fn(&str) -> Option<Arc<[f64]>> + Send + Sync>;
 
 #[derive(Default)]
 struct Groups {
@@ -64,6 +66,7 @@ impl Registry {
                 workers,
                 groups: Mutex::default(),
                 filter: OnceLock::new(),
+                buckets: OnceLock::new(),
                 others: Mutex::default(),
                 series: Mutex::default(),
             }),
@@ -160,6 +163,21 @@ impl Registry {
     pub fn set_filter(&self, filter: impl Fn(&str) -> bool + Send + Sync + 'static) {
         // A second filter has no effect: the bootstrap is read once.
         let _ = self.inner.filter.set(Box::new(filter));
+    }
+
+    /// Gives histograms other buckets than Envoy's, by full name (`histogram_bucket_settings`); to be called once.
+    pub fn set_buckets(
+        &self,
+        buckets: impl Fn(&str) -> Option<Arc<[f64]>> + Send + Sync + 'static,
+    ) {
+        let _ = self.inner.buckets.set(Box::new(buckets));
+    }
+
+    /// The bounds of a histogram's buckets.
+    pub(crate) fn buckets(&self, name: &str) -> Arc<[f64]> {
+        static DEFAULT: LazyLock<Arc<[f64]>> = LazyLock::new(|| Arc::from(BUCKET_BOUNDS));
+        let own = self.inner.buckets.get().and_then(|own| own(name));
+        own.unwrap_or_else(|| Arc::clone(&DEFAULT))
     }
 
     /// Sums the histograms over the threads; the interval is what came since the last call. To be called at each flush.

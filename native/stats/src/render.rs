@@ -6,6 +6,7 @@ mod statsd;
 mod text;
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 pub use json::json;
 pub use prometheus::prometheus;
@@ -62,6 +63,7 @@ enum PickedValue {
     Histogram {
         interval: HistogramSnapshot,
         cumulative: HistogramSnapshot,
+        bounds: Arc<[f64]>,
     },
     Text(String),
 }
@@ -101,6 +103,7 @@ fn pick(registry: &Registry, selection: Selection<'_>) -> Vec<Picked> {
                 } => PickedValue::Histogram {
                     interval: interval.clone(),
                     cumulative: cumulative.clone(),
+                    bounds: registry.buckets(&name),
                 },
                 Value::Text(text) => PickedValue::Text(text.to_owned()),
             },

@@ -11,16 +11,28 @@ use fancy_regex::Regex;
 #[derive(Debug, Clone)]
 pub struct TagRules {
     defaults: bool,
-    regexes: Vec<(Box<str>, Regex)>,
-    fixed: Vec<(Box<str>, Box<str>)>,
+    /// Those that may concern any name, then those that begin with a word: Envoy asks in this order.
+    rules: [Vec<Rule>; 2],
+}
+
+/// A rule of the bootstrap.
+#[derive(Debug, Clone)]
+struct Rule {
+    label: Box<str>,
+    value: RuleValue,
+}
+
+#[derive(Debug, Clone)]
+enum RuleValue {
+    Regex(Box<Regex>),
+    Fixed(Box<str>),
 }
 
 impl Default for TagRules {
     fn default() -> Self {
         Self {
             defaults: true,
-            regexes: Vec::new(),
-            fixed: Vec::new(),
+            rules: Default::default(),
         }
     }
 }
@@ -38,13 +50,23 @@ impl TagRules {
     /// expressions here, look-ahead included, and only here.
     pub fn add_regex(&mut self, name: &str, pattern: &str) -> Result<(), String> {
         let regex = Regex::new(pattern).map_err(|error| error.to_string())?;
-        self.regexes.push((name.into(), regex));
+        let value = RuleValue::Regex(Box::new(regex));
+        self.add(name, value, begins_with_word(pattern));
         Ok(())
     }
 
     /// A label that every metric has.
     pub fn add_fixed(&mut self, name: &str, value: &str) {
-        self.fixed.push((name.into(), value.into()));
+        self.add(name, RuleValue::Fixed(value.into()), false);
+    }
+
+    fn add(&mut self, label: &str, value: RuleValue, late: bool) {
+        let [early_rules, late_rules] = &mut self.rules;
+        let rules = if late { late_rules } else { early_rules };
+        rules.push(Rule {
+            label: label.into(),
+            value,
+        });
     }
 
     /// The name without what became labels, and the labels.
@@ -54,24 +76,31 @@ impl TagRules {
             labels: Vec::new(),
             removed: Vec::new(),
         };
+        let [early, late] = &self.rules;
+        if self.defaults {
+            found.response_code();
+        }
+        found.apply(early);
         if self.defaults {
             found.apply_defaults();
         }
-        for (label, regex) in &self.regexes {
-            if let Ok(Some(captures)) = regex.captures(name)
-                && let Some(removed) = captures.get(1)
-                && found.labels.iter().all(|(known, _)| *known != &**label)
-            {
-                let value = captures.get(2).unwrap_or(removed);
-                found.labels.push((label, value.as_str()));
-                found.removed.push(removed.range());
-            }
-        }
+        found.apply(late);
         let base = found.base();
-        let mut labels = found.labels;
-        labels.extend(self.fixed.iter().map(|(name, value)| (&**name, &**value)));
-        Extracted { base, labels }
+        Extracted {
+            base,
+            labels: found.labels,
+        }
     }
+}
+
+/// `^word\.…`, or `^word$`: such a rule is asked only about names whose first part is the word.
+fn begins_with_word(pattern: &str) -> bool {
+    let Some(rest) = pattern.strip_prefix('^') else {
+        return false;
+    };
+    let after = rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    after.len() < rest.len()
+        && (after.starts_with(r"\.") || after.starts_with(r"(?=\.)") || after == "$")
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -87,9 +116,8 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Envoy's order of rules, which is the order of the labels.
+    /// Those that begin with a word, in Envoy's order, which is the order of the labels.
     fn apply_defaults(&mut self) {
-        self.response_code();
         if let Some(rest) = self.name.strip_prefix("cluster.") {
             self.grpc(rest);
             self.segment("envoy.cluster_name", rest);
@@ -107,6 +135,27 @@ impl<'a> Found<'a> {
             self.segment("envoy.virtual_host", rest);
         } else if let Some(rest) = self.name.strip_prefix("server.") {
             self.worker(rest);
+        }
+    }
+
+    fn apply(&mut self, rules: &'a [Rule]) {
+        for rule in rules {
+            let label = &*rule.label;
+            if self.labels.iter().any(|(known, _)| *known == label) {
+                continue;
+            }
+            match &rule.value {
+                RuleValue::Fixed(value) => self.labels.push((label, value)),
+                RuleValue::Regex(regex) => {
+                    if let Ok(Some(captures)) = regex.captures(self.name)
+                        && let Some(removed) = captures.get(1)
+                    {
+                        let value = captures.get(2).unwrap_or(removed);
+                        self.labels.push((label, value.as_str()));
+                        self.removed.push(removed.range());
+                    }
+                }
+            }
         }
     }
 
@@ -331,8 +380,8 @@ mod tests {
         assert_eq!(
             extracted.labels,
             [
-                ("cluster_name", "outbound|80||a.b.svc.cluster.local"),
-                ("mesh", "m")
+                ("mesh", "m"),
+                ("cluster_name", "outbound|80||a.b.svc.cluster.local")
             ]
         );
     }

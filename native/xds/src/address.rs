@@ -42,6 +42,19 @@ pub(crate) fn endpoint(address: &Fields<'_>, dns: bool) -> Result<Address> {
     })
 }
 
+/// Where datagrams go; `protocol` says nothing that the sink does not.
+pub(crate) fn datagrams(address: &Fields<'_>) -> Result<SocketAddr> {
+    address.need("socket_address", |fields| {
+        fields.choice("protocol", &[("TCP", ()), ("UDP", ())])?;
+        let host = fields.str("address");
+        let port = u16::try_from(fields.u32("port_value")).unwrap_or_default();
+        let ip: IpAddr = host
+            .parse()
+            .map_err(|_| fields.fault("address", malformed(host)))?;
+        Ok(SocketAddr::new(ip, port))
+    })
+}
+
 /// The admin's `Address`.
 pub(crate) fn admin(address: &Fields<'_>) -> Result<AdminAddress> {
     match address.opt("pipe", pipe)? {

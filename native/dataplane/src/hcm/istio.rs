@@ -24,7 +24,7 @@ use super::stream::{Protocol, Stream, StreamRoute};
 use crate::cluster::ClusterRuntime;
 use crate::istio::labels::{Facts, Reporter};
 use crate::istio::metrics::{HttpOutcome, Outcome, PeerSerials, StatsFilter};
-use crate::istio::{KnownPeer, peers};
+use crate::istio::{KnownPeer, peers, principals};
 use crate::worker::Core;
 
 const METADATA: &[u8] = b"x-envoy-peer-metadata";
@@ -315,13 +315,13 @@ impl ServerConnection {
         filter.count_own(&set, &view, peers);
     }
 
-    /// The URI SANs of the other side's certificate and of our own, towards the side that the reporter looks at.
-    #[expect(
-        clippy::unused_self,
-        reason = "connections will tell their certificates"
-    )]
-    const fn principals(&self, _: Reporter, _: &Stream) -> (&'static str, &'static str) {
-        ("", "")
+    /// The principals of the other side and of our own, towards the side that the reporter looks at.
+    fn principals<'s>(&'s self, reporter: Reporter, stream: &'s Stream) -> (&'s str, &'s str) {
+        principals(if reporter.is_server() {
+            self.downstream.info.tls.as_deref()
+        } else {
+            stream.upstream_tls.as_deref()
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use super::connection_log::ConnectionLog;
 use super::read_filters::{FilterState, ReadFilter};
 use crate::istio::labels::{Facts, Reporter};
 use crate::istio::metrics::{Outcome, PeerSerials, Set, StatsFilter};
-use crate::istio::{KnownPeer, Told};
+use crate::istio::{KnownPeer, Told, principals};
 use crate::worker::Core;
 
 /// One connection's part.
@@ -79,14 +79,19 @@ fn find(
     let endpoint = upstream
         .filter(|_| filter.reporter == Reporter::Waypoint)
         .and_then(|upstream| upstream.peer?.peer());
+    let (peer_principal, own_principal) = principals(if filter.reporter.is_server() {
+        log.info.tls.as_deref()
+    } else {
+        upstream.and_then(|upstream| upstream.tls)
+    });
     let facts = Facts {
         peer: peer.map(|known| &known.peer),
         endpoint: endpoint.map(|known| &known.peer),
         route_name: "",
         cluster: upstream.map(|upstream| &*upstream.config.config),
         host: "",
-        peer_principal: "",
-        own_principal: "",
+        peer_principal,
+        own_principal,
     };
     let serial = |known: Option<&Rc<KnownPeer>>| known.map_or(0, |known| known.serial);
     let serials = PeerSerials {

@@ -12,7 +12,7 @@ use tidegate_stats::defs::metadata_exchange as stat;
 use tidegate_telemetry::exchange::{self, Greeting, HEADER_LENGTH};
 
 use super::read_filters::{FilterContext, FilterState, Input, ReadFilter, Verdict};
-use crate::istio::{KnownPeer, Told, peers};
+use crate::istio::{KnownPeer, Told, negotiated, peers};
 use crate::worker::Core;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl MetadataExchange {
     }
 
     fn begin(&mut self, context: &mut FilterContext<'_>, state: &mut FilterState) -> bool {
-        let protocol = negotiated(context);
+        let protocol = negotiated(context.info.tls.as_deref());
         let begun = self.0.begin(context.core, protocol, &mut state.reply);
         if !begun {
             state.peer.give_up();
@@ -142,11 +142,6 @@ impl ReadFilter for MetadataExchange {
     fn on_first_write(&mut self, context: &mut FilterContext<'_>, state: &mut FilterState) {
         self.begin(context, state);
     }
-}
-
-/// The protocol that ALPN has agreed on with the client; nothing without TLS.
-const fn negotiated(_: &FilterContext<'_>) -> &'static str {
-    ""
 }
 
 /// The same towards a host.

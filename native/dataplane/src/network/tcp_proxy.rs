@@ -205,12 +205,13 @@ impl TcpProxySession {
                         if !ready.writable() && !upstream.is_started() {
                             return After::Keep;
                         }
+                        let queued = self.down.buffered();
                         match upstream.shake_hands(&mut worker.core, &mut self.down) {
                             Ok(true) => {}
                             Ok(false) => return After::Keep,
                             Err(error) => return self.connect_failed(worker, key, Some(error)),
                         }
-                        if self.connected(worker, key).is_err() {
+                        if self.connected(worker, key, queued).is_err() {
                             // The poller takes no more descriptors.
                             return self.finish(worker, Ending::Local);
                         }
@@ -319,7 +320,8 @@ impl TcpProxySession {
 
     /// Only now is the downstream socket watched: until there is an upstream nothing is read from it, an end or a reset
     /// included, as in Envoy.
-    fn connected(&mut self, worker: &mut Worker, key: Key) -> Result<(), Errno> {
+    /// `queued`: what waited for the client before the host could say anything.
+    fn connected(&mut self, worker: &mut Worker, key: Key, queued: usize) -> Result<(), Errno> {
         if let Some(timer) = self.connect_timer.take() {
             worker.core.timers.cancel(timer);
         }
@@ -327,10 +329,7 @@ impl TcpProxySession {
         if let Some(upstream) = &mut self.upstream {
             upstream.connected(now);
         }
-        let greeting = self.begin_exchange(worker);
-        if !greeting.is_empty() {
-            self.up.queue_ahead(&mut worker.core, &greeting);
-        }
+        self.begin_exchange(worker, queued);
         self.watch_downstream(worker, key)?;
         // Most clients speak first, and have spoken by now.
         self.downstream.readable = true;

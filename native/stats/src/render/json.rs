@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::text::disjoint;
+use super::text::{disjoint, up_to};
 use super::{Buckets, PickedValue, Selection, general, pick, shortest};
-use crate::histogram::{BUCKET_BOUNDS, HistogramSnapshot, QUANTILES};
+use crate::histogram::{HistogramSnapshot, QUANTILES};
 use crate::registry::Registry;
 
 /// One object, `stats`, with the histograms as its last entry.
@@ -39,10 +39,12 @@ pub fn json(registry: &Registry, selection: Selection<'_>) -> String {
             PickedValue::Histogram {
                 interval,
                 cumulative,
+                bounds,
             } => Some(Histogram {
                 name: &metric.name,
                 interval,
                 cumulative,
+                bounds,
             }),
             _ => None,
         })
@@ -60,6 +62,7 @@ struct Histogram<'a> {
     name: &'a str,
     interval: &'a HistogramSnapshot,
     cumulative: &'a HistogramSnapshot,
+    bounds: &'a [f64],
 }
 
 fn all(histograms: &[Histogram<'_>], buckets: Buckets) -> String {
@@ -89,11 +92,9 @@ fn all(histograms: &[Histogram<'_>], buckets: Buckets) -> String {
                 .iter()
                 .map(|histogram| {
                     let counts = if buckets == Buckets::Disjoint {
-                        disjoint(histogram.interval, histogram.cumulative)
+                        disjoint(histogram.interval, histogram.cumulative, histogram.bounds)
                     } else {
-                        BUCKET_BOUNDS.map(|bound| {
-                            (bound, histogram.interval.count_below(bound), histogram.cumulative.count_below(bound))
-                        })
+                        up_to(histogram.interval, histogram.cumulative, histogram.bounds)
                     };
                     let counts: Vec<String> = counts
                         .iter()

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{PickedValue, Selection, general, pick};
-use crate::histogram::BUCKET_BOUNDS;
 use crate::registry::Registry;
 use crate::tags::TagRules;
 
@@ -101,11 +100,13 @@ fn write_series(out: &mut String, family: &str, line: &Line) {
                 escape(text)
             )
         }
-        PickedValue::Histogram { cumulative, .. } => {
+        PickedValue::Histogram {
+            cumulative, bounds, ..
+        } => {
             let comma = if labels.is_empty() { "" } else { "," };
             // A quotient is not exact.
             let digits = if *divisor > 1.0 { 15 } else { 32 };
-            for bound in BUCKET_BOUNDS {
+            for &bound in bounds.iter() {
                 let _ = writeln!(
                     out,
                     "{family}_bucket{{{labels}{comma}le=\"{}\"}} {}",

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Buckets, Picked, PickedValue, Selection, general, pick, shortest};
-use crate::histogram::{BUCKET_BOUNDS, HistogramSnapshot, QUANTILES};
+use crate::histogram::{HistogramSnapshot, QUANTILES};
 use crate::registry::Registry;
 
 /// Text readouts first, then counters and gauges, then histograms, each by name.
@@ -26,6 +26,7 @@ pub fn text(registry: &Registry, selection: Selection<'_>) -> String {
         if let PickedValue::Histogram {
             interval,
             cumulative,
+            bounds,
         } = value
         {
             match selection.buckets {
@@ -35,20 +36,14 @@ pub fn text(registry: &Registry, selection: Selection<'_>) -> String {
                     format_args!(" {}", summary(interval, cumulative)),
                 ),
                 Buckets::Cumulative => {
-                    let counts = BUCKET_BOUNDS.map(|bound| {
-                        (
-                            bound,
-                            interval.count_below(bound),
-                            cumulative.count_below(bound),
-                        )
-                    });
+                    let counts = up_to(interval, cumulative, bounds);
                     line(&mut out, name, format_args!(" {}", buckets(&counts)));
                 }
                 Buckets::Disjoint => {
                     line(
                         &mut out,
                         name,
-                        format_args!(" {}", buckets(&disjoint(interval, cumulative))),
+                        format_args!(" {}", buckets(&disjoint(interval, cumulative, bounds))),
                     );
                 }
                 Buckets::Detailed => {
@@ -69,23 +64,39 @@ pub fn text(registry: &Registry, selection: Selection<'_>) -> String {
     out
 }
 
+/// The counts up to each bound.
+pub(super) fn up_to(
+    interval: &HistogramSnapshot,
+    cumulative: &HistogramSnapshot,
+    bounds: &[f64],
+) -> Vec<(f64, u64, u64)> {
+    let bounds = bounds.iter();
+    bounds
+        .map(|&bound| {
+            (
+                bound,
+                interval.count_below(bound),
+                cumulative.count_below(bound),
+            )
+        })
+        .collect()
+}
+
 /// The counts of the buckets by themselves.
 pub(super) fn disjoint(
     interval: &HistogramSnapshot,
     cumulative: &HistogramSnapshot,
-) -> [(f64, u64, u64); BUCKET_BOUNDS.len()] {
-    let (mut before_interval, mut before_cumulative) = (0, 0);
-    BUCKET_BOUNDS.map(|bound| {
-        let (up_to_interval, up_to_cumulative) =
-            (interval.count_below(bound), cumulative.count_below(bound));
-        let bucket = (
-            bound,
-            up_to_interval - before_interval,
-            up_to_cumulative - before_cumulative,
-        );
-        (before_interval, before_cumulative) = (up_to_interval, up_to_cumulative);
-        bucket
-    })
+    bounds: &[f64],
+) -> Vec<(f64, u64, u64)> {
+    let mut counts = up_to(interval, cumulative, bounds);
+    let mut before = (0, 0);
+    for (_, interval, cumulative) in &mut counts {
+        let up_to = (*interval, *cumulative);
+        *interval -= before.0;
+        *cumulative -= before.1;
+        before = up_to;
+    }
+    counts
 }
 
 fn line(out: &mut String, name: &str, rest: std::fmt::Arguments<'_>) {

@@ -93,10 +93,18 @@ pub(super) fn admin(fields: &Fields<'_>) -> Result<Option<Admin>> {
 }
 
 pub(super) fn stats_config(fields: &Fields<'_>) -> Result<StatsConfig> {
-    fields.ignore(
-        &["histogram_bucket_settings"],
-        "histograms have Envoy's default buckets",
-    );
+    let buckets = fields.each("histogram_bucket_settings", |settings| {
+        settings.refuse("bins", "histograms have the bins that they have")?;
+        let name = settings.need("match", matcher::string)?;
+        let bounds = settings.get("buckets").and_then(Value::as_list);
+        let mut bounds: Vec<f64> = bounds
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Value::as_float)
+            .collect();
+        bounds.sort_by(f64::total_cmp);
+        Ok((name, bounds))
+    })?;
     let tags = fields.each("stats_tags", |tag| {
         let value = if tag.has("regex") {
             // Its own kind of expression, which the statistics compile.
@@ -127,24 +135,36 @@ pub(super) fn stats_config(fields: &Fields<'_>) -> Result<StatsConfig> {
         use_all_default_tags: fields.opt_bool("use_all_default_tags").unwrap_or(true),
         tags,
         matcher: matcher.unwrap_or_default(),
+        buckets,
     })
 }
 
 pub(super) fn stats_sink(fields: &Fields<'_>) -> Result<StatsSink> {
     fields.str("name");
+    let prefix = |sink: &Fields<'_>| {
+        sink.opt_string("prefix")
+            .unwrap_or_else(|| Name::from("envoy"))
+    };
+    let statsd = |sink: &Fields<'_>| {
+        sink.refuse("tcp_cluster_name", "only UDP is supported")?;
+        Ok(StatsSink::Statsd {
+            address: sink.need("address", address::datagrams)?,
+            prefix: prefix(sink),
+        })
+    };
+    let dog = |sink: &Fields<'_>| {
+        Ok(StatsSink::DogStatsd {
+            address: sink.need("address", address::datagrams)?,
+            prefix: prefix(sink),
+            max_bytes_per_datagram: sink.opt_uint("max_bytes_per_datagram").unwrap_or_default(),
+        })
+    };
     fields.need_any(
         "typed_config",
-        &[("envoy.config.metrics.v3.StatsdSink", &|sink: &Fields<
-            '_,
-        >| {
-            sink.refuse("tcp_cluster_name", "only UDP is supported")?;
-            Ok(StatsSink::Statsd {
-                address: sink.need("address", address::socket)?,
-                prefix: sink
-                    .opt_string("prefix")
-                    .unwrap_or_else(|| Name::from("envoy")),
-            })
-        })],
+        &[
+            ("envoy.config.metrics.v3.StatsdSink", &statsd),
+            ("envoy.config.metrics.v3.DogStatsdSink", &dog),
+        ],
     )
 }
 
@@ -170,16 +190,25 @@ pub(super) fn bootstrap_extension(fields: &Fields<'_>) -> Result<()> {
     fields.str("name");
     fields.need_any(
         "typed_config",
-        &[(
-            "envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
-            &|config: &Fields<'_>| {
+        &[
+            (
+                "envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+                &|config: &Fields<'_>| {
+                    config.ignore(
+                        &["buffer_size_kb"],
+                        "no internal listener is accepted that could use it",
+                    );
+                    Ok(())
+                },
+            ),
+            ("istio.workload.BootstrapExtension", &|config: &Fields<'_>| {
                 config.ignore(
-                    &["buffer_size_kb"],
-                    "no internal listener is accepted that could use it",
+                    &["config_source"],
+                    "workloads are not subscribed to: peers are known by what they tell of themselves",
                 );
                 Ok(())
-            },
-        )],
+            }),
+        ],
     )
 }
 

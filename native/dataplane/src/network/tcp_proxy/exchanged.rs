@@ -8,16 +8,25 @@ use crate::worker::Worker;
 
 impl TcpProxySession {
     /// The host is connected: says who we are, if its cluster wants that.
-    pub(super) fn begin_exchange(&mut self, worker: &mut Worker) -> Vec<u8> {
-        let mut greeting = Vec::new();
+    /// `queued`: so much of what waits for the client is not the host's.
+    pub(super) fn begin_exchange(&mut self, worker: &mut Worker, queued: usize) {
         if let Some(upstream) = &self.upstream
             && let Some(config) = &upstream.cluster().config.metadata_exchange
         {
+            let mut greeting = Vec::new();
             let mut exchange = UpstreamExchange::new(config);
             exchange.begin(&mut worker.core, upstream.negotiated(), &mut greeting);
+            if exchange.is_reading() {
+                self.up.queue_ahead(&mut worker.core, &greeting);
+                // The end of the handshake may have brought the beginning of it.
+                let early = self.down.take_behind(&mut worker.core, queued);
+                if !early.is_empty() {
+                    let rest = exchange.receive(&mut worker.core, &early, self.down.eof);
+                    self.down.queue(&mut worker.core, &rest);
+                }
+            }
             self.exchange = Some(Box::new(exchange));
         }
-        greeting
     }
 
     /// The filters may have something to say ahead of the first bytes for the client.
@@ -25,8 +34,14 @@ impl TcpProxySession {
         let speaks = self.upstream.as_ref().is_some_and(|upstream| {
             upstream.is_connected() && (upstream.end.readable || self.down.buffered() > 0)
         });
-        if speaks && self.ask(&mut worker.core, key, ReadFilters::before_write) == Some(true) {
-            self.say_reply(&mut worker.core);
+        if speaks
+            && !self.downstream.transport.is_handshaking()
+            && self.ask(&mut worker.core, key, ReadFilters::before_write) == Some(true)
+            && let Some(filters) = &mut self.filters
+        {
+            // What the host has said meanwhile waits behind it.
+            let reply = std::mem::take(&mut filters.state.reply);
+            self.down.queue_ahead(&mut worker.core, &reply);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::cluster::outlier::Outcome;
 use crate::cluster::{
     ActiveConnection, ActiveRequest, ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind,
 };
+use crate::istio::negotiated;
 use crate::splice::{End, Flow};
 use crate::worker::{Core, Worker};
 
@@ -196,9 +197,8 @@ impl Upstream {
     }
 
     /// The protocol that ALPN has agreed on with the host; nothing without TLS.
-    #[expect(clippy::unused_self, reason = "connections will tell it")]
-    pub(super) const fn negotiated(&self) -> &'static str {
-        ""
+    pub(super) fn negotiated(&self) -> &str {
+        negotiated(self.end.transport.info().map(|info| &**info))
     }
 
     /// The cluster's `per_connection_buffer_limit_bytes`.

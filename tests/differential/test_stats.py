@@ -1,0 +1,255 @@
+"""Tags, buckets, matchers and sinks of the bootstrap: the same names, labels and datagrams from Envoy and tidegate."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from differential.proxies import Proxy, running
+
+TYPE = "type.googleapis.com/envoy"
+
+#: As pilot-agent writes them.
+PILOT_TAGS: list[dict[str, Any]] = [
+    {"tag_name": "cluster_name", "regex": r"^cluster(\.(.+);)"},
+    {
+        "tag_name": "http_conn_manager_prefix",
+        "regex": r"^http\.(((?:[_.[:digit:]\w]*|[_\[\]aAbBcCdDeEfF[:digit:]\w\:]*));\.)",
+    },
+    {"tag_name": "tcp_prefix", "regex": r"^tcp\.((.*?)\.)\w+?$"},
+    {"tag_name": "response_code", "regex": r"_rq(_(\d{3}))$"},
+    {"tag_name": "response_code_class", "regex": r"_rq(_(\dxx))$"},
+    {"tag_name": "listener_address", "regex": r"^listener\.(((?:[_.[:digit:]]*|[_\[\]aAbBcCdDeEfF[:digit:]]*))\.)"},
+    {"tag_name": "mesh", "fixed_value": "here"},
+]
+
+STATS_CONFIGS: dict[str, dict[str, Any]] = {
+    "envoy's tags": {},
+    "pilot's tags": {"use_all_default_tags": False, "stats_tags": PILOT_TAGS},
+    "both": {"stats_tags": PILOT_TAGS},
+    "buckets": {
+        "histogram_bucket_settings": [
+            {"match": {"suffix": "upstream_rq_time"}, "buckets": [1, 2.5, 50, 1000]},
+            {"match": {"prefix": "cluster."}, "buckets": [10, 20]},
+        ]
+    },
+    "inclusion": {"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": "cluster.out"}, {"suffix": "_2xx"}]}}},
+    "exclusion": {
+        "stats_matcher": {
+            "exclusion_list": {"patterns": [{"safe_regex": {"regex": ".*_rq_[0-9]xx"}}, {"contains": "membership"}]}
+        }
+    },
+}
+
+CLUSTER = "outbound|9080||details.default.svc.cluster.local"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def address(port: int, **more: str) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port, **more}}
+
+
+def bootstrap(port: int, admin: int, upstream: int, stats: dict[str, Any], sinks: list[dict[str, Any]]) -> str:
+    manager = {
+        "@type": f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "outbound_0.0.0.0_9080;",
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [
+                        {"match": {"path": "/direct"}, "direct_response": {"status": 404}},
+                        {"match": {"prefix": "/"}, "route": {"cluster": CLUSTER}},
+                    ],
+                }
+            ]
+        },
+        "http_filters": [
+            {"name": "router", "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"}}
+        ],
+    }
+    endpoint = {"endpoint": {"address": address(upstream)}}
+    return json.dumps(
+        {
+            "node": {"id": "sidecar", "cluster": "details"},
+            "admin": {"address": address(admin)},
+            "stats_config": stats,
+            "stats_sinks": sinks,
+            "stats_flush_interval": "0.2s",
+            "static_resources": {
+                "listeners": [
+                    {
+                        "name": "all",
+                        "address": address(port),
+                        "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
+                    }
+                ],
+                "clusters": [
+                    {
+                        "name": CLUSTER,
+                        "alt_stat_name": f"{CLUSTER};",
+                        "type": "STATIC",
+                        "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+                    }
+                ],
+            },
+        }
+    )
+
+
+class Backend(threading.Thread):
+    """Answers each connection's requests with 200."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.socket.getsockname()[1])
+
+    def run(self) -> None:
+        while True:
+            try:
+                peer, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
+
+    @staticmethod
+    def serve(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            received = b""
+            while data := peer.recv(65536):
+                received += data
+                while b"\r\n\r\n" in received:
+                    received = received.split(b"\r\n\r\n", 1)[1]
+                    peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+
+@contextlib.contextmanager
+def served(kind: str, directory: Path, stats: dict[str, Any], sinks: list[dict[str, Any]]) -> Iterator[Proxy]:
+    backend = Backend()
+    backend.start()
+    port, admin = free_port(), free_port()
+    directory.mkdir()
+    document = bootstrap(port, admin, backend.port, stats, sinks)
+    with running(kind, document, admin_port=admin, port=port, directory=directory, log=directory / "log") as proxy:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for path in ("/", "/", "/direct"):
+            connection.request("GET", path)
+            connection.getresponse().read()
+        connection.close()
+        time.sleep(0.6)
+        yield proxy
+    backend.socket.close()
+
+
+#: What both have, whatever else they count.
+COMPARED = re.compile(
+    r"^(envoy_)?(cluster_.*(upstream_rq_(total|completed|time|[2-5]xx|200)|upstream_rq$|upstream_rq_xx|membership_total)"
+    r"|http_.*downstream_rq_(total|completed|xx|[2-5]xx|time))"
+)
+
+
+def prometheus(proxy: Proxy) -> list[str]:
+    """The series, with the values of those that do not depend on time."""
+    _, text = proxy.admin("/stats/prometheus?usedonly")
+    found = []
+    for line in text.decode().splitlines():
+        if line.startswith("#") or not COMPARED.match(line.split("{")[0]):
+            continue
+        # The admin pages of the two ask each other different things.
+        if "admin" in line:
+            continue
+        timed = "_time_bucket" in line or "_time_sum" in line
+        found.append(line.rpartition(" ")[0] if timed else line)
+    return found
+
+
+@pytest.mark.parametrize("name", STATS_CONFIGS)
+def test_prometheus(tmp_path: Path, name: str) -> None:
+    texts = {}
+    for kind in ("envoy", "tidegate"):
+        with served(kind, tmp_path / kind, STATS_CONFIGS[name], []) as proxy:
+            texts[kind] = prometheus(proxy)
+            _, summary = proxy.admin("/stats?filter=upstream_rq_time&histogram_buckets=cumulative")
+            texts[f"{kind} buckets"] = re.sub(r"\(\d+,\d+\)", "", summary.decode()).splitlines()
+    assert texts["envoy"], "nothing was compared"
+    assert texts["tidegate"] == texts["envoy"]
+    assert texts["tidegate buckets"] == texts["envoy buckets"]
+
+
+SENT = re.compile(r"upstream_rq_(total|completed|time|2)|downstream_rq_(total|4)")
+
+
+class Receiver(threading.Thread):
+    """A statsd server: keeps the datagrams."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = int(self.socket.getsockname()[1])
+        self.datagrams: list[str] = []
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.datagrams.append(self.socket.recv(65536).decode())
+
+    def metrics(self) -> dict[str, float]:
+        """Counters added up and gauges, by everything but the value: `name|type|#tags`."""
+        totals: dict[str, float] = {}
+        for line in "\n".join(self.datagrams).splitlines():
+            matched = re.fullmatch(r"(.+?):([-\d.e+]+)\|(c|g|ms)(?:\|@[\d.e-]+)?(\|#.*)?", line)
+            assert matched, f"not a line of statsd: {line}"
+            name, value, kind, tags = matched.groups()
+            key = f"{name}|{kind}{tags or ''}"
+            # Listeners are named by their ports.
+            if "admin" in key or ".listener." in key or not SENT.search(key):
+                continue
+            totals[key] = 0 if kind == "ms" else totals.get(key, 0) * (kind == "c") + float(value)
+        return totals
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        {"@type": f"{TYPE}.config.metrics.v3.StatsdSink", "prefix": "mesh"},
+        {"@type": f"{TYPE}.config.metrics.v3.StatsdSink"},
+        {"@type": f"{TYPE}.config.metrics.v3.DogStatsdSink", "prefix": "dog"},
+        {"@type": f"{TYPE}.config.metrics.v3.DogStatsdSink", "max_bytes_per_datagram": 512},
+    ],
+    ids=["prefix", "plain", "dog", "dog together"],
+)
+def test_sinks(tmp_path: Path, sink: dict[str, Any]) -> None:
+    received = {}
+    for kind in ("envoy", "tidegate"):
+        receiver = Receiver()
+        receiver.start()
+        config = {**sink, "address": address(receiver.port, protocol="UDP")}
+        sinks = [{"name": "envoy.stat_sinks.statsd", "typed_config": config}]
+        with served(kind, tmp_path / kind, {"stats_tags": PILOT_TAGS}, sinks):
+            pass
+        receiver.socket.close()
+        received[kind] = receiver.metrics()
+        if "max_bytes_per_datagram" in sink:
+            lines = [datagram for datagram in receiver.datagrams if "\n" in datagram]
+            assert lines
+            assert max(len(datagram) for datagram in lines) <= 512
+    assert received["envoy"], "nothing was compared"
+    assert received["tidegate"] == received["envoy"]

@@ -86,6 +86,7 @@ def _observe(tmp_path: Path, data_plane: str) -> dict[str, Any]:
         while warm.poll() is None:
             next(changes)
             time.sleep(1)
+        warm.communicate()
         rotations, certificates = _issued(world), world.admin("productpage-v1", "/certs")
         drained = world.stat("productpage-v1", "listener_manager.total_listeners_draining")
         before = {name: memory(pid).anonymous for name, pid in proxies.items()}

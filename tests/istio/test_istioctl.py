@@ -42,7 +42,7 @@ def _normal(page: str, text: str) -> object:
             # A known difference: Envoy's dump has the addresses that a name has resolved to, ours still the name.
             continue
         words = line.split()
-        if words[:1] in (["default"], ["ROOTCA"]):
+        if words[:1] and words[0].removeprefix("secret/") in ("default", "ROOTCA"):
             # Name, type, status and whether it is valid; then serial number and times.
             line = " ".join(words[:5])
         lines.append(" ".join(line.split()))

@@ -279,7 +279,8 @@ class Engine:
 
         The engine owns the order of warming: LDS appears in the list only once the clusters have initialised (CDS
         answered or timed out, and EDS of its clusters too); a name leaves the list when nothing refers to it any more.
-        At most one entry per (type URL, source, path), but for secrets one per name where the source is not ADS.
+        At most one entry per (type URL, source, path), but for secrets: by ADS one per ``initial_fetch_timeout``,
+        elsewhere one per name.
         """
 
     def apply(
@@ -352,11 +353,10 @@ class Engine:
     def take_events(self) -> list[str]:
         """What happened since the last call, each kind at most once, the descriptor reset:
 
-        ``subscriptions``: ``subscriptions()`` or ``paused()`` may differ now. ``initialized``: everything is warm and
-        the workers accept. ``shutdown``: POST /quitquitquit (or the end of a POST /drain_listeners that asked for
-        exit). ``drained``: after ``drain()``, no downstream connection is left or its time is over. ``fatal``: a
-        worker thread
-        has died.
+        ``subscriptions``: ``subscriptions()``, ``paused()`` or ``watched_directories()`` may differ now.
+        ``initialized``: everything is warm and the workers accept. ``shutdown``: POST /quitquitquit (or the end of a
+        POST /drain_listeners that asked for exit). ``drained``: after ``drain()``, no downstream connection is left or
+        its time is over. ``fatal``: a worker thread has died.
         """
 
     # --- life --------------------------------------------------------------------------------------------------------

@@ -505,7 +505,8 @@ impl Manager {
         let waits = self.clusters_are_warming();
         let waited = std::mem::replace(&mut self.clusters_wait, waits);
         let subscriptions_changed = self.refresh_subscriptions();
-        if subscriptions_changed || waited != waits {
+        let directories_changed = std::mem::take(&mut self.secrets.directories_changed);
+        if subscriptions_changed || directories_changed || waited != waits {
             self.context.events.raise(Event::Subscriptions);
         }
     }

@@ -56,9 +56,7 @@ fn one(certificate: &CertificateDetails, now: SystemTime) -> Value {
     let mut fields = serde_json::Map::new();
     fields.insert("path".to_owned(), json!(&*certificate.path));
     fields.insert("serial_number".to_owned(), json!(&*info.serial));
-    if !names.is_empty() {
-        fields.insert("subject_alt_names".to_owned(), Value::Array(names));
-    }
+    fields.insert("subject_alt_names".to_owned(), Value::Array(names));
     let days = days_left(info.not_after, now);
     fields.insert("days_until_expiration".to_owned(), json!(days.to_string()));
     fields.insert("valid_from".to_owned(), json!(moment(info.not_before)));

@@ -305,7 +305,7 @@ class Engine:
         """``apply`` for an incremental response: what is not mentioned stays.
 
         ``removed``: clusters and listeners go; of endpoints, routes and secrets the last ones serve on for as long as
-        something refers to them, but nothing waits for them any more (EDS). ``version`` is ``system_version_info``,
+        something refers to them, but nothing waits for them any more. ``version`` is ``system_version_info``,
         ``versions`` says ``(name, version)`` of each resource.
         """
 
@@ -322,7 +322,8 @@ class Engine:
         reason: Literal["connection", "fetch_timeout"],
         origin: str = "",
     ) -> None:
-        """No answer: the stream failed ("connection": counted only, [] = all names), or it took too long.
+        """No answer: the stream failed ("connection": counted only, [] = all names), or ``initial_fetch_timeout`` went
+        by.
 
         After "fetch_timeout" the engine stops waiting for these names ([] = the wildcard subscription itself): a
         cluster initialises without endpoints, a listener without its routes, and ``init_fetch_timeout`` is counted.
@@ -430,7 +431,8 @@ class Matcher:
     ) -> str | None:
         """Name of the matching filter chain (its index as text when it has no name); None = no match.
 
-        ``server_name``, ``transport_protocol``, ``application_protocols``: what listener filters would have found out.
+        ``server_name``, ``transport_protocol`` and ``application_protocols``: what listener filters would have found
+        out.
         """
 
     def route(

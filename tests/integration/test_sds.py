@@ -179,8 +179,10 @@ class _running:
 
     def __exit__(self, *error: Any) -> None:
         self.proxy.__exit__(*error)
-        for thing in (*self.servers, *self.backends.values()):
-            thing.stop()
+        for server in self.servers:
+            server.stop()
+        for backend in self.backends.values():
+            backend.stop()
 
 
 def _play(form: str, directory: Path, kind: str, ca: Authority, keys: dict[str, Certificate]) -> World:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tidegate.proxy.ads.protocol import Request, Update
     from tidegate.settings import ProxySettings
 
-    GrpcTarget = _native.GrpcTarget
     Format = Literal["yaml", "json", "pb", "pb_text"]
     GrpcTarget = _native.GrpcTarget
 

@@ -29,7 +29,7 @@ use tidegate_model::bootstrap::DynamicResources;
 use tidegate_model::cluster::ConfigSource;
 use tidegate_model::tls::GrpcSource;
 use tidegate_snapshot::{Snapshot, SnapshotBuilder};
-use tidegate_stats::defs::{cluster_manager, discovery, listener_manager, server};
+use tidegate_stats::defs::{cluster_manager, discovery, listener_manager};
 use tidegate_stats::{Group, Registry};
 use tidegate_xds::{Loaded, type_url};
 
@@ -510,10 +510,6 @@ impl Manager {
         }
         self.count();
         if self.init.is_done() && !initialized_before {
-            // As Envoy does, at once: readiness probes read it.
-            let server = self.context.registry.group::<server::Server>("server.");
-            server.shared().gauge_set(server::STATE, State::Live as i64);
-            server.shared().gauge_set(server::LIVE, 1);
             self.context.events.raise(Event::Initialized);
         }
         let waits = self.clusters_are_warming();

@@ -667,24 +667,3 @@ pub(super) fn init_dump(core: &Core, asked: &Asked) -> Page {
     }
     Page::json(&json!({ "unready_targets_dumps": dumps }))
 }
-
-/// Envoy tells of endpoints as its hosts are: healthy, where the configuration does not say.
-fn say_health(assignment: &mut Map<String, Value>) {
-    let localities = assignment
-        .get_mut("endpoints")
-        .and_then(Value::as_array_mut);
-    for locality in localities.into_iter().flatten() {
-        let endpoints = locality
-            .get_mut("lb_endpoints")
-            .and_then(Value::as_array_mut);
-        for endpoint in endpoints
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_object_mut)
-        {
-            endpoint
-                .entry("health_status")
-                .or_insert_with(|| json!("HEALTHY"));
-        }
-    }
-}

@@ -279,7 +279,8 @@ class Engine:
 
         The engine owns the order of warming: LDS appears in the list only once the clusters have initialised (CDS
         answered or timed out, and EDS of its clusters too); a name leaves the list when nothing refers to it any more.
-        At most one entry per (type URL, source, path), but for secrets one per name where the source is not ADS.
+        At most one entry per (type URL, source, path), but for secrets: by ADS one per ``initial_fetch_timeout``,
+        elsewhere one per name.
         """
 
     def apply(
@@ -304,7 +305,7 @@ class Engine:
         """``apply`` for an incremental response: what is not mentioned stays.
 
         ``removed``: clusters and listeners go; of endpoints, routes and secrets the last ones serve on for as long as
-        something refers to them, but nothing waits for them any more (EDS). ``version`` is ``system_version_info``,
+        something refers to them, but nothing waits for them any more. ``version`` is ``system_version_info``,
         ``versions`` says ``(name, version)`` of each resource.
         """
 
@@ -321,7 +322,8 @@ class Engine:
         reason: Literal["connection", "fetch_timeout"],
         origin: str = "",
     ) -> None:
-        """No answer: the stream failed ("connection": counted only, [] = all names), or it took too long.
+        """No answer: the stream failed ("connection": counted only, [] = all names), or ``initial_fetch_timeout`` went
+        by.
 
         After "fetch_timeout" the engine stops waiting for these names ([] = the wildcard subscription itself): a
         cluster initialises without endpoints, a listener without its routes, and ``init_fetch_timeout`` is counted.
@@ -352,11 +354,10 @@ class Engine:
     def take_events(self) -> list[str]:
         """What happened since the last call, each kind at most once, the descriptor reset:
 
-        ``subscriptions``: ``subscriptions()`` or ``paused()`` may differ now. ``initialized``: everything is warm and
-        the workers accept. ``shutdown``: POST /quitquitquit (or the end of a POST /drain_listeners that asked for
-        exit). ``drained``: after ``drain()``, no downstream connection is left or its time is over. ``fatal``: a
-        worker thread
-        has died.
+        ``subscriptions``: ``subscriptions()``, ``paused()`` or ``watched_directories()`` may differ now.
+        ``initialized``: everything is warm and the workers accept. ``shutdown``: POST /quitquitquit (or the end of a
+        POST /drain_listeners that asked for exit). ``drained``: after ``drain()``, no downstream connection is left or
+        its time is over. ``fatal``: a worker thread has died.
         """
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -430,7 +431,8 @@ class Matcher:
     ) -> str | None:
         """Name of the matching filter chain (its index as text when it has no name); None = no match.
 
-        ``server_name``, ``transport_protocol``, ``application_protocols``: what listener filters would have found out.
+        ``server_name``, ``transport_protocol`` and ``application_protocols``: what listener filters would have found
+        out.
         """
 
     def route(

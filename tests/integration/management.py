@@ -63,6 +63,7 @@ class Management:
     """Runs in a thread of its own. `address`: what to listen on (`127.0.0.1:0` or `unix:/path`)."""
 
     address: str = "127.0.0.1:0"
+    delays: dict[str, float] = field(default_factory=dict)  # seconds before an answer, by the type's name
     resource_versions: bool = False  # istiod leaves `Resource.version` empty
     port: int = 0
     lines: list[str] = field(default_factory=list)
@@ -206,6 +207,7 @@ class Management:
                     if url in self._types and url not in self._held:
                         data = answer(url, subscription, self._types[url])
                         if data is not None:
+                            await asyncio.sleep(self.delays.get(xdsapi.type_name(url), 0.0))
                             yield data
         finally:
             listener.cancel()

@@ -2,7 +2,7 @@
 //!
 //! Runs on the aux thread. A page is a pure function of the engine's core; this module is the only one that knows HTTP.
 
-mod certs;
+pub(crate) mod certs;
 mod clusters;
 mod config_dump;
 mod control;

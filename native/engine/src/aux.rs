@@ -95,6 +95,7 @@ async fn flush_statistics(core: Arc<Core>, mut flush: StatsFlush) {
         ticks.tick().await;
         flush.flush();
         core.with_manager(Manager::forget_drained);
+        flush.count_certificates(&core.lock().tls_contexts());
     }
 }
 

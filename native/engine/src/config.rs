@@ -12,6 +12,7 @@ mod init;
 mod listeners;
 mod resource;
 mod routes;
+mod rtds;
 mod runtime;
 mod secrets;
 mod transports;
@@ -310,6 +311,7 @@ impl Manager {
             }
         }
         self.dataplane = Some(dataplane);
+        self.count_runtime_asking();
         self.count_asking(self.dynamic.cds.as_ref(), self.stats.cds.as_ref());
         let builder = self.begin();
         self.commit(builder);
@@ -357,6 +359,7 @@ impl Manager {
             type_url::CLUSTER_LOAD_ASSIGNMENT => self.apply_endpoints(update),
             type_url::ROUTE_CONFIGURATION => self.apply_routes(update),
             type_url::SECRET => self.apply_secrets(update, origin),
+            type_url::RUNTIME => self.apply_runtime(update, origin),
             other => {
                 let error = ConfigError::new("", "", format!("unknown type URL {other}"));
                 ApplyResult {
@@ -397,6 +400,7 @@ impl Manager {
             type_url::CLUSTER_LOAD_ASSIGNMENT => self.endpoints_failed(names, given_up),
             type_url::ROUTE_CONFIGURATION => self.routes_failed(names, given_up),
             type_url::SECRET => self.secrets_failed(names, given_up, origin),
+            type_url::RUNTIME => self.runtime_failed(names, given_up, origin),
             _ => return,
         }
         let builder = self.begin();
@@ -405,9 +409,14 @@ impl Manager {
 
     /// An update that could not even be read.
     pub(crate) fn update_rejected(&mut self, type_url: &str, reason: &str, origin: &str) {
-        if type_url == type_url::SECRET {
-            self.secrets_rejected(reason, origin);
-            return;
+        match type_url {
+            type_url::SECRET => return self.secrets_rejected(reason, origin),
+            type_url::RUNTIME => {
+                let stats = self.runtime.updates.as_ref();
+                count_update(stats, "", true, SystemTime::now());
+                return self.runtime_rejected(origin);
+            }
+            _ => {}
         }
         let group = match type_url {
             type_url::CLUSTER => &self.stats.cds,
@@ -424,7 +433,8 @@ impl Manager {
             type_url::CLUSTER => self.clusters.fail(Name::from(""), failure),
             type_url::LISTENER => self.listeners.fail(Name::from(""), failure),
             type_url::ROUTE_CONFIGURATION => self.routes.fail(Name::from(""), failure),
-            _ => self.endpoints.fail(Name::from(""), failure),
+            // Envoy's dump of endpoints is made of hosts and shows no failures.
+            _ => {}
         }
     }
 
@@ -505,7 +515,8 @@ impl Manager {
         let waits = self.clusters_are_warming();
         let waited = std::mem::replace(&mut self.clusters_wait, waits);
         let subscriptions_changed = self.refresh_subscriptions();
-        if subscriptions_changed || waited != waits {
+        let directories_changed = std::mem::take(&mut self.secrets.directories_changed);
+        if subscriptions_changed || directories_changed || waited != waits {
             self.context.events.raise(Event::Subscriptions);
         }
     }
@@ -529,7 +540,12 @@ impl Manager {
         if !std::mem::take(&mut self.subscriptions_stale) {
             return false;
         }
-        let mut wanted = Vec::new();
+        let mut wanted: Vec<Subscription> = self.runtime_subscriptions().collect();
+        if !self.runtime_is_settled() {
+            let changed = wanted != self.subscriptions;
+            self.subscriptions = wanted;
+            return changed;
+        }
         if let Some(source) = &self.dynamic.cds {
             wanted.push(Subscription {
                 type_url: type_url::CLUSTER,

@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tidegate_model::bootstrap::{StatsMatcher, StatsSink, StatsTagValue};
 use tidegate_model::matcher::{StringMatcher, StringPattern};
@@ -10,7 +10,8 @@ use tidegate_stats::defs::server as stat;
 use tidegate_stats::render::Statsd;
 use tidegate_stats::{Group, Registry, TagRules};
 
-use crate::config::ServerState;
+use crate::admin::certs::days_left;
+use crate::config::{ServerState, TlsContext};
 use crate::error::ConfigError;
 
 /// The sinks and the gauges of the process.
@@ -72,6 +73,20 @@ impl StatsFlush {
                 let _lost = socket.send(datagram.as_bytes());
             });
         }
+    }
+
+    /// How long the first certificate to end is still valid.
+    pub(crate) fn count_certificates(&self, contexts: &[TlsContext]) {
+        let now = SystemTime::now();
+        let all = contexts
+            .iter()
+            .flat_map(|context| context.trusted_ca.iter().chain(&context.certificates));
+        let days = all
+            .map(|certificate| days_left(certificate.info.not_after, now))
+            .min();
+        let days = days.map_or(i64::from(u32::MAX), |days| days as i64);
+        let server = self.server.shared();
+        server.gauge_set(stat::DAYS_UNTIL_FIRST_CERT_EXPIRING, days);
     }
 
     /// Also before a page of statistics is printed.

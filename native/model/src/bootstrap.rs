@@ -29,6 +29,8 @@ pub struct Bootstrap {
     /// Static layers flattened, last wins; the admin layer is on when `admin_layer`.
     pub runtime: Vec<(Name, Name)>,
     pub admin_layer: bool,
+    /// Layers that RTDS delivers, over the static ones, under the admin page's.
+    pub rtds: Vec<RtdsLayer>,
     pub header_prefix: Name,
     /// `tracing.http`, for connection managers that name no provider.
     pub tracing: Option<Provider>,
@@ -38,6 +40,16 @@ pub struct Bootstrap {
     pub log_format: Option<Name>,
     /// Fields Envoy honours and we do not, which are safe to leave out: warned about once and counted.
     pub warnings: Vec<String>,
+}
+
+/// `RuntimeLayer.rtds_layer`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RtdsLayer {
+    /// Of the resource.
+    pub name: Name,
+    pub source: ConfigSource,
+    /// How long initialisation waits for it; `None`: for ever. Default 15 s.
+    pub initial_fetch_timeout: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

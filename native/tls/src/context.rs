@@ -195,8 +195,8 @@ impl ServerContext {
     }
 
     /// The first trusted certificate, for `/certs`.
-    pub fn trusted_ca(&self) -> Option<CertificateDetails> {
-        self.verifier.details().cloned()
+    pub fn trusted_ca(&self) -> Vec<CertificateDetails> {
+        self.verifier.details()
     }
 }
 
@@ -278,8 +278,8 @@ impl ClientContext {
     }
 
     /// The first trusted certificate, for `/certs`.
-    pub fn trusted_ca(&self) -> Option<CertificateDetails> {
-        self.verifier.details().cloned()
+    pub fn trusted_ca(&self) -> Vec<CertificateDetails> {
+        self.verifier.details()
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct Verifier {
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
     schemes: Vec<SignatureScheme>,
-    details: Option<CertificateDetails>,
+    path: Option<Arc<str>>,
     require: bool,
     /// Of a client, in TLS 1.2.
     enforce_rsa_key_usage: bool,
@@ -97,7 +97,7 @@ impl Verifier {
             hints: Vec::new(),
             algorithms,
             schemes,
-            details: None,
+            path: None,
             require,
             enforce_rsa_key_usage: true,
         };
@@ -146,10 +146,8 @@ impl Verifier {
                 self.anchors.push(anchor.to_owned());
             }
             let first = trusted.first().ok_or_else(bad)?;
-            self.details = Some(CertificateDetails {
-                path: Arc::clone(&source.path),
-                info: Arc::new(CertificateInfo::of(first).map_err(|_| bad())?),
-            });
+            CertificateInfo::of(first).map_err(|_| bad())?;
+            self.path = Some(Arc::clone(&source.path));
             self.trusted = trusted;
             // A bundle may carry revocation lists too.
             self.add_crls(&source.bytes).map_err(|()| bad())?;
@@ -171,8 +169,19 @@ impl Verifier {
         Ok(())
     }
 
-    pub(crate) fn details(&self) -> Option<&CertificateDetails> {
-        self.details.as_ref()
+    /// The trusted certificates, read again: they are asked for rarely, and may be many.
+    pub(crate) fn details(&self) -> Vec<CertificateDetails> {
+        let Some(path) = &self.path else {
+            return Vec::new();
+        };
+        let infos = self.trusted.iter().map(|der| CertificateInfo::of(der));
+        infos
+            .filter_map(Result::ok)
+            .map(|info| CertificateDetails {
+                path: Arc::clone(path),
+                info: Arc::new(info),
+            })
+            .collect()
     }
 
     fn has_pins(&self) -> bool {

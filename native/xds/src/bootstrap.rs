@@ -1,7 +1,7 @@
 //! `config.bootstrap.v3.Bootstrap`: text or bytes in, everything the process starts from out.
 
 mod dynamic;
-mod operations;
+pub(crate) mod operations;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -321,7 +321,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
              --service-cluster options.",
         ));
     }
-    let (runtime, admin_layer) =
+    let (runtime, admin_layer, rtds) =
         fields.or_default("layered_runtime", operations::layered_runtime)?;
     Ok(Bootstrap {
         upstream_bind: upstream_bind.flatten(),
@@ -343,6 +343,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
             .unwrap_or(Duration::from_secs(5)),
         runtime,
         admin_layer,
+        rtds,
         header_prefix: fields
             .opt_string("header_prefix")
             .unwrap_or_else(|| Name::from("x-envoy")),

@@ -149,6 +149,10 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
     let optional = fields.bool("is_optional");
     let name = fields.string("name");
     let disabled = fields.bool("disabled");
+    fields.refuse(
+        "config_discovery",
+        "filters whose configuration comes by ECDS are not supported",
+    )?;
     if optional
         && fields
             .any_type("typed_config")

@@ -67,6 +67,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+use tidegate_model::Name;
 use tidegate_model::cluster::{Cluster, ClusterLoadAssignment};
 use tidegate_model::listener::Listener;
 use tidegate_model::route::RouteConfiguration;
@@ -96,6 +97,7 @@ pub mod type_url {
         "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
     pub const ROUTE_CONFIGURATION: &str =
         "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+    pub const RUNTIME: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
     pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 }
 
@@ -164,6 +166,11 @@ impl Decoder {
     /// An encoded `envoy.extensions.transport_sockets.tls.v3.Secret`; files that it names have been read.
     pub fn secret(&self, bytes: &[u8]) -> Result<Secret, Rejected> {
         self.resource(type_url::SECRET, bytes, tls::secret)
+    }
+
+    /// An encoded `envoy.service.runtime.v3.Runtime`: the layer's name and its values, flattened.
+    pub fn runtime(&self, bytes: &[u8]) -> Result<(Name, Vec<(Name, Name)>), Rejected> {
+        self.resource(type_url::RUNTIME, bytes, bootstrap::operations::runtime)
     }
 
     /// The payload of an `Any`, after checking that its type URL is the one wanted.

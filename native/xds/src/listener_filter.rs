@@ -12,6 +12,10 @@ const MAX_CLIENT_HELLO: u32 = 16 * 1024;
 pub(crate) fn listener_filters(fields: &Fields<'_>) -> Result<Vec<ListenerFilter>> {
     let mut filters = fields.each("listener_filters", |filter| {
         filter.str("name");
+        filter.refuse(
+            "config_discovery",
+            "filters whose configuration comes by ECDS are not supported",
+        )?;
         Ok(ListenerFilter {
             disabled: filter.opt("filter_disabled", predicate)?,
             kind: filter.need_any(

@@ -66,6 +66,10 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<(Vec<ReadFilter>, NetworkFi
             let rbac = Arc::new(crate::rbac::network(config)?);
             Ok(Kind::Read(ReadFilterKind::Rbac(rbac)))
         };
+        filter.refuse(
+            "config_discovery",
+            "filters whose configuration comes by ECDS are not supported",
+        )?;
         let kind = filter.need_any(
             "typed_config",
             &[

@@ -51,10 +51,8 @@ fn grpc(fields: &Fields<'_>) -> Result<GrpcSource> {
         &["rate_limit_settings"],
         "requests are paced by the answers to them",
     );
-    fields.ignore(
-        &["set_node_on_first_message_only"],
-        "the node is in the first message of a stream",
-    );
+    // It is there in any case; a server has to keep it for the stream.
+    fields.bool("set_node_on_first_message_only");
     let delta = fields.choice("api_type", &[("GRPC", false), ("DELTA_GRPC", true)])?;
     fields.choice("transport_api_version", &[("AUTO", ()), ("V3", ())])?;
     let mut services = fields.each("grpc_services", |service| {

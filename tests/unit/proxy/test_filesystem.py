@@ -105,3 +105,16 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     plane = Plane()
     Filesystem(plane, Inotify).subscribe([FileSubscription(CDS, str(tmp_path / "no" / "x.yaml"), "")])
     assert len(plane.rejected) == 2
+
+
+def test_a_directory_of_files_that_others_refer_to(tmp_path: Path) -> None:
+    plane = Plane()
+    files = Filesystem(plane, Inotify)
+    files.subscribe([], [str(tmp_path)])
+    moved_in(tmp_path / "key.pem", "new")
+    files.changed()
+    assert plane.directories == [str(tmp_path)]
+    files.subscribe([], [])
+    moved_in(tmp_path / "key.pem", "newer")
+    files.changed()
+    assert plane.directories == [str(tmp_path)]

@@ -153,3 +153,11 @@ def test_a_paused_type_says_all_that_it_had_to_say_in_one_request() -> None:
     assert ads.subscribe([everything(CDS), Wanted(EDS, ("a", "b"), 0)], 1) == [Request(EDS, "", "", ("a", "b"))]
     assert ads.pause([]) == [Request(CDS, "1", "n1", ())]
     assert ads.pause([]) == []
+
+
+def test_names_of_one_type_are_waited_for_differently() -> None:
+    ads = AdsProtocol()
+    ads.subscribe([Wanted("type/Secret", ("patient",), 0), Wanted("type/Secret", ("hasty",), 2)], 100)
+    assert ads.connected() == [Request("type/Secret", "", "", ("hasty", "patient"))]
+    assert ads.patience.overdue(102) == [Overdue("type/Secret", ("hasty",))]
+    assert ads.patience.next() is None

@@ -1,6 +1,5 @@
 //! `/certs`: the certificates of all transport sockets, a pair of lists for each.
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -14,20 +13,8 @@ use crate::time::timestamp;
 pub(super) fn page(core: &Core, _: &Asked) -> Page {
     let contexts = core.lock().tls_contexts();
     let now = SystemTime::now();
-    let mut seen = HashSet::new();
-    let certificates: Vec<Value> = contexts
-        .iter()
-        // Filter chains and clusters with the same configuration share a context in Envoy.
-        .filter(|context| seen.insert(identity(context)))
-        .map(|context| shown(context, now))
-        .collect();
+    let certificates: Vec<Value> = contexts.iter().map(|context| shown(context, now)).collect();
     Page::json(&json!({ "certificates": certificates }))
-}
-
-fn identity(context: &TlsContext) -> Vec<Box<str>> {
-    let all = context.trusted_ca.iter().chain(&context.certificates);
-    all.map(|certificate| certificate.info.sha256.clone())
-        .collect()
 }
 
 fn shown(context: &TlsContext, now: SystemTime) -> Value {
@@ -56,9 +43,7 @@ fn one(certificate: &CertificateDetails, now: SystemTime) -> Value {
     let mut fields = serde_json::Map::new();
     fields.insert("path".to_owned(), json!(&*certificate.path));
     fields.insert("serial_number".to_owned(), json!(&*info.serial));
-    if !names.is_empty() {
-        fields.insert("subject_alt_names".to_owned(), Value::Array(names));
-    }
+    fields.insert("subject_alt_names".to_owned(), Value::Array(names));
     let days = days_left(info.not_after, now);
     fields.insert("days_until_expiration".to_owned(), json!(days.to_string()));
     fields.insert("valid_from".to_owned(), json!(moment(info.not_before)));

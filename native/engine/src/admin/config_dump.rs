@@ -174,7 +174,6 @@ struct Parts {
     warming_clusters: Vec<Part>,
     cluster_failures: BTreeMap<Name, Failure>,
     endpoints: Vec<Part>,
-    endpoint_failures: BTreeMap<Name, Failure>,
     listener_version: String,
     listeners: Vec<Part>,
     warming_listeners: Vec<Part>,
@@ -226,7 +225,6 @@ impl Parts {
                 .iter()
                 .map(|(name, entry)| part(name, false, &entry.resource))
                 .collect(),
-            endpoint_failures: manager.endpoints.failures.clone(),
             listener_version: manager.listeners.version.clone(),
             listeners: listeners(&manager.listeners.active),
             warming_listeners: listeners(&manager.listeners.warming),
@@ -405,35 +403,31 @@ impl Dumper {
         )
     }
 
+    /// The hosts of every cluster, whatever they come from.
     fn endpoints(&self, parts: &Parts) -> Value {
-        let fixed: Vec<Value> = parts
-            .clusters
+        let (mut fixed, mut discovered) = (Vec::new(), Vec::new());
+        let known: BTreeMap<&str, &Part> = parts
+            .endpoints
             .iter()
-            .filter(|part| self.wanted(&part.name))
-            .filter_map(|part| {
-                let cluster = self.any(type_url::CLUSTER, &part.resource.raw);
-                let mut assignment = cluster.get("load_assignment")?.as_object()?.clone();
-                say_health(&mut assignment);
-                let mut any = Map::new();
-                any.insert("@type".to_owned(), json!(type_url::CLUSTER_LOAD_ASSIGNMENT));
-                any.extend(assignment);
-                Some(json!({ "endpoint_config": any }))
-            })
+            .map(|part| (&*part.name, part))
             .collect();
-        let url = type_url::CLUSTER_LOAD_ASSIGNMENT;
-        let mut discovered = self.with_failures(
-            "endpoint_config",
-            url,
-            &parts.endpoints,
-            Some(&parts.endpoint_failures),
-        );
-        for found in &mut discovered {
-            if let Some(assignment) = found
-                .get_mut("endpoint_config")
-                .and_then(Value::as_object_mut)
-            {
-                say_health(assignment);
-            }
+        for part in parts.clusters.iter().filter(|part| self.wanted(&part.name)) {
+            let list = if part.is_static {
+                &mut fixed
+            } else {
+                &mut discovered
+            };
+            let mut cluster = self.any(type_url::CLUSTER, &part.resource.raw);
+            let named = cluster.pointer("/eds_cluster_config/service_name");
+            let service = named.and_then(Value::as_str).unwrap_or(&part.name);
+            let assignment = match known.get(service) {
+                Some(known) => self.any(type_url::CLUSTER_LOAD_ASSIGNMENT, &known.resource.raw),
+                None => cluster
+                    .get_mut("load_assignment")
+                    .map(Value::take)
+                    .unwrap_or_default(),
+            };
+            list.push(json!({ "endpoint_config": hosts(&part.name, assignment) }));
         }
         dump(
             "EndpointsConfigDump",
@@ -600,6 +594,45 @@ impl Dumper {
     }
 }
 
+/// An assignment as Envoy makes it from a cluster's hosts: with what they are by default.
+fn hosts(cluster: &str, mut assignment: Value) -> Value {
+    let mut fields = Map::new();
+    fields.insert("@type".to_owned(), json!(type_url::CLUSTER_LOAD_ASSIGNMENT));
+    let name = assignment.get_mut("cluster_name").map(Value::take);
+    fields.insert(
+        "cluster_name".to_owned(),
+        name.unwrap_or_else(|| json!(cluster)),
+    );
+    if let Some(Value::Array(mut localities)) = assignment.get_mut("endpoints").map(Value::take) {
+        let hosts = localities
+            .iter_mut()
+            .filter_map(|locality| locality.get_mut("lb_endpoints")?.as_array_mut())
+            .flatten();
+        for host in hosts {
+            if let Some(endpoint) = host.get_mut("endpoint").and_then(Value::as_object_mut) {
+                endpoint
+                    .entry("health_check_config")
+                    .or_insert_with(|| json!({}));
+            }
+            if let Some(host) = host.as_object_mut() {
+                host.entry("health_status")
+                    .or_insert_with(|| json!("HEALTHY"));
+                host.entry("load_balancing_weight")
+                    .or_insert_with(|| json!(1));
+            }
+        }
+        fields.insert("endpoints".to_owned(), Value::Array(localities));
+    }
+    let policy = assignment.get("policy");
+    let factor = policy.and_then(|policy| policy.get("overprovisioning_factor"));
+    let factor = factor.cloned().unwrap_or_else(|| json!(140));
+    fields.insert(
+        "policy".to_owned(),
+        json!({ "overprovisioning_factor": factor }),
+    );
+    Value::Object(fields)
+}
+
 /// A dump without its empty lists.
 fn dump<const N: usize>(name: &str, version: &str, lists: [(&str, Vec<Value>); N]) -> Value {
     let mut fields = Map::new();
@@ -633,25 +666,4 @@ pub(super) fn init_dump(core: &Core, asked: &Asked) -> Page {
         return Page::json(&json!({}));
     }
     Page::json(&json!({ "unready_targets_dumps": dumps }))
-}
-
-/// Envoy tells of endpoints as its hosts are: healthy, where the configuration does not say.
-fn say_health(assignment: &mut Map<String, Value>) {
-    let localities = assignment
-        .get_mut("endpoints")
-        .and_then(Value::as_array_mut);
-    for locality in localities.into_iter().flatten() {
-        let endpoints = locality
-            .get_mut("lb_endpoints")
-            .and_then(Value::as_array_mut);
-        for endpoint in endpoints
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_object_mut)
-        {
-            endpoint
-                .entry("health_status")
-                .or_insert_with(|| json!("HEALTHY"));
-        }
-    }
 }

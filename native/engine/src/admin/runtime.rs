@@ -30,9 +30,13 @@ pub(super) fn page(core: &Core, _: &Asked) -> Page {
         .flatten()
     {
         names.push(layer.get("name").cloned().unwrap_or_default());
-        layers.push(match layer.get("static_layer") {
-            Some(entries) => flatten("", entries),
-            None => overrides.clone(),
+        layers.push(match (layer.get("static_layer"), layer.get("rtds_layer")) {
+            (Some(entries), _) => flatten("", entries),
+            (None, Some(rtds)) => {
+                let name = rtds.get("name").and_then(Value::as_str);
+                delivered(core, name.unwrap_or_default())
+            }
+            (None, None) => overrides.clone(),
         });
     }
     let mut keys: Vec<&String> = layers.iter().flatten().map(|(key, _)| key).collect();
@@ -62,6 +66,14 @@ pub(super) fn page(core: &Core, _: &Asked) -> Page {
         );
     }
     Page::json(&json!({ "entries": entries, "layers": names }))
+}
+
+fn delivered(core: &Core, layer: &str) -> Vec<(String, String)> {
+    let manager = core.lock();
+    let pairs = manager.runtime.delivered(layer);
+    pairs
+        .map(|(key, value)| (key.to_string(), value.to_string()))
+        .collect()
 }
 
 fn flatten(prefix: &str, value: &Value) -> Vec<(String, String)> {

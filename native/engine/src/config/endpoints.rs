@@ -13,7 +13,7 @@ use tidegate_xds::Decoder;
 
 use super::clusters::service_name;
 use super::resource::version_hash;
-use super::{ApplyResult, Failure, Manager, Resource, Update};
+use super::{ApplyResult, Manager, Resource, Update};
 use crate::error::ConfigError;
 use crate::server_log::server_log;
 
@@ -28,7 +28,6 @@ pub(crate) struct Endpoints {
     pub(crate) known: BTreeMap<Name, EndpointsEntry>,
     /// Names that are no longer waited for.
     given_up: BTreeSet<Name>,
-    pub(crate) failures: BTreeMap<Name, Failure>,
 }
 
 impl Endpoints {
@@ -41,20 +40,14 @@ impl Endpoints {
         self.known.contains_key(service) || self.given_up.contains(service)
     }
 
-    pub(crate) fn fail(&mut self, name: Name, failure: Failure) {
-        self.failures.insert(name, failure);
-    }
-
     pub(super) fn retain(&mut self, wanted: &BTreeSet<Name>) {
         self.known.retain(|name, _| wanted.contains(name));
         self.given_up.retain(|name| wanted.contains(name));
-        self.failures.retain(|name, _| wanted.contains(name));
     }
 }
 
 impl Manager {
     pub(super) fn apply_endpoints(&mut self, update: &Update<'_>) -> ApplyResult {
-        let version = &update.version;
         let mut result = ApplyResult::default();
         let mut builder = self.begin();
         let decoder = Decoder::new();
@@ -93,7 +86,6 @@ impl Manager {
             match outcome {
                 Ok(assignment) => {
                     let mut changed = false;
-                    self.endpoints.failures.remove(name.as_str());
                     result.accepted.push(name.clone());
                     if let Some(assignment) = assignment {
                         changed = true;
@@ -119,10 +111,6 @@ impl Manager {
                     });
                 }
                 Err(error) => {
-                    self.endpoints.fail(
-                        Name::from(name.as_str()),
-                        Failure::new(&error.to_string(), Some(raw), version),
-                    );
                     result.rejected.push(error);
                 }
             }

@@ -135,10 +135,10 @@ impl Init {
 impl super::Manager {
     /// True when a stage was completed.
     pub(super) fn advance_init(&mut self) -> bool {
-        let init = &mut self.init;
-        if init.done || self.dataplane.is_none() {
+        if self.init.done || self.dataplane.is_none() || !self.runtime_is_settled() {
             return false;
         }
+        let init = &mut self.init;
         if !init.clusters_ready {
             if init.cds == Wildcard::Waiting || !self.clusters.warming.is_empty() {
                 return false;

@@ -1,16 +1,21 @@
-//! Runtime layers: the bootstrap's, flattened, and the admin page's over them.
+//! Runtime layers: the bootstrap's, flattened, those of RTDS over them, and the admin page's over all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_model::Name;
 use tidegate_model::bootstrap::Bootstrap;
 use tidegate_snapshot::Runtime;
-use tidegate_stats::defs::runtime as stat;
+use tidegate_stats::defs::{discovery, runtime as stat};
 use tidegate_stats::{Group, Registry};
+
+use super::rtds::DeliveredLayer;
 
 /// Values by key, a layer over another.
 pub(crate) struct RuntimeLayers {
     base: BTreeMap<Name, Name>,
+    pub(super) delivered: Vec<DeliveredLayer>,
+    /// Of RTDS, where there are such layers.
+    pub(super) updates: Option<Group<discovery::Discovery>>,
     /// `None`: the bootstrap has no admin layer, so nothing can be modified.
     admin: Option<BTreeMap<Name, Name>>,
     stats: Group<stat::Runtime>,
@@ -20,6 +25,8 @@ impl RuntimeLayers {
     pub(crate) fn new(bootstrap: &Bootstrap, registry: &Registry) -> Self {
         let layers = Self {
             base: bootstrap.runtime.iter().cloned().collect(),
+            delivered: bootstrap.rtds.iter().map(DeliveredLayer::new).collect(),
+            updates: (!bootstrap.rtds.is_empty()).then(|| registry.group("runtime.")),
             admin: bootstrap.admin_layer.then(BTreeMap::new),
             stats: registry.group("runtime."),
         };
@@ -49,7 +56,16 @@ impl RuntimeLayers {
 
     pub(super) fn compile(&self) -> Runtime {
         let pair = |(key, value): (&Name, &Name)| (Name::clone(key), Name::clone(value));
-        Runtime::new(self.base.iter().chain(self.overrides()).map(pair))
+        let delivered = self.delivered.iter().flat_map(|layer| &layer.values);
+        let all = self.base.iter().chain(delivered).chain(self.overrides());
+        Runtime::new(all.map(pair))
+    }
+
+    /// What RTDS has delivered for a layer.
+    pub(crate) fn delivered(&self, layer: &str) -> impl Iterator<Item = (&Name, &Name)> {
+        let layers = self.delivered.iter();
+        let found = layers.filter(move |known| *known.config.name == *layer);
+        found.flat_map(|layer| &layer.values)
     }
 
     /// What the admin page has set.
@@ -57,15 +73,24 @@ impl RuntimeLayers {
         self.admin.iter().flatten()
     }
 
-    fn count(&self) {
+    pub(super) fn count(&self) {
         let stats = self.stats.shared();
         let overrides = self.admin.as_ref().map_or(0, BTreeMap::len);
+        let delivered = self.delivered.iter().flat_map(|layer| layer.values.keys());
+        let keys: BTreeSet<&Name> = self
+            .base
+            .keys()
+            .chain(delivered)
+            .chain(self.overrides().map(|(key, _)| key))
+            .collect();
         stats.inc(stat::LOAD_SUCCESS);
         stats.gauge_set(stat::ADMIN_OVERRIDES_ACTIVE, i64::from(overrides > 0));
-        stats.gauge_set(stat::NUM_KEYS, (self.base.len() + overrides) as i64);
+        stats.gauge_set(stat::NUM_KEYS, keys.len() as i64);
         stats.gauge_set(
             stat::NUM_LAYERS,
-            i64::from(!self.base.is_empty()) + i64::from(self.admin.is_some()),
+            i64::from(!self.base.is_empty())
+                + self.delivered.len() as i64
+                + i64::from(self.admin.is_some()),
         );
     }
 }

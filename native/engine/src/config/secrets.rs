@@ -5,10 +5,10 @@
 //! snapshot, and neither listeners nor connections notice. A secret that its users cannot use is refused, and the last good
 //! one serves on.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tidegate_model::Name;
@@ -45,6 +45,8 @@ pub(crate) struct Secrets {
     pub(crate) dynamic: HashMap<(ConfigSourceKey, Name), SecretEntry>,
     /// `static_resources.secrets`.
     pub(crate) statics: HashMap<Name, (Resource, SecretValue)>,
+    /// Other directories are to be watched than when it was last told.
+    pub(super) directories_changed: bool,
 }
 
 /// Where a secret comes from, if from a subscription.
@@ -100,7 +102,7 @@ impl Secrets {
             .map(|(_, entry)| entry)
     }
 
-    /// One per ADS and per secret elsewhere, in an order that does not change by itself.
+    /// By ADS one for those that are waited for equally long, elsewhere one for each, in an order that does not change by itself.
     pub(super) fn subscriptions(&self) -> Vec<Subscription> {
         let mut ads: Vec<&SecretEntry> = Vec::new();
         let mut others = Vec::new();
@@ -117,25 +119,26 @@ impl Secrets {
             }
         }
         others.sort_by_key(|each| (each.source.origin(), Arc::clone(&each.names)));
-        if !ads.is_empty() {
-            let mut names: Vec<String> = ads.iter().map(|e| e.reference.name.to_string()).collect();
-            names.sort_unstable();
-            // The most patient one, of which none is for ever.
-            let patience = ads
-                .iter()
-                .map(|entry| entry.reference.initial_fetch_timeout);
-            let initial_fetch_timeout = patience.reduce(|a, b| Some(a?.max(b?))).flatten();
-            others.insert(
-                0,
-                Subscription {
-                    type_url: type_url::SECRET,
-                    source: ConfigSourceKey::Ads,
-                    names: Arc::new(names),
-                    initial_fetch_timeout,
-                },
-            );
+        let mut by_patience: BTreeMap<Option<Duration>, Vec<String>> = BTreeMap::new();
+        for SecretRef {
+            name,
+            initial_fetch_timeout,
+            ..
+        } in ads.into_iter().map(|entry| &entry.reference)
+        {
+            let names = by_patience.entry(*initial_fetch_timeout).or_default();
+            names.push(name.to_string());
         }
-        others
+        let ads = by_patience.into_iter().map(|(patience, mut names)| {
+            names.sort_unstable();
+            Subscription {
+                type_url: type_url::SECRET,
+                source: ConfigSourceKey::Ads,
+                names: Arc::new(names),
+                initial_fetch_timeout: patience,
+            }
+        });
+        ads.chain(others).collect()
     }
 }
 
@@ -343,7 +346,9 @@ impl Manager {
                 self.set_secret(&key, resource, value)
                     .map_err(|reason| ConfigError::new(name, "", reason))?;
                 if let Some(entry) = self.secrets.dynamic.get_mut(&key) {
-                    entry.directories = directories.into_iter().collect();
+                    let directories = directories.into_iter().collect();
+                    self.secrets.directories_changed |= entry.directories != directories;
+                    entry.directories = directories;
                 }
                 changed = true;
             }

@@ -12,7 +12,7 @@ use super::listeners::filter_chains;
 
 /// The certificates of one transport socket.
 pub(crate) struct TlsContext {
-    pub(crate) trusted_ca: Option<CertificateDetails>,
+    pub(crate) trusted_ca: Vec<CertificateDetails>,
     pub(crate) certificates: Vec<CertificateDetails>,
 }
 

@@ -39,10 +39,8 @@ fn ads(fields: &Fields<'_>, clusters: &Clusters, extra: &mut AdsExtra) -> Result
         &["rate_limit_settings"],
         "requests are paced by the answers to them",
     );
-    fields.ignore(
-        &["set_node_on_first_message_only"],
-        "the node is in the first message of a stream",
-    );
+    // It is there in any case; a server has to keep it for the stream.
+    fields.bool("set_node_on_first_message_only");
     let delta = fields.choice(
         "api_type",
         &[

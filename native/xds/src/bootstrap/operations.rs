@@ -2,16 +2,20 @@
 
 use tidegate_model::Name;
 use tidegate_model::bootstrap::{
-    Admin, StatsConfig, StatsMatcher, StatsSink, StatsTag, StatsTagValue,
+    Admin, RtdsLayer, StatsConfig, StatsMatcher, StatsSink, StatsTag, StatsTagValue,
 };
 
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::message::Value;
-use crate::{access_log, address, matcher, value};
+use crate::{access_log, address, cluster, matcher, value};
 
 /// Static layers, flattened, and whether there is an admin layer.
-pub(super) fn layered_runtime(fields: &Fields<'_>) -> Result<(Vec<(Name, Name)>, bool)> {
+/// Static values, whether there is an admin layer, and what RTDS delivers.
+type Layers = (Vec<(Name, Name)>, bool, Vec<RtdsLayer>);
+
+pub(super) fn layered_runtime(fields: &Fields<'_>) -> Result<Layers> {
+    let mut rtds: Vec<RtdsLayer> = Vec::new();
     let mut runtime: Vec<(Name, Name)> = Vec::new();
     let mut names: Vec<Name> = Vec::new();
     let mut admin = false;
@@ -22,9 +26,17 @@ pub(super) fn layered_runtime(fields: &Fields<'_>) -> Result<(Vec<(Name, Name)>,
             .and_then(Value::as_message)
             .map(value::from_struct);
         let is_admin = layer.opt("admin_layer", |_| Ok(()))?.is_some();
-        Ok((name, entries, is_admin))
+        let delivered = layer.opt("rtds_layer", |rtds| {
+            let (source, timeout) = rtds.need("rtds_config", cluster::config_source)?;
+            Ok(RtdsLayer {
+                name: rtds.string("name"),
+                source,
+                initial_fetch_timeout: timeout,
+            })
+        })?;
+        Ok((name, entries, is_admin, delivered))
     })?;
-    for (at, (name, entries, is_admin)) in layers.into_iter().enumerate() {
+    for (at, (name, entries, is_admin, delivered)) in layers.into_iter().enumerate() {
         if names.contains(&name) {
             return Err(fields.fault(
                 &format!("layers[{at}].name"),
@@ -40,10 +52,23 @@ pub(super) fn layered_runtime(fields: &Fields<'_>) -> Result<(Vec<(Name, Name)>,
         }
         admin |= is_admin;
         if let Some(entries) = entries {
+            if !rtds.is_empty() {
+                return Err(fields.fault(
+                    &format!("layers[{at}].static_layer"),
+                    "a static layer over an RTDS layer is not supported",
+                ));
+            }
             flatten("", &entries, &mut runtime);
         }
+        if delivered.is_some() && admin {
+            return Err(fields.fault(
+                &format!("layers[{at}].rtds_layer"),
+                "an RTDS layer over the admin layer is not supported",
+            ));
+        }
+        rtds.extend(delivered);
     }
-    Ok((runtime, admin))
+    Ok((runtime, admin, rtds))
 }
 
 /// `{"a": {"b": 1}}` as `a.b = 1`; a later entry replaces an earlier one. A fractional percent keeps its form.
@@ -216,4 +241,14 @@ pub(super) fn bootstrap_extension(fields: &Fields<'_>) -> Result<()> {
 pub(super) fn application_log(fields: &Fields<'_>) -> Result<Option<Name>> {
     let format = fields.opt("log_format", |format| Ok(format.opt_string("text_format")))?;
     Ok(format.flatten())
+}
+
+/// `service.runtime.v3.Runtime`: a layer's name and its values.
+pub(crate) fn runtime(fields: &Fields<'_>) -> Result<(Name, Vec<(Name, Name)>)> {
+    let mut values = Vec::new();
+    let layer = fields.get("layer").and_then(Value::as_message);
+    if let Some(entries) = layer.map(value::from_struct) {
+        flatten("", &entries, &mut values);
+    }
+    Ok((fields.string("name"), values))
 }

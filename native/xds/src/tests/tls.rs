@@ -77,10 +77,7 @@ fn client() -> Json {
 fn istiods_contexts() {
     let (context, warnings) = decode("DownstreamTlsContext", &server(), tls::downstream);
     let context = context.unwrap();
-    assert_eq!(
-        warnings, 3,
-        "a cipher suite without ECDHE, the node in two streams"
-    );
+    assert_eq!(warnings, 1, "a cipher suite without ECDHE");
     assert!(context.require_client_certificate && context.stateful_session_resumption);
     assert_eq!(context.session_tickets, SessionTickets::Internal);
     let common = &context.common;

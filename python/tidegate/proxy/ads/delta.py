@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from tidegate.proxy.ads.patience import EVERYTHING, Patience
-from tidegate.proxy.ads.protocol import Update
+from tidegate.proxy.ads.protocol import Update, patience_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Set
@@ -80,17 +80,16 @@ class DeltaProtocol:
 
     def subscribe(self, wanted: Iterable[Wanted], now: float) -> list[DeltaRequest]:
         """The engine's present subscriptions, all of them; returns what has to be sent because they changed."""
-        present = {each.type_url: each for each in wanted}
-        for type_url, each in present.items():
+        present = patience_of(wanted)
+        for type_url, patience in present.items():
             state = self._types.setdefault(type_url, _Type())
-            names = set(each.names)
+            names = patience.keys() - {EVERYTHING}
             new, gone = names - state.names, state.names - names
             if not names and not state.watched:
                 state.wildcard, new = True, {EVERYTHING}
             state.watched = True
             self._change(type_url, state, new - {EVERYTHING}, gone)
-            if each.initial_fetch_timeout > 0:
-                self.patience.wait(type_url, new, now + each.initial_fetch_timeout)
+            self.patience.wait(type_url, {name: patience[name] for name in new}, now)
         for type_url, state in self._types.items():
             if state.watched and type_url not in present:
                 state.watched = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["EVERYTHING", "Overdue", "Patience"]
 
@@ -26,11 +26,12 @@ class Patience:
     def __init__(self) -> None:
         self._ends: dict[str, dict[str, float]] = {}
 
-    def wait(self, type_url: str, names: Iterable[str], until: float) -> None:
-        """For those not waited for yet."""
+    def wait(self, type_url: str, seconds: Mapping[str, float], now: float) -> None:
+        """For those not waited for yet; 0 seconds = for ever."""
         ends = self._ends.setdefault(type_url, {})
-        for name in names:
-            ends.setdefault(name, until)
+        for name, patience in seconds.items():
+            if patience > 0:
+                ends.setdefault(name, now + patience)
 
     def stop(self, type_url: str, names: Iterable[str]) -> None:
         """Answered, or not wanted any more."""

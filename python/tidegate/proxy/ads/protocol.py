@@ -28,15 +28,26 @@ from tidegate.proxy.ads.patience import EVERYTHING, Patience
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Set
 
-__all__ = ["AdsProtocol", "Outcome", "Request", "Response", "Update", "Wanted"]
+__all__ = ["AdsProtocol", "Outcome", "Request", "Response", "Update", "Wanted", "patience_of"]
 
 
 class Wanted(NamedTuple):
-    """One subscription of the engine. No names = everything of that type (CDS, LDS)."""
+    """A subscription of the engine, or a part of one whose names are waited for equally long. No names = everything of
+    that type (CDS, LDS)."""
 
     type_url: str
     names: tuple[str, ...]
     initial_fetch_timeout: float  # seconds; 0 = wait for ever
+
+
+def patience_of(wanted: Iterable[Wanted]) -> dict[str, dict[str, float]]:
+    """Per type: the names that are wanted (`EVERYTHING` where none is given), and how long to wait for each."""
+    found: dict[str, dict[str, float]] = {}
+    for each in wanted:
+        found.setdefault(each.type_url, {}).update(
+            dict.fromkeys(each.names or (EVERYTHING,), each.initial_fetch_timeout)
+        )
+    return found
 
 
 class Request(NamedTuple):
@@ -104,10 +115,10 @@ class AdsProtocol:
     def subscribe(self, wanted: Iterable[Wanted], now: float) -> list[Request]:
         """The engine's present subscriptions, all of them; returns what has to be sent because they changed."""
         requests = []
-        present = {each.type_url: each for each in wanted}
-        for type_url, each in present.items():
+        present = patience_of(wanted)
+        for type_url, patience in present.items():
             state = self._types.get(type_url)
-            names = tuple(sorted(set(each.names)))
+            names = tuple(sorted(patience.keys() - {EVERYTHING}))
             if state is None:
                 state = self._types[type_url] = _Type(())
                 changed = True
@@ -118,8 +129,7 @@ class AdsProtocol:
             before = set(state.names) if state.watched else set[str]()
             new = [EVERYTHING] if not names else [name for name in names if name not in before]
             self.patience.stop(type_url, before - set(names))
-            if each.initial_fetch_timeout > 0:
-                self.patience.wait(type_url, new, now + each.initial_fetch_timeout)
+            self.patience.wait(type_url, {name: patience[name] for name in new}, now)
             state.names, state.watched = names, True
             requests += self._ask(type_url, state)
         for type_url, state in self._types.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import subprocess
 from pathlib import Path
@@ -10,12 +9,9 @@ from string import Template
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from differential.backend import free_port
+from differential.pki import pki
 from differential.proxies import running
 from tidegate.peer import envoy_binary
 
@@ -28,22 +24,6 @@ _SCANS = ("--sslv2", "--sslv3", "--tlsv1", "--tlsv1_1", "--tlsv1_2", "--tlsv1_3"
           "--ems", "--openssl_ccs", "--heartbleed", "--fallback", "--compression", "--resum")  # fmt: skip
 
 
-def _certificate(directory: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "scanned.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
-    names = x509.SubjectAlternativeName([x509.DNSName("scanned.test")])
-    builder = x509.CertificateBuilder(
-        name, name, key.public_key(), x509.random_serial_number(), now - day, now + 90 * day
-    )
-    certificate = builder.add_extension(names, False).sign(key, hashes.SHA256())
-    (directory / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (directory / "tls.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-
-
 def _flatten(prefix: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {name: leaf for key, each in value.items() for name, leaf in _flatten(f"{prefix}.{key}", each).items()}
@@ -53,12 +33,14 @@ def _flatten(prefix: str, value: Any) -> dict[str, Any]:
 def _findings(kind: str, directory: Path) -> tuple[dict[str, Any], set[str]]:
     """What each test of the scanner came to, and the protocol versions with the cipher suites they may use."""
     port, admin = free_port(), free_port()
-    text = _BOOTSTRAP.substitute(PORT=port, ADMIN=admin, DIRECTORY=directory)
+    text = _BOOTSTRAP.substitute(
+        PORT=port, ADMIN=admin, CERTIFICATE=pki().path("server.pem"), KEY=pki().path("server.key")
+    )
     report = directory / f"{kind}.json"
     scanner = Path(envoy_binary()).parents[5] / "bin" / "sslyze"
     with running(kind, text, admin_port=admin, port=port, directory=directory, log=directory / f"{kind}.log"):
         # Its exit status says whether the endpoint follows Mozilla's recommendation, which is not asked here.
-        scan = [str(scanner), *_SCANS, "--mozilla_config", "disable", f"--json_out={report}", "--sni", "scanned.test",
+        scan = [str(scanner), *_SCANS, "--mozilla_config", "disable", f"--json_out={report}", "--sni", "server.example",
                    f"127.0.0.1:{port}"]  # fmt: skip
         subprocess.run(scan, capture_output=True, check=False, timeout=200)
     [server] = json.loads(report.read_text())["server_scan_results"]
@@ -78,7 +60,6 @@ def _findings(kind: str, directory: Path) -> tuple[dict[str, Any], set[str]]:
 
 
 def test_nothing_that_envoy_does_not_have(tmp_path: Path) -> None:
-    _certificate(tmp_path)
     theirs, their_suites = _findings("envoy", tmp_path)
     ours, our_suites = _findings("tidegate", tmp_path)
     assert {name for name in theirs if theirs[name] is True} >= {"tls_fallback_scsv.supports_fallback_scsv"}

@@ -8,7 +8,6 @@ and the subscriptions, nothing of what it serves.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ import grpc
 import grpc.aio
 
 from tidegate import xdsapi
+from tidegate.bench.ads_server import ServerThread
 
 _ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _SDS = "envoy.service.secret.v3.SecretDiscoveryService"
@@ -59,47 +59,20 @@ class _Subscription:
 
 
 @dataclass
-class Management:
-    """Runs in a thread of its own. `address`: what to listen on (`127.0.0.1:0` or `unix:/path`)."""
+class Management(ServerThread):
+    """`address`: what to listen on (`127.0.0.1:0` or `unix:/path`)."""
 
     address: str = "127.0.0.1:0"
     delays: dict[str, float] = field(default_factory=dict)  # seconds before an answer, by the type's name
     resource_versions: bool = False  # istiod leaves `Resource.version` empty
-    port: int = 0
     lines: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     _types: dict[str, _Type] = field(default_factory=dict)
-    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _wakes: list[asyncio.Event] = field(default_factory=list)
     _calls: list[asyncio.Event] = field(default_factory=list)
     _streams: int = 0
     _held: set[str] = field(default_factory=set)
-    _thread: threading.Thread | None = None
-    _server: Any = None
-
-    def start(self) -> Management:
-        ready = threading.Event()
-
-        def run() -> None:
-            asyncio.set_event_loop(self._loop)
-            self._loop.run_until_complete(self._up())
-            ready.set()
-            self._loop.run_forever()
-            self._loop.run_until_complete(self._server.stop(0))
-            self._loop.close()
-
-        self._thread = threading.Thread(target=run, name="management", daemon=True)
-        self._thread.start()
-        assert ready.wait(10)
-        return self
-
-    def stop(self) -> None:
-        if self._loop.is_closed():
-            return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        if self._thread:
-            self._thread.join(10)
 
     def set(self, full_name: str, resources: Mapping[str, Mapping[str, Any] | bytes], *, again: bool = False) -> None:
         """All resources of a type. With `again`, unchanged ones are sent too, as istiod does with listeners."""

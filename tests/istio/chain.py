@@ -18,8 +18,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from istio.world import Pod, World, envoy
+from istio.world import Pod, World
 from tidegate.bench.processes import LOAD_CPU, PROXY_CPU, cpu_ns, tree
+from tidegate.peer import envoy_binary
 
 TOOLS = Path(__file__).parents[2] / "python" / "tidegate" / "bench" / "bin"
 HOST = "reviews.bookinfo.svc.cluster.local:9080"
@@ -100,7 +101,7 @@ def main() -> None:
     samples: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
         meshes: dict[str, Mesh] = {}
-        for name, variant, data_plane in (("tidegate", chosen.ours, ""), ("envoy", "stock", envoy())):
+        for name, variant, data_plane in (("tidegate", chosen.ours, ""), ("envoy", "stock", envoy_binary())):
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             world = stack.enter_context(World(directory, variant, client_and_server(data_plane)))
             plain_route(world)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from istio.calls import CALLS, pods
-from istio.world import World, envoy
+from istio.world import World
+from tidegate.peer import envoy_binary
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.timeout(300)]
 Outcomes = Mapping[str, Any]
@@ -19,7 +20,7 @@ _MESHES = {"tidegate": ("", ""), "tidegate to envoy": ("", "envoy"), "envoy to t
 
 
 def _observe(factory: pytest.TempPathFactory, client: str, server: str) -> Outcomes:
-    planes = [envoy() if plane == "envoy" else "" for plane in (client, server)]
+    planes = [envoy_binary() if plane == "envoy" else "" for plane in (client, server)]
     outcomes: dict[str, Any] = {}
     with World(factory.mktemp("mesh"), "stock", pods(*planes)) as world:
         world.await_all()

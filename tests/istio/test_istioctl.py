@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from go_peers import go_peer
-from istio.world import Pod, World, envoy
+from istio.world import Pod, World
+from tidegate.peer import envoy_binary
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.timeout(240)]
 _PAGES = ["all", "listeners", "routes", "clusters", "endpoints", "secret", "bootstrap"]
@@ -61,7 +62,7 @@ def dumps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     found = {}
     with World(directory, "stock", [pod]) as world:
         world.await_ready(pod.name)
-        for name, data_plane in (("tidegate", ""), ("envoy", envoy())):
+        for name, data_plane in (("tidegate", ""), ("envoy", envoy_binary())):
             world.stop(pod.name)
             world.start_agent(Pod(pod.app, pod.version, pod.number, data_plane=data_plane, kind=pod.kind))
             world.await_ready(pod.name)

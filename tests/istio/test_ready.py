@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from istio.world import Pod, World, envoy
+from istio.world import Pod, World
+from tidegate.peer import envoy_binary
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.timeout(240)]
 _MODES: Mapping[str, Mapping[str, str]] = {"delta": {}, "sotw": {"ISTIO_DELTA_XDS": "false"}}
@@ -45,7 +46,7 @@ def test_ready_within_twice_envoys_time(tmp_path: Path, kind: str, mode: str) ->
         world.await_ready(pod.name)
         assert _rejections(world, pod.name) == {}
         for _ in range(3):
-            for name, data_plane in (("envoy", envoy()), ("tidegate", "")):
+            for name, data_plane in (("envoy", envoy_binary()), ("tidegate", "")):
                 world.stop(pod.name)
                 times[name].append(_start(world, pod, mode, data_plane))
         assert _rejections(world, pod.name) == {}
@@ -63,6 +64,6 @@ def test_ready_with_what_a_helm_install_sends(tmp_path: Path, kind: str, mode: s
         if mode == "delta":
             # The proof that this is what stock Envoy cannot take.
             world.stop(pod.name)
-            world.start_agent(_pod(kind, mode, envoy()))
+            world.start_agent(_pod(kind, mode, envoy_binary()))
             time.sleep(6)
             assert not world.ready(pod.name)

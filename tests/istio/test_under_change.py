@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from istio.chain import proxy
-from istio.world import Pod, World, envoy
+from istio.world import Pod, World
 from tidegate.bench.processes import memory
+from tidegate.peer import envoy_binary
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root"), pytest.mark.timeout(400)]
 SECONDS = float(os.environ.get("TIDEGATE_SOAK_SECONDS", "30"))
@@ -128,4 +129,4 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as directory:
-        print(_observe(Path(directory), envoy()))
+        print(_observe(Path(directory), envoy_binary()))

@@ -22,18 +22,17 @@ import socket
 import string
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from go_peers import go_peer
+from integration.mesh import eventually
 from istio.pki import Pki
 from tidegate.demo.host import dial, network
 from tidegate.demo.host.children import Child, Walls, end, identify
-from tidegate.peer import envoy_binary
 
 __all__ = ["Pod", "World", "tidegate_proxy"]
 
@@ -372,15 +371,9 @@ class World:
     def _listens(self, netns: str, host: str, port: int) -> bool:
         return dial.accepts(host, port, netns=netns)
 
-    def _wait(self, what: Any, seconds: float, why: str, log: str = "") -> float:
-        begin = time.monotonic()
-        while not what():
-            if time.monotonic() > begin + seconds:
-                tail = "\n".join(self.log(log).splitlines()[-15:]) if log else ""
-                raise AssertionError(f"not within {seconds} s: {why}\n{tail}")
-            time.sleep(0.02)
-        return time.monotonic() - begin
-
-
-def envoy() -> str:
-    return envoy_binary()
+    def _wait(self, what: Callable[[], bool], seconds: float, why: str, log: str = "") -> float:
+        try:
+            return eventually(what, seconds, why)
+        except AssertionError as error:
+            tail = "\n".join(self.log(log).splitlines()[-15:]) if log else ""
+            raise AssertionError(f"{error}\n{tail}") from None

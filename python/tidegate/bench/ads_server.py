@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -33,19 +33,18 @@ class Seen:
 
 
 @dataclass
-class AdsServer:
-    """`set()` publishes resources; `seen` lists what the client said. Runs in a thread of its own."""
+class ServerThread:
+    """A gRPC server on a loop and a thread of its own; `_up` makes it (`_server`) and starts it."""
 
     port: int = 0
-    seen: list[Seen] = field(default_factory=list)
-    _resources: dict[str, tuple[str, list[tuple[str, bytes]]]] = field(default_factory=dict)
-    _versions: int = 0
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
-    _wakes: list[asyncio.Event] = field(default_factory=list)
     _thread: threading.Thread | None = None
     _server: Any = None
 
-    def start(self) -> AdsServer:
+    async def _up(self) -> None:
+        raise NotImplementedError
+
+    def start(self) -> Self:
         ready = threading.Event()
 
         def run() -> None:
@@ -56,7 +55,7 @@ class AdsServer:
             self._loop.run_until_complete(self._server.stop(0))
             self._loop.close()
 
-        self._thread = threading.Thread(target=run, name="ads", daemon=True)
+        self._thread = threading.Thread(target=run, name=type(self).__name__, daemon=True)
         self._thread.start()
         assert ready.wait(10)
         return self
@@ -67,6 +66,16 @@ class AdsServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         if self._thread:
             self._thread.join(10)
+
+
+@dataclass
+class AdsServer(ServerThread):
+    """`set()` publishes resources; `seen` lists what the client said."""
+
+    seen: list[Seen] = field(default_factory=list)
+    _resources: dict[str, tuple[str, list[tuple[str, bytes]]]] = field(default_factory=dict)
+    _versions: int = 0
+    _wakes: list[asyncio.Event] = field(default_factory=list)
 
     async def _up(self) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])

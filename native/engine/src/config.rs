@@ -45,7 +45,7 @@ pub(crate) use transports::TlsContext;
 
 use crate::error::ConfigError;
 use crate::events::{Event, Events};
-use crate::server_log::ServerLog;
+use crate::server_log::{ServerLog, server_log};
 
 /// What became of one update.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -469,6 +469,19 @@ impl Manager {
         if let (Some(ConfigSource::Ads), Some(stats)) = (source, stats) {
             stats.shared().inc(discovery::UPDATE_ATTEMPT);
         }
+    }
+
+    /// All rejections in one text, for the server and for the log; `who`: `eds` and the like.
+    fn tell_rejections(&self, result: &mut ApplyResult, who: &str) {
+        let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
+        result.detail = reasons.join(", ");
+        server_log!(
+            self.context.log,
+            Warning,
+            "config",
+            "{who}: {}",
+            result.detail
+        );
     }
 
     fn begin(&self) -> SnapshotBuilder {

@@ -387,8 +387,9 @@ fn tcp_keepalive(fields: &Fields<'_>) -> Result<TcpKeepalive> {
     })
 }
 
-/// `config.core.v3.ConfigSource`, with its `initial_fetch_timeout` (default 15 s, `None`: wait for ever).
-pub(crate) fn config_source(fields: &Fields<'_>) -> Result<(ConfigSource, Option<Duration>)> {
+/// What every `config.core.v3.ConfigSource` may say: the file, if it is one, and its `initial_fetch_timeout` (default
+/// 15 s, `None`: wait for ever).
+pub(crate) fn path_and_timeout(fields: &Fields<'_>) -> Result<(Option<Name>, Option<Duration>)> {
     fields.choice("resource_api_version", &[("AUTO", ()), ("V3", ())])?;
     let timeout = fields.timeout("initial_fetch_timeout", Some(Duration::from_secs(15)))?;
     let path = fields.opt("path_config_source", |source| {
@@ -398,7 +399,13 @@ pub(crate) fn config_source(fields: &Fields<'_>) -> Result<(ConfigSource, Option
         );
         Ok(source.string("path"))
     })?;
-    let source = if let Some(path) = path.or_else(|| fields.opt_string("path")) {
+    Ok((path.or_else(|| fields.opt_string("path")), timeout))
+}
+
+/// `config.core.v3.ConfigSource`, with its `initial_fetch_timeout`.
+pub(crate) fn config_source(fields: &Fields<'_>) -> Result<(ConfigSource, Option<Duration>)> {
+    let (path, timeout) = path_and_timeout(fields)?;
+    let source = if let Some(path) = path {
         ConfigSource::Path(path)
     } else {
         for name in ["api_config_source", "self"] {

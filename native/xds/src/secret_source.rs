@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidegate_model::tls::{GrpcSource, SecretConfigSource, SecretRef};
 
+use crate::cluster::path_and_timeout;
 use crate::context::Result;
 use crate::fields::Fields;
 
@@ -21,16 +22,8 @@ pub(crate) fn secret_ref(fields: &Fields<'_>) -> Result<SecretRef> {
 
 /// `ConfigSource` of a secret, which may have a gRPC stream of its own.
 fn config_source(fields: &Fields<'_>) -> Result<(SecretConfigSource, Option<Duration>)> {
-    fields.choice("resource_api_version", &[("AUTO", ()), ("V3", ())])?;
-    let timeout = fields.timeout("initial_fetch_timeout", Some(Duration::from_secs(15)))?;
-    let path = fields.opt("path_config_source", |source| {
-        source.ignore(
-            &["watched_directory"],
-            "the directory of the file itself is watched",
-        );
-        Ok(source.string("path"))
-    })?;
-    let source = if let Some(path) = path.or_else(|| fields.opt_string("path")) {
+    let (path, timeout) = path_and_timeout(fields)?;
+    let source = if let Some(path) = path {
         SecretConfigSource::Path(path)
     } else if let Some(source) = fields.opt("api_config_source", grpc)? {
         SecretConfigSource::Grpc(Arc::new(source))

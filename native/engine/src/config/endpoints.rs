@@ -15,7 +15,6 @@ use super::clusters::service_name;
 use super::resource::version_hash;
 use super::{ApplyResult, Manager, Resource, Update};
 use crate::error::ConfigError;
-use crate::server_log::server_log;
 
 pub(crate) struct EndpointsEntry {
     pub(crate) resource: Resource,
@@ -131,15 +130,7 @@ impl Manager {
             // Nor does anybody wait any longer: a bad update must not keep the process from serving.
             let all = clusters_of.keys().map(Name::clone);
             self.endpoints.given_up.extend(all);
-            let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
-            result.detail = reasons.join(", ");
-            server_log!(
-                self.context.log,
-                Warning,
-                "config",
-                "eds: {}",
-                result.detail
-            );
+            self.tell_rejections(&mut result, "eds");
         }
         self.commit(builder);
         result

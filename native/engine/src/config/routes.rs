@@ -146,15 +146,7 @@ impl Manager {
                 stats.inc(stat::UPDATE_ATTEMPT);
                 stats.inc(stat::UPDATE_REJECTED);
             }
-            let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
-            result.detail = reasons.join(", ");
-            server_log!(
-                self.context.log,
-                Warning,
-                "config",
-                "rds: {}",
-                result.detail
-            );
+            self.tell_rejections(&mut result, "rds");
         }
         self.commit(builder);
         result

@@ -12,7 +12,6 @@ use super::{
     ApplyResult, ConfigSourceKey, Manager, Subscription, Update, count_failure, count_update,
 };
 use crate::error::ConfigError;
-use crate::server_log::server_log;
 
 /// A layer and what was delivered for it.
 pub(crate) struct DeliveredLayer {
@@ -89,15 +88,7 @@ impl Manager {
             for layer in self.layers_of(origin) {
                 layer.settled = true;
             }
-            let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
-            result.detail = reasons.join(", ");
-            server_log!(
-                self.context.log,
-                Warning,
-                "config",
-                "rtds: {}",
-                result.detail
-            );
+            self.tell_rejections(&mut result, "rtds");
         }
         let updates = self.runtime.updates.as_ref();
         count_update(updates, &update.version, refused, update.started);

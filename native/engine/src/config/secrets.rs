@@ -300,15 +300,7 @@ impl Manager {
                 stats.inc(stat::UPDATE_ATTEMPT);
                 stats.inc(stat::UPDATE_REJECTED);
             }
-            let reasons: Vec<String> = result.rejected.iter().map(ToString::to_string).collect();
-            result.detail = reasons.join(", ");
-            server_log!(
-                self.context.log,
-                Warning,
-                "config",
-                "sds: {}",
-                result.detail
-            );
+            self.tell_rejections(&mut result, "sds");
         }
         let builder = self.begin();
         self.commit(builder);

@@ -38,11 +38,13 @@ impl Runtime {
     pub fn fraction(&self, fraction: &RuntimeFraction) -> Fraction {
         match &fraction.runtime_key {
             None => fraction.default,
-            Some(key) => match self.get(key).and_then(parse_fraction) {
-                Some(over) => over,
-                None => fraction.default,
-            },
+            Some(key) => self.fraction_of(key, fraction.default),
         }
+    }
+
+    /// As [`Self::fraction`], under a key that no configuration names.
+    pub fn fraction_of(&self, key: &str, default: Fraction) -> Fraction {
+        self.get(key).and_then(parse_fraction).unwrap_or(default)
     }
 
     /// The switch in force: `true` or `false` under the key, as in Envoy.

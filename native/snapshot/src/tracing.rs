@@ -1,7 +1,7 @@
-//! Tracing of a connection manager, compiled: names that are looked up are in the form of the lookup.
+//! Tracing of a connection manager and of routes, compiled: names that are looked up are in the form of the lookup.
 
 use tidegate_model::Name;
-use tidegate_model::tracing::{CustomTag, CustomTagValue, Tracing};
+use tidegate_model::tracing::{CustomTag, CustomTagValue, RouteTracing, Sampling, Tracing};
 
 use crate::header_name::HeaderName;
 
@@ -42,8 +42,24 @@ impl CompiledTracing {
     }
 }
 
+/// What a route says over it.
+#[derive(Debug)]
+pub struct CompiledRouteTracing {
+    pub sampling: Sampling,
+    pub custom_tags: Vec<CompiledTag>,
+}
+
+impl CompiledRouteTracing {
+    pub(crate) fn compile(config: &RouteTracing) -> Self {
+        Self {
+            sampling: config.sampling,
+            custom_tags: compile_tags(&config.custom_tags),
+        }
+    }
+}
+
 /// The tags of one level.
-pub fn compile_tags(tags: &[CustomTag]) -> Vec<CompiledTag> {
+fn compile_tags(tags: &[CustomTag]) -> Vec<CompiledTag> {
     tags.iter()
         .map(|tag| CompiledTag {
             name: tag.name.clone(),

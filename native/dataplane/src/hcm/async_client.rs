@@ -218,7 +218,6 @@ fn fill(stream: &mut Stream, call: &mut CallRequest<'_>, core: &mut Core) {
 }
 
 /// More of the body of a call that was started with [`CallRequest::more`].
-#[allow(dead_code, reason = "for mirrors of bodies that come in pieces")]
 pub(crate) fn push(worker: &mut Worker, key: Key, bytes: &[u8], end: bool) {
     let Some(mut call) = take(worker, key) else {
         return;

@@ -19,7 +19,7 @@ use self::encoder::Encoder;
 use super::ServerConnection;
 use super::filters::Verdict;
 use super::headers::HeaderList;
-use super::runtime::{FilterStats, HcmRuntime};
+use super::runtime::{FilterRuntime, HcmRuntime};
 use super::stream::{Stream, StreamRoute};
 use crate::worker::{Core, Worker};
 
@@ -103,7 +103,7 @@ impl<'a> Filter<'a> {
         let HttpFilterKind::Compressor(config) = &filter.kind else {
             return None;
         };
-        let Some(FilterStats::Compressor(stats)) = hcm.filter_stats.get(index) else {
+        let Some(FilterRuntime::Compressor(stats)) = hcm.filter_runtimes.get(index) else {
             return None;
         };
         let levels = stream.route.as_ref().map(StreamRoute::per_filter);
@@ -299,7 +299,9 @@ impl ServerConnection {
         };
         // Memory is all that the libraries can lack: the body is cut short then, which its reader notices.
         let _failed = compressing.encoder.feed(body, last, &mut out);
-        if let Some(FilterStats::Compressor(stats)) = self.hcm.filter_stats.get(compressing.index) {
+        if let Some(FilterRuntime::Compressor(stats)) =
+            self.hcm.filter_runtimes.get(compressing.index)
+        {
             stats
                 .response
                 .add(stat::TOTAL_UNCOMPRESSED_BYTES, body.len() as u64);

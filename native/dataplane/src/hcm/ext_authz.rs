@@ -24,14 +24,12 @@ use super::ServerConnection;
 use super::filters::Verdict;
 use super::local_reply::Reply;
 use super::paused::{BodyDemand, Resume};
-use super::runtime::HcmRuntime;
+use super::runtime::{FilterRuntime, HcmRuntime};
 use super::stream::{Stream, StreamRoute};
 use crate::worker::{Core, Worker};
 
 /// What a worker keeps of one such filter.
 pub(crate) struct AuthzRuntime {
-    /// Its place in the configuration.
-    index: usize,
     stats: Local<stat::ExtAuthz>,
     /// Of the clusters that requests were for.
     of_clusters: RefCell<FxHashMap<ClusterId, OfCluster>>,
@@ -42,30 +40,19 @@ struct OfCluster {
     _group: Group<of_cluster::ClusterExtAuthz>,
 }
 
-/// Held with the configuration, see `HcmGroups`.
-pub(crate) struct AuthzGroup {
-    index: usize,
-    group: Group<stat::ExtAuthz>,
+/// The filter's counters; held with the configuration, see `HcmGroups`.
+pub(crate) fn group(
+    registry: &Registry,
+    manager: &str,
+    config: &tidegate_model::ext_authz::ExtAuthz,
+) -> Group<stat::ExtAuthz> {
+    registry.group(&format!("{manager}ext_authz.{}", config.stat_prefix))
 }
 
-impl AuthzGroup {
-    pub(crate) fn new(
-        registry: &Registry,
-        manager: &str,
-        index: usize,
-        config: &tidegate_model::ext_authz::ExtAuthz,
-    ) -> Self {
-        let prefix = format!("http.{manager}.ext_authz.{}", config.stat_prefix);
+impl AuthzRuntime {
+    pub(crate) fn new(group: &Group<stat::ExtAuthz>, worker: usize) -> Self {
         Self {
-            index,
-            group: registry.group(&prefix),
-        }
-    }
-
-    pub(crate) fn runtime(&self, worker: usize) -> AuthzRuntime {
-        AuthzRuntime {
-            index: self.index,
-            stats: self.group.local(worker),
+            stats: group.local(worker),
             of_clusters: RefCell::default(),
         }
     }
@@ -86,8 +73,10 @@ struct Filter<'a> {
 }
 
 fn filter(hcm: &HcmRuntime, index: usize) -> Option<Filter<'_>> {
-    let compiled = hcm.compiled()?.filters.get(index)?.ext_authz.as_ref()?;
-    let runtime = hcm.authz.iter().find(|runtime| runtime.index == index)?;
+    let compiled = hcm.filter(index)?.ext_authz.as_ref()?;
+    let Some(FilterRuntime::ExtAuthz(runtime)) = hcm.filter_runtimes.get(index) else {
+        return None;
+    };
     Some(Filter { compiled, runtime })
 }
 
@@ -239,7 +228,7 @@ impl ServerConnection {
                 };
                 self.decide_authz(stream, worker, &filter, outcome)
             }
-            Resume::Timer | Resume::Ready => Verdict::Wait,
+            Resume::Timer => Verdict::Wait,
         }
     }
 

@@ -129,11 +129,7 @@ impl ServerConnection {
             .route
             .as_ref()
             .and_then(|route| route.per_filter().fault());
-        let of_filter = || {
-            hcm.compiled()
-                .and_then(|compiled| compiled.filters.get(index))
-                .and_then(|f| f.fault.as_ref())
-        };
+        let of_filter = || hcm.filter(index)?.fault.as_ref();
         let Some(fault) = of_route.or_else(of_filter) else {
             return Verdict::Continue;
         };

@@ -251,10 +251,8 @@ impl Web {
 impl ServerConnection {
     /// The statistics filter's request side.
     pub(super) fn grpc_stats(&self, stream: &mut Stream, core: &mut Core, index: usize) -> Verdict {
-        let filter = self
-            .hcm
-            .compiled()
-            .and_then(|compiled| compiled.filters.get(index)?.grpc_stats.as_ref());
+        let filter = self.hcm.filter(index);
+        let filter = filter.and_then(|filter| filter.grpc_stats.as_ref());
         let Some(filter) = filter.filter(|_| request::is_grpc(&stream.request)) else {
             return Verdict::Continue;
         };

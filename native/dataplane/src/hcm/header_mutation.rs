@@ -20,10 +20,7 @@ fn each(
     index: usize,
     mut apply: impl FnMut(&CompiledMutations),
 ) {
-    let filter = hcm
-        .compiled()
-        .and_then(|compiled| compiled.filters.get(index));
-    let Some(filter) = filter else {
+    let Some(filter) = hcm.filter(index) else {
         return;
     };
     let Some(CompiledHeaderMutation {

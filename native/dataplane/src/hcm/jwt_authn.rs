@@ -29,14 +29,12 @@ use super::async_client::{Answer, CallRequest};
 use super::filters::Verdict;
 use super::local_reply::Reply;
 use super::paused::Resume;
-use super::runtime::HcmRuntime;
+use super::runtime::{FilterRuntime, HcmRuntime};
 use super::stream::{Request, Stream};
 use crate::worker::Worker;
 
 /// What a worker keeps of one such filter.
 pub(crate) struct JwtRuntime {
-    /// Its place in the configuration.
-    index: usize,
     stats: Local<stat::JwtAuthn>,
     /// By provider.
     fetched: RefCell<Vec<Option<Fetched>>>,
@@ -45,33 +43,20 @@ pub(crate) struct JwtRuntime {
 /// A set that was fetched, and until when it counts.
 type Fetched = (Arc<Keys>, Moment);
 
-/// Held with the configuration, see `HcmGroups`.
-pub(crate) struct JwtGroup {
-    index: usize,
-    providers: usize,
-    group: Group<stat::JwtAuthn>,
+/// The filter's counters; held with the configuration, see `HcmGroups`.
+pub(crate) fn group(
+    registry: &Registry,
+    manager: &str,
+    config: &tidegate_model::jwt::JwtAuthn,
+) -> Group<stat::JwtAuthn> {
+    registry.group(&format!("{manager}jwt_authn.{}", config.stat_prefix))
 }
 
-impl JwtGroup {
-    pub(crate) fn new(
-        registry: &Registry,
-        manager: &str,
-        index: usize,
-        config: &tidegate_model::jwt::JwtAuthn,
-    ) -> Self {
-        let prefix = format!("http.{manager}.jwt_authn.{}", config.stat_prefix);
+impl JwtRuntime {
+    pub(crate) fn new(group: &Group<stat::JwtAuthn>, providers: usize, worker: usize) -> Self {
         Self {
-            index,
-            providers: config.providers.len(),
-            group: registry.group(&prefix),
-        }
-    }
-
-    pub(crate) fn runtime(&self, worker: usize) -> JwtRuntime {
-        JwtRuntime {
-            index: self.index,
-            stats: self.group.local(worker),
-            fetched: RefCell::new(vec![None; self.providers]),
+            stats: group.local(worker),
+            fetched: RefCell::new(vec![None; providers]),
         }
     }
 }
@@ -92,8 +77,10 @@ struct Filter<'a> {
 }
 
 fn filter(hcm: &HcmRuntime, index: usize) -> Option<Filter<'_>> {
-    let compiled = hcm.compiled()?.filters.get(index)?.jwt_authn.as_ref()?;
-    let runtime = hcm.jwt.iter().find(|runtime| runtime.index == index)?;
+    let compiled = hcm.filter(index)?.jwt_authn.as_ref()?;
+    let Some(FilterRuntime::JwtAuthn(runtime)) = hcm.filter_runtimes.get(index) else {
+        return None;
+    };
     Some(Filter { compiled, runtime })
 }
 

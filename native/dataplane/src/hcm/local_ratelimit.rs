@@ -11,7 +11,7 @@ use super::ServerConnection;
 use super::filters::Verdict;
 use super::local_reply::Reply;
 use super::log::RequestSide;
-use super::runtime::FilterStats;
+use super::runtime::FilterRuntime;
 use super::stream::{Stream, StreamRoute};
 use crate::worker::Worker;
 
@@ -27,10 +27,7 @@ impl ServerConnection {
         index: usize,
     ) -> Verdict {
         let hcm = Rc::clone(&self.hcm);
-        let Some(filter) = hcm
-            .compiled()
-            .and_then(|compiled| compiled.filters.get(index))
-        else {
+        let Some(filter) = hcm.filter(index) else {
             return Verdict::Continue;
         };
         let route = stream.route.clone();
@@ -55,9 +52,7 @@ impl ServerConnection {
         }
         let enforced = is_hit(&limit.config.filter_enforced, enforced);
         // A route's limit counts under its own name.
-        let FilterStats::LocalRateLimit(groups) =
-            hcm.filter_stats.get(index).unwrap_or(&FilterStats::None)
-        else {
+        let Some(FilterRuntime::LocalRateLimit(groups)) = hcm.filter_runtimes.get(index) else {
             return Verdict::Continue;
         };
         let stats = groups.of(&core.shared.registry, core.id, &limit.config.stat_prefix);

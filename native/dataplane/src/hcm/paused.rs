@@ -4,7 +4,7 @@
 //! [`ServerConnection::resume`], which asks it again and runs the rest of the chain:
 //!
 //! ```text
-//! run_filters ─▶ filter ─▶ Wait ───────────▶ Answer, Timer, Ready ─▶ filter ─▶ run_filters ─▶ … ─▶ router
+//! run_filters ─▶ filter ─▶ Wait ───────────▶ Answer, Timer ────────▶ filter ─▶ run_filters ─▶ … ─▶ router
 //!                      └─▶ WaitForBody ─▶ hold_body … ─▶ Body ────────┘
 //! ```
 //!
@@ -48,9 +48,6 @@ pub(crate) enum Resume {
     Timer,
     /// The body is there, as far as it was asked for: [`Stream::held_body`].
     Body,
-    /// Whatever else it was, it is there.
-    #[allow(dead_code, reason = "for filters that wait for something shared")]
-    Ready,
 }
 
 impl Stream {

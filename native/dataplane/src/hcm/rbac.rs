@@ -13,7 +13,7 @@ use tidegate_snapshot::rbac::{Outcome, Subject};
 use super::ServerConnection;
 use super::filters::Verdict;
 use super::local_reply::Reply;
-use super::runtime::FilterStats;
+use super::runtime::FilterRuntime;
 use super::stream::{Stream, StreamRoute};
 use crate::rbac::{DENIED, details, peer};
 use crate::worker::Worker;
@@ -38,14 +38,10 @@ impl ServerConnection {
         index: usize,
     ) -> Verdict {
         let hcm = Rc::clone(&self.hcm);
-        let Some(filter) = hcm
-            .compiled()
-            .and_then(|compiled| compiled.filters.get(index))
-        else {
+        let Some(filter) = hcm.filter(index) else {
             return Verdict::Continue;
         };
-        let route = stream.route.clone();
-        let levels = route.as_ref().map(StreamRoute::per_filter);
+        let levels = stream.route.as_ref().map(StreamRoute::per_filter);
         let of_route = levels.and_then(|levels| levels.policy(&filter.config.name));
         let HttpFilterKind::Rbac(config) = &filter.config.kind else {
             return Verdict::Continue;
@@ -63,7 +59,7 @@ impl ServerConnection {
             (_, None) => return Verdict::Continue,
         };
         let [prefix, shadow_prefix] = prefixes;
-        let Some(FilterStats::Rbac(stats)) = hcm.filter_stats.get(index) else {
+        let Some(FilterRuntime::Rbac(stats)) = hcm.filter_runtimes.get(index) else {
             return Verdict::Continue;
         };
         let info = &self.downstream.info;

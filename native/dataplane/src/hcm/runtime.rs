@@ -10,14 +10,17 @@ use tidegate_model::hcm::{
     ServerHeaderTransformation, UpgradeConfig,
 };
 use tidegate_model::listener::TrafficDirection;
+use tidegate_snapshot::listener::CompiledHttpFilter;
 use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
+use tidegate_stats::defs::ext_authz as stat_authz;
+use tidegate_stats::defs::jwt_authn as stat_jwt;
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http, local_ratelimit};
 use tidegate_stats::{Group, Local, Registry};
 
 use super::compressor::{CompressorGroups, CompressorStats};
-use super::ext_authz::{AuthzGroup, AuthzRuntime};
+use super::ext_authz::{self, AuthzRuntime};
 use super::istio::IstioFilters;
-use super::jwt_authn::{JwtGroup, JwtRuntime};
+use super::jwt_authn::{self, JwtRuntime};
 use super::tracing::TracingRuntime;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
@@ -68,13 +71,11 @@ pub(crate) struct HcmRuntime {
     /// Those with something to do with every response's head, in its order: the last of the chain comes first.
     pub(crate) encoders: Vec<Filter>,
     /// By place in the configuration.
-    pub(crate) filter_stats: Vec<FilterStats>,
+    pub(crate) filter_runtimes: Vec<FilterRuntime>,
     pub(crate) stats: Local<http::ConnectionManager>,
     pub(crate) listener_stats: Local<listener_http::ListenerHttp>,
     pub(crate) cors_stats: Option<Local<cors::Cors>>,
     pub(crate) fault_stats: Option<Local<fault::Fault>>,
-    pub(crate) authz: Vec<AuthzRuntime>,
-    pub(crate) jwt: Vec<JwtRuntime>,
     pub(crate) http1_stats: Local<http1::Http1>,
     pub(crate) http2_stats: LazyStats,
     /// What the `server` header becomes, unless the upstream's stays.
@@ -91,9 +92,11 @@ pub(crate) struct HcmRuntime {
     _groups: HcmGroups,
 }
 
-/// The counters of one filter in one worker.
-pub(crate) enum FilterStats {
+/// What one filter keeps in one worker: its counters, and what else outlives a request.
+pub(crate) enum FilterRuntime {
     None,
+    ExtAuthz(AuthzRuntime),
+    JwtAuthn(JwtRuntime),
     Compressor(CompressorStats),
     Rbac(RbacStats),
     LocalRateLimit(RateLimitStats),
@@ -145,6 +148,11 @@ impl RateLimitStats {
 /// The counters of one filter.
 enum FilterGroups {
     None,
+    ExtAuthz(Group<stat_authz::ExtAuthz>),
+    JwtAuthn {
+        group: Group<stat_jwt::JwtAuthn>,
+        providers: usize,
+    },
     Compressor(CompressorGroups),
     Rbac(RbacGroups),
     LocalRateLimit(Group<local_ratelimit::HttpLocalRateLimit>),
@@ -154,6 +162,13 @@ impl FilterGroups {
     /// `prefix`: the connection manager's, `http.NAME.`.
     fn new(registry: &Registry, prefix: &str, kind: &HttpFilterKind) -> Self {
         match kind {
+            HttpFilterKind::ExtAuthz(config) => {
+                Self::ExtAuthz(ext_authz::group(registry, prefix, config))
+            }
+            HttpFilterKind::JwtAuthn(config) => Self::JwtAuthn {
+                group: jwt_authn::group(registry, prefix, config),
+                providers: config.providers.len(),
+            },
             HttpFilterKind::Compressor(config) => {
                 Self::Compressor(CompressorGroups::new(registry, prefix, config))
             }
@@ -165,13 +180,17 @@ impl FilterGroups {
         }
     }
 
-    fn local(&self, worker: usize) -> FilterStats {
+    fn local(&self, worker: usize) -> FilterRuntime {
         match self {
-            Self::None => FilterStats::None,
-            Self::Compressor(groups) => FilterStats::Compressor(groups.local(worker)),
-            Self::Rbac(groups) => FilterStats::Rbac(groups.local(worker)),
+            Self::None => FilterRuntime::None,
+            Self::ExtAuthz(group) => FilterRuntime::ExtAuthz(AuthzRuntime::new(group, worker)),
+            Self::JwtAuthn { group, providers } => {
+                FilterRuntime::JwtAuthn(JwtRuntime::new(group, *providers, worker))
+            }
+            Self::Compressor(groups) => FilterRuntime::Compressor(groups.local(worker)),
+            Self::Rbac(groups) => FilterRuntime::Rbac(groups.local(worker)),
             Self::LocalRateLimit(group) => {
-                FilterStats::LocalRateLimit(RateLimitStats::new(group.clone(), worker))
+                FilterRuntime::LocalRateLimit(RateLimitStats::new(group.clone(), worker))
             }
         }
     }
@@ -184,8 +203,6 @@ pub(crate) struct HcmGroups {
     listener: Group<listener_http::ListenerHttp>,
     cors: Option<Group<cors::Cors>>,
     fault: Option<Group<fault::Fault>>,
-    authz: Vec<AuthzGroup>,
-    jwt: Vec<JwtGroup>,
     http1: Group<http1::Http1>,
     filters: Vec<FilterGroups>,
 }
@@ -207,30 +224,6 @@ impl HcmGroups {
                 .then(|| registry.group(&format!("http.{prefix}.cors."))),
             fault: has(|kind| matches!(kind, HttpFilterKind::Fault(_)))
                 .then(|| registry.group(&format!("http.{prefix}.fault."))),
-            jwt: compiled
-                .config
-                .http_filters
-                .iter()
-                .enumerate()
-                .filter_map(|(index, filter)| match &filter.kind {
-                    HttpFilterKind::JwtAuthn(config) => {
-                        Some(JwtGroup::new(registry, prefix, index, config))
-                    }
-                    _ => None,
-                })
-                .collect(),
-            authz: compiled
-                .config
-                .http_filters
-                .iter()
-                .enumerate()
-                .filter_map(|(index, filter)| match &filter.kind {
-                    HttpFilterKind::ExtAuthz(config) => {
-                        Some(AuthzGroup::new(registry, prefix, index, config))
-                    }
-                    _ => None,
-                })
-                .collect(),
             http1: registry.group("http1."),
             filters: compiled
                 .config
@@ -313,7 +306,7 @@ impl HcmRuntime {
                 .copied()
                 .filter(|filter| filter.kind.encodes())
                 .collect(),
-            filter_stats: groups
+            filter_runtimes: groups
                 .filters
                 .iter()
                 .map(|filter| filter.local(core.id))
@@ -324,16 +317,6 @@ impl HcmRuntime {
             listener_stats: groups.listener.local(core.id),
             cors_stats: groups.cors.as_ref().map(|group| group.local(core.id)),
             fault_stats: groups.fault.as_ref().map(|group| group.local(core.id)),
-            jwt: groups
-                .jwt
-                .iter()
-                .map(|group| group.runtime(core.id))
-                .collect(),
-            authz: groups
-                .authz
-                .iter()
-                .map(|group| group.runtime(core.id))
-                .collect(),
             http1_stats: groups.http1.local(core.id),
             http2_stats: LazyStats::new("http2.".to_owned()),
             server: match config.server_header_transformation {
@@ -362,6 +345,11 @@ impl HcmRuntime {
 
     pub(crate) fn compiled(&self) -> Option<&CompiledHcm> {
         http_of(&self.chain)
+    }
+
+    /// The filter at a place in the configuration.
+    pub(crate) fn filter(&self, index: usize) -> Option<&CompiledHttpFilter> {
+        self.compiled()?.filters.get(index)
     }
 
     /// The route table in force. `None`: RDS has not delivered it, or it is gone.

@@ -18,9 +18,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use tidegate_codec::h1::KnownHeader;
+use tidegate_model::Name;
 use tidegate_model::listener::TrafficDirection;
 use tidegate_model::tracing::{Provider, Sampling};
-use tidegate_model::{Fraction, RuntimeFraction};
 use tidegate_rt::Rng;
 use tidegate_snapshot::Runtime;
 use tidegate_snapshot::listener::CompiledHcm;
@@ -96,35 +96,47 @@ impl TracingRuntime {
 /// The span of a request.
 pub(crate) struct Span {
     context: Context,
-    /// It is reported.
-    traced: bool,
     /// The context goes on in the single header that it came in.
     single_header: bool,
+    /// Of a span that will be reported; nobody asks for that of others.
     operation: Vec<u8>,
-    /// The operation is the route's; `true`: and the other side is told.
-    decorated: Option<bool>,
+    /// The route's operation, if the other side is to be told.
+    told: Option<Name>,
 }
 
-/// Marks the request's id with whether it is traced, as the samplings and the runtime say.
-fn decide(headers: &mut HeaderList, sampling: Sampling, runtime: &Runtime) {
+impl Span {
+    fn set_operation(&mut self, operation: &[u8]) {
+        if self.context.sampled {
+            self.operation.clear();
+            self.operation.extend_from_slice(operation);
+        }
+    }
+
+    /// Takes over what the other side calls the operation.
+    fn take_operation(&mut self, headers: &mut HeaderList) -> bool {
+        let Some(told) = headers.known(KnownHeader::XEnvoyDecoratorOperation) else {
+            return false;
+        };
+        if !told.is_empty() {
+            self.set_operation(told);
+        }
+        headers.remove_known(KnownHeader::XEnvoyDecoratorOperation);
+        true
+    }
+}
+
+/// Marks the request's id with whether and why it is traced, as the samplings and the runtime say.
+fn decide(headers: &mut HeaderList, sampling: Sampling, runtime: &Runtime) -> Reason {
     let Some(id) = headers.known(KnownHeader::XRequestId) else {
-        return;
-    };
-    // What has no number is not traced.
-    let number = id.get(..8).and_then(|text| std::str::from_utf8(text).ok());
-    let Some(number) = number.and_then(|text| u64::from_str_radix(text, 16).ok()) else {
-        return;
-    };
-    let hits = |key: &str, fraction: Fraction| {
-        runtime.hits(
-            &RuntimeFraction {
-                default: fraction,
-                runtime_key: Some(key.into()),
-            },
-            number,
-        )
+        return Reason::NotTraceable;
     };
     let mut reason = Reason::of(id);
+    // What has no number is not sampled.
+    let number = id.get(..8).and_then(|text| std::str::from_utf8(text).ok());
+    let Some(number) = number.and_then(|text| u64::from_str_radix(text, 16).ok()) else {
+        return reason;
+    };
+    let hits = |key, share| runtime.fraction_of(key, share).hits(number);
     if reason == Reason::NotTraceable {
         if headers.get(b"x-client-trace-id").is_some()
             && hits("tracing.client_enabled", sampling.client)
@@ -139,14 +151,17 @@ fn decide(headers: &mut HeaderList, sampling: Sampling, runtime: &Runtime) {
     if reason != Reason::NotTraceable && !hits("tracing.global_enabled", sampling.overall) {
         reason = Reason::NotTraceable;
     }
-    let mut marked = id.to_vec();
-    if marked.len() == UUID_LENGTH
-        && let Some(place) = marked.get_mut(REASON)
+    let Ok(mut marked) = <[u8; UUID_LENGTH]>::try_from(id) else {
+        // There is no place for a mark.
+        return Reason::NotTraceable;
+    };
+    if let Some(place) = marked.get_mut(REASON)
         && *place != reason.digit()
     {
         *place = reason.digit();
         headers.set_known(KnownHeader::XRequestId, &marked);
     }
+    reason
 }
 
 impl ServerConnection {
@@ -155,18 +170,11 @@ impl ServerConnection {
         let Some(tracing) = &self.hcm.tracing else {
             return;
         };
-        let of_route = stream
-            .route
-            .as_ref()
-            .and_then(|route| route.route().config.tracing.as_ref());
+        let route = stream.route.as_ref().map(StreamRoute::route);
+        let of_route = route.and_then(|route| route.tracing.as_ref());
         let sampling = of_route.map_or(tracing.sampling, |of_route| of_route.sampling);
-        decide(
-            &mut stream.request.headers,
-            sampling,
-            core.snapshot.runtime(),
-        );
-        let id = stream.request.headers.known(KnownHeader::XRequestId);
-        let reason = Reason::of(id.unwrap_or_default());
+        let headers = &mut stream.request.headers;
+        let reason = decide(headers, sampling, core.snapshot.runtime());
         self.hcm.stats.inc(match reason {
             Reason::NotTraceable => stat::TRACING_NOT_TRACEABLE,
             Reason::Sampling => stat::TRACING_RANDOM_SAMPLING,
@@ -177,35 +185,27 @@ impl ServerConnection {
             return;
         };
         let traced = reason != Reason::NotTraceable;
-        let provider = Rc::clone(reporter.borrow().provider());
         let mut span = start(
-            &provider,
+            reporter.borrow().provider(),
             &stream.request,
             traced,
             tracing.ingress,
             &mut core.rng,
         );
-        let decorator = stream
-            .route
-            .as_ref()
-            .and_then(|route| route.route().config.decorator.as_ref());
+        let decorator = route.and_then(|route| route.config.decorator.as_ref());
         if let Some(decorator) = decorator.filter(|decorator| !decorator.operation.is_empty()) {
-            span.operation.clear();
-            span.operation
-                .extend_from_slice(decorator.operation.as_bytes());
-            span.decorated = Some(decorator.propagate);
+            span.set_operation(decorator.operation.as_bytes());
+            span.told = decorator
+                .propagate
+                .then(|| Name::clone(&decorator.operation));
         }
         let headers = &mut stream.request.headers;
         if tracing.ingress {
-            if let Some(told) = headers.known(KnownHeader::XEnvoyDecoratorOperation) {
-                if !told.is_empty() {
-                    span.operation = told.to_vec();
-                }
-                span.decorated = None;
-                headers.remove_known(KnownHeader::XEnvoyDecoratorOperation);
+            if span.take_operation(headers) {
+                span.told = None;
             }
-        } else if span.decorated == Some(true) {
-            headers.set_known(KnownHeader::XEnvoyDecoratorOperation, &span.operation);
+        } else if let Some(operation) = &span.told {
+            headers.set_known(KnownHeader::XEnvoyDecoratorOperation, operation.as_bytes());
         }
         stream.span = Some(Box::new(span));
     }
@@ -216,36 +216,24 @@ impl ServerConnection {
             return;
         };
         let headers = &mut stream.response.headers;
-        if tracing.ingress {
-            if span.decorated == Some(true) {
-                headers.set_known(KnownHeader::XEnvoyDecoratorOperation, &span.operation);
-            }
-        } else if let Some(told) = headers.known(KnownHeader::XEnvoyDecoratorOperation) {
-            if !told.is_empty() {
-                span.operation = told.to_vec();
-            }
-            headers.remove_known(KnownHeader::XEnvoyDecoratorOperation);
+        if !tracing.ingress {
+            span.take_operation(headers);
+        } else if let Some(operation) = &span.told {
+            headers.set_known(KnownHeader::XEnvoyDecoratorOperation, operation.as_bytes());
         }
     }
 
     /// The stream is over: its span is handed to the reporter, if it is traced.
     pub(super) fn end_span(&self, stream: &mut Stream, worker: &mut Worker) {
-        let Some(span) = stream
-            .span
-            .take()
-            .filter(|span| span.traced && span.context.sampled)
-        else {
+        let Some(span) = stream.span.take().filter(|span| span.context.sampled) else {
             return;
         };
         let Some(tracing) = &self.hcm.tracing else {
             return;
         };
-        let (Some(reporter), Some(compiled)) = (
-            &tracing.reporter,
-            self.hcm
-                .compiled()
-                .and_then(|compiled| compiled.tracing.as_ref()),
-        ) else {
+        let compiled = self.hcm.compiled();
+        let compiled = compiled.and_then(|compiled| compiled.tracing.as_ref());
+        let (Some(reporter), Some(compiled)) = (&tracing.reporter, compiled) else {
             return;
         };
         let core = &mut worker.core;
@@ -299,19 +287,12 @@ fn start(
             extracted.sampled.unwrap_or(traced),
         ),
     };
-    Span {
+    let mut span = Span {
         context,
-        traced: true,
         single_header: extracted.single_header,
-        operation: request.authority_bytes().to_vec(),
-        decorated: None,
-    }
-}
-
-/// The tags of a route go before those of the connection manager.
-fn route_tags(route: Option<&StreamRoute>) -> Vec<tidegate_snapshot::tracing::CompiledTag> {
-    route
-        .and_then(|route| route.route().config.tracing.as_ref())
-        .map(|tracing| tidegate_snapshot::tracing::compile_tags(&tracing.custom_tags))
-        .unwrap_or_default()
+        operation: Vec::new(),
+        told: None,
+    };
+    span.set_operation(request.authority_bytes());
+    span
 }

@@ -25,6 +25,7 @@ use crate::per_filter::CompiledPerFilter;
 use crate::request::RequestView;
 use crate::retry::CompiledRetryPolicy;
 use crate::runtime::Runtime;
+use crate::tracing::CompiledRouteTracing;
 
 /// A route with everything compiled. What plain routes do not have is a word in here: requests that walk over many routes
 /// pay for each cache line of them.
@@ -35,6 +36,7 @@ pub struct CompiledRoute {
     conditions: Option<Box<Conditions>>,
     pub header_mutations: HeaderMutator,
     pub per_filter: CompiledPerFilter,
+    pub tracing: Option<Box<CompiledRouteTracing>>,
     /// Position in its virtual host.
     pub position: u32,
     pub config: Arc<Route>,
@@ -295,6 +297,10 @@ impl CompiledRoute {
             action,
             header_mutations: HeaderMutator::compile(&config.headers)?,
             per_filter: CompiledPerFilter::compile(&config.per_filter)?,
+            tracing: config
+                .tracing
+                .as_deref()
+                .map(|tracing| Box::new(CompiledRouteTracing::compile(tracing))),
             config: Arc::clone(config),
             position: position as u32,
         })
@@ -361,6 +367,7 @@ impl CompiledRoute {
             action,
             header_mutations: HeaderMutator::default(),
             per_filter: CompiledPerFilter::default(),
+            tracing: None,
             config: Arc::new(config),
             position: u32::MAX,
         }

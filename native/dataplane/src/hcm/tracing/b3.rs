@@ -22,8 +22,6 @@ pub(crate) struct Context {
     pub(crate) id: u64,
     pub(crate) parent: Option<u64>,
     pub(crate) sampled: bool,
-    /// A part of what was extracted: `x-b3-flags: 1`.
-    debug: bool,
 }
 
 /// What a request brings along.
@@ -45,7 +43,6 @@ impl Context {
             id,
             parent: None,
             sampled,
-            debug: false,
         }
     }
 
@@ -58,38 +55,44 @@ impl Context {
     }
 
     /// 16 or 32 hexadecimal digits.
-    pub(crate) fn trace_id(&self) -> String {
-        if self.trace_high == 0 {
-            format!("{:016x}", self.trace)
-        } else {
-            format!("{:016x}{:016x}", self.trace_high, self.trace)
-        }
+    pub(crate) fn trace_id<'b>(&self, out: &'b mut [u8; 32]) -> &'b [u8] {
+        let (high, low) = out.split_at_mut(16);
+        high.copy_from_slice(&hex(self.trace_high));
+        low.copy_from_slice(&hex(self.trace));
+        let start = if self.trace_high == 0 { 16 } else { 0 };
+        out.get(start..).unwrap_or_default()
     }
 
     /// Puts the context into headers, in the form in which it came.
     pub(crate) fn inject(&self, headers: &mut HeaderList, single: bool) {
-        let sampled = if self.sampled { "1" } else { "0" };
-        let (trace, id) = (self.trace_id(), format!("{:016x}", self.id));
-        let parent = self.parent.map(|parent| format!("{parent:016x}"));
+        let sampled: &[u8] = if self.sampled { b"1" } else { b"0" };
+        let mut trace = [0; 32];
+        let (trace, id) = (self.trace_id(&mut trace), hex(self.id));
+        let parent = self.parent.map(hex);
         if single {
-            let mut value = format!("{trace}-{id}-{sampled}");
-            if let Some(parent) = parent {
-                value.push('-');
-                value.push_str(&parent);
-            }
-            headers.set(SINGLE, value.as_bytes());
+            let parts = [trace, &id, sampled].into_iter();
+            let parts: Vec<&[u8]> = parts.chain(parent.as_ref().map(|id| &id[..])).collect();
+            headers.set(SINGLE, &parts.join(&b'-'));
             return;
         }
-        headers.set(TRACE_ID, trace.as_bytes());
-        headers.set(SPAN_ID, id.as_bytes());
+        headers.set(TRACE_ID, trace);
+        headers.set(SPAN_ID, &id);
         match parent {
-            Some(parent) => headers.set(PARENT_SPAN_ID, parent.as_bytes()),
+            Some(parent) => headers.set(PARENT_SPAN_ID, &parent),
             None => {
                 headers.remove(PARENT_SPAN_ID);
             }
         }
-        headers.set(SAMPLED, sampled.as_bytes());
+        headers.set(SAMPLED, sampled);
     }
+}
+
+/// Sixteen digits.
+fn hex(value: u64) -> [u8; 16] {
+    std::array::from_fn(|at| {
+        let nibble = (value >> (60 - 4 * at)) as u8 & 0x0f;
+        nibble + if nibble < 10 { b'0' } else { b'a' - 10 }
+    })
 }
 
 /// The context of a request; `traced` is what this proxy has decided, for a context that does not say.
@@ -117,7 +120,6 @@ pub(crate) fn extract(headers: &HeaderList, traced: bool) -> Extracted {
         id,
         parent: headers.get(PARENT_SPAN_ID).and_then(self::id),
         sampled: sampled.unwrap_or(traced),
-        debug,
     });
     Extracted {
         context,
@@ -139,8 +141,7 @@ fn single(value: &[u8], traced: bool) -> (Option<Context>, Option<bool>) {
     let mut parts = value.split(|byte| *byte == b'-');
     let trace = parts.next().and_then(trace_id);
     let span = parts.next().and_then(id);
-    let state = parts.next();
-    let sampled = state.and_then(told);
+    let sampled = parts.next().and_then(told);
     let parent = parts.next().and_then(id);
     let context = trace.zip(span).map(|((trace_high, trace), id)| Context {
         trace_high,
@@ -148,7 +149,6 @@ fn single(value: &[u8], traced: bool) -> (Option<Context>, Option<bool>) {
         id,
         parent,
         sampled: sampled.unwrap_or(traced),
-        debug: state == Some(b"d"),
     });
     (context, sampled)
 }

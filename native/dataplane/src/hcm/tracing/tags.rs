@@ -8,9 +8,8 @@ use tidegate_model::bootstrap::Node;
 use tidegate_snapshot::grpc_status::is_grpc_content_type;
 use tidegate_snapshot::tracing::{CompiledTag, CompiledTracing, TagValue};
 
-use super::route_tags;
 use crate::hcm::ServerConnection;
-use crate::hcm::stream::Stream;
+use crate::hcm::stream::{Stream, StreamRoute};
 
 /// See the module.
 pub(super) struct Tags<'a> {
@@ -18,7 +17,7 @@ pub(super) struct Tags<'a> {
     tracing: &'a CompiledTracing,
     node: &'a Node,
     peer: IpAddr,
-    of_route: Vec<CompiledTag>,
+    of_route: &'a [CompiledTag],
 }
 
 impl<'a> Tags<'a> {
@@ -28,12 +27,14 @@ impl<'a> Tags<'a> {
         tracing: &'a CompiledTracing,
         node: &'a Node,
     ) -> Self {
+        let route = stream.route.as_ref().map(StreamRoute::route);
+        let of_route = route.and_then(|route| route.tracing.as_ref());
         Self {
             stream,
             tracing,
             node,
             peer: connection.downstream.info.remote.ip(),
-            of_route: route_tags(stream.route.as_ref()),
+            of_route: of_route.map_or(&[], |tracing| &tracing.custom_tags),
         }
     }
 

@@ -29,21 +29,17 @@ pub(super) fn write(
     endpoint: Endpoint<'_>,
     tags: &Tags<'_>,
 ) {
+    // A server's span ends with what it sends, a client's with what it has received.
     let (kind, end) = if ingress {
         ("SERVER", "ss")
     } else {
-        ("CLIENT", "cs")
+        ("CLIENT", "cr")
     };
-    // A client's span ends with what it has received.
-    let end = if end == "cs" { "cr" } else { end };
     let begun = moments.begun.duration_since(UNIX_EPOCH).unwrap_or_default();
+    out.extend_from_slice(br#"{"traceId":""#);
+    out.extend_from_slice(context.trace_id(&mut [0; 32]));
     // Writing to a Vec cannot fail.
-    let _ = write!(
-        out,
-        r#"{{"traceId":"{}","id":"{:016x}","#,
-        context.trace_id(),
-        context.id
-    );
+    let _ = write!(out, r#"","id":"{:016x}","#, context.id);
     if let Some(parent) = context.parent {
         let _ = write!(out, r#""parentId":"{parent:016x}","#);
     }

@@ -338,14 +338,18 @@ class World:
         return self._call(self._tag + "hub", url, *words, method=method, headers=headers)
 
     def echo(self, pod: str, host: str, port: int, data: bytes) -> str:
-        """What came back over a TCP connection on which `data` was sent, then an end; `error: ...` when it failed."""
+        """What came back over a TCP connection on which `data` was sent and, once its echo was read, an end.
+
+        `error: ...` when it failed. (Envoy resets a client whose end comes while it still sniffs the protocol.)
+        """
         try:
             with contextlib.closing(dial.connect_inside(self.netns(pod), host, port, 5.0)) as connection:
                 connection.sendall(data)
-                connection.shutdown(socket.SHUT_WR)
                 answer = b""
                 while received := connection.recv(65536):
                     answer += received
+                    if len(answer) >= len(data):
+                        connection.shutdown(socket.SHUT_WR)
         except OSError as error:
             return f"error: {type(error).__name__}"
         return answer.decode("latin-1")

@@ -27,6 +27,7 @@ mod jwt_authn;
 mod istio;
 mod local_ratelimit;
 mod local_reply;
+mod lua;
 mod log;
 mod mirror;
 mod path;

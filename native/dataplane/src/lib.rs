@@ -28,4 +28,4 @@ pub mod worker;
 
 pub use handle::{BindError, DataplaneHandle, spawn_workers};
 pub use shared::{DataplaneConfig, DrainScope, Shared};
-pub use worker::{Core, LogSink, Worker};
+pub use worker::{Core, LogSink, ScriptLevel, Worker};

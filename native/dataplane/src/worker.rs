@@ -15,7 +15,7 @@ use std::time::Duration;
 use tidegate_rt::Errno;
 
 pub use self::core::{Core, ReadBuf};
-pub use self::log_buffers::{LogBuffers, LogSink};
+pub use self::log_buffers::{LogBuffers, LogSink, ScriptLevel};
 use crate::conn::{Conns, Event, Key, TimerKey};
 use crate::hcm::tracing::reporter::Reporter;
 use crate::shared::WorkerContext;

@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::error::{ConfigError, EngineError};
 use crate::events::{Event, Events};
-use crate::log_files::{LogFiles, check_writable};
+use crate::log_files::{LogFiles, Logs, check_writable};
 use crate::options::Options;
 use crate::server_log::{Level, ServerLog, server_log};
 use crate::stats_flush::{StatsFlush, set_buckets, set_matcher, tag_rules};
@@ -301,7 +301,11 @@ impl Engine {
             max_downstream_connections: bootstrap.max_active_downstream_connections,
             upstream_bind: bootstrap.upstream_bind.clone(),
         };
-        let dataplane = spawn_workers(config, core.registry.clone(), Arc::new(log_files.clone()))
+        let sink = Logs {
+            files: log_files.clone(),
+            server: Arc::clone(&core.log),
+        };
+        let dataplane = spawn_workers(config, core.registry.clone(), Arc::new(sink))
             .map_err(|error| refused("worker thread", &error))?;
         // There is one set of log files, made here.
         let _first = core.log_files.set(log_files);

@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use tidegate_dataplane::LogSink;
+use tidegate_dataplane::{LogSink, ScriptLevel};
 use tidegate_model::Name;
 use tidegate_stats::defs::filesystem::{self, Filesystem};
 use tidegate_stats::{Registry, Shared};
+
+use crate::server_log::{Level, ServerLog};
 
 /// Lines that wait for a disk that does not take them; beyond it, lines are dropped and counted.
 const MOST_QUEUED: usize = 256 << 20;
@@ -66,6 +68,30 @@ impl LogFiles {
     fn send(&self, order: Order) {
         // Nobody reads after the end.
         let _ended = self.orders.send(order);
+    }
+}
+
+/// What workers write to: the access logs, and for scripts the process's own.
+pub(crate) struct Logs {
+    pub(crate) files: LogFiles,
+    pub(crate) server: Arc<ServerLog>,
+}
+
+impl LogSink for Logs {
+    fn write(&self, path: &Name, lines: Vec<u8>) {
+        self.files.write(path, lines);
+    }
+
+    fn script_log(&self, level: ScriptLevel, text: &str) {
+        let level = match level {
+            ScriptLevel::Trace => Level::Trace,
+            ScriptLevel::Debug => Level::Debug,
+            ScriptLevel::Info => Level::Info,
+            ScriptLevel::Warning => Level::Warning,
+            ScriptLevel::Error => Level::Error,
+            ScriptLevel::Critical => Level::Critical,
+        };
+        self.server.write(level, "lua", ("", 0), text);
     }
 }
 

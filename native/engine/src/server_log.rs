@@ -1,6 +1,7 @@
 //! The process's own log: levels per component, Envoy's line format, to standard error or a file.
 //!
-//! Not the access log. Lines come from the engine's own threads and from Python; never from a request.
+//! Not the access log. Lines come from the engine's own threads and from Python, and of what concerns requests only those that
+//! a Lua script writes.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -58,7 +59,7 @@ impl Level {
 }
 
 /// The loggers, by Envoy's names, as far as there is something of that name here.
-pub(crate) const COMPONENTS: [&str; 26] = [
+pub(crate) const COMPONENTS: [&str; 27] = [
     "admin",
     "assert",
     "client",
@@ -75,6 +76,7 @@ pub(crate) const COMPONENTS: [&str; 26] = [
     "http",
     "init",
     "io",
+    "lua",
     "main",
     "matcher",
     "misc",

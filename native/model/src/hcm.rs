@@ -12,6 +12,7 @@ use crate::http2::Http2Options;
 use crate::istio::{Alpn, IstioStats, PeerMetadata};
 use crate::jwt::JwtAuthn;
 use crate::local_ratelimit::LocalRateLimit;
+use crate::lua::Lua;
 use crate::matcher::HeaderMatcher;
 use crate::rbac::Rbac;
 use crate::route::RouteConfiguration;
@@ -205,6 +206,7 @@ pub enum HttpFilterKind {
     Rbac(Arc<Rbac>),
     HeaderMutation(Arc<HeaderMutation>),
     LocalRateLimit(Arc<LocalRateLimit>),
+    Lua(Arc<Lua>),
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

@@ -17,6 +17,7 @@ pub mod compressor;
 pub mod istio;
 pub mod listener;
 pub mod local_ratelimit;
+pub mod lua;
 pub mod matcher;
 pub mod rbac;
 pub mod retry;

@@ -9,6 +9,7 @@ use crate::hcm::{CorsPolicy, Fault, UpgradeConfig};
 use crate::header_mutation::Mutations;
 use crate::jwt::JwtPerRoute;
 use crate::local_ratelimit::LocalRateLimit;
+use crate::lua::LuaPerRoute;
 use crate::matcher::{HeaderMatcher, QueryParameterMatcher};
 use crate::rbac::RbacPerRoute;
 use crate::retry::{BodyBufferLimit, RetryPolicy};
@@ -303,6 +304,8 @@ pub struct PerFilterConfig {
     pub disabled: Vec<(Name, bool)>,
     /// What other filters, by name, are to do here.
     pub policies: Vec<(Name, FilterPolicy)>,
+    /// The route's `metadata`, by namespace, for filters that read it.
+    pub metadata: Option<Arc<serde_json::Map<String, serde_json::Value>>>,
 }
 
 /// The configuration of one filter at one level.
@@ -314,6 +317,7 @@ pub enum FilterPolicy {
     Rbac(RbacPerRoute),
     HeaderMutation(Arc<Mutations>),
     LocalRateLimit(Arc<LocalRateLimit>),
+    Lua(Arc<LuaPerRoute>),
 }
 
 impl PerFilterConfig {
@@ -322,5 +326,6 @@ impl PerFilterConfig {
             && self.fault.is_none()
             && self.disabled.is_empty()
             && self.policies.is_empty()
+            && self.metadata.is_none()
     }
 }

@@ -26,6 +26,7 @@ pub mod istio_stats;
 pub mod listener;
 pub mod local_ratelimit;
 pub mod log_context;
+pub mod lua;
 pub mod matcher;
 pub mod metadata;
 mod paged;

@@ -26,6 +26,7 @@ use crate::ids::{ClusterRef, ListenerId, RouteConfigRef, Slot, SlotTable};
 use crate::istio_stats::CompiledIstioStats;
 use crate::jwt::CompiledJwtAuthn;
 use crate::local_ratelimit::{CompiledLocalRateLimit, CompiledNetworkRateLimit};
+use crate::lua::CompiledLua;
 use crate::rbac::{CompiledNetworkRbac, CompiledRbac};
 use crate::retry::CompiledRetryPolicy;
 use crate::routes::CompiledRoutes;
@@ -171,6 +172,8 @@ pub struct CompiledHttpFilter {
     pub header_mutation: Option<CompiledHeaderMutation>,
     /// For `HttpFilterKind::LocalRateLimit`.
     pub local_ratelimit: Option<CompiledLocalRateLimit>,
+    /// For `HttpFilterKind::Lua`.
+    pub lua: Option<CompiledLua>,
     /// For `HttpFilterKind::Rbac`.
     pub rbac: Option<CompiledRbac>,
 }
@@ -394,6 +397,7 @@ fn compile_hcm(
         let (mut ext_authz, mut jwt_authn) = (None, None);
         let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
         let (mut rbac, mut header_mutation, mut local_ratelimit) = (None, None, None);
+        let mut lua = None;
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
@@ -407,6 +411,9 @@ fn compile_hcm(
             }
             HttpFilterKind::LocalRateLimit(config) => {
                 local_ratelimit = Some(CompiledLocalRateLimit::compile(config).map_err(within)?);
+            }
+            HttpFilterKind::Lua(config) => {
+                lua = Some(CompiledLua::compile(config));
             }
             HttpFilterKind::Rbac(config) => {
                 rbac = Some(CompiledRbac::compile(config).map_err(within)?);
@@ -438,6 +445,7 @@ fn compile_hcm(
             jwt_authn,
             istio_stats,
             header_mutation,
+            lua,
             local_ratelimit,
             rbac,
         });

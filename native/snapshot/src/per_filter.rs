@@ -1,8 +1,9 @@
 //! `typed_per_filter_config` of one level, compiled; the most specific level that says something wins.
 
 use std::sync::Arc;
-use tidegate_model::Name;
 
+use serde_json::{Map, Value};
+use tidegate_model::Name;
 use tidegate_model::compressor::CompressorPerRoute;
 use tidegate_model::ext_authz::ExtAuthzPerRoute;
 use tidegate_model::jwt::JwtPerRoute;
@@ -13,6 +14,7 @@ use crate::error::CompileError;
 use crate::fault::CompiledFault;
 use crate::header_mutation::CompiledMutations;
 use crate::local_ratelimit::CompiledLocalRateLimit;
+use crate::lua::CompiledLuaPerRoute;
 use crate::rbac::CompiledRbac;
 
 /// The filters' configurations of a route, virtual host, route configuration or weighted cluster.
@@ -27,6 +29,7 @@ struct Inner {
     fault: Option<CompiledFault>,
     disabled: Vec<(Name, bool)>,
     policies: Vec<(Name, CompiledPolicy)>,
+    metadata: Option<Arc<Map<String, Value>>>,
 }
 
 /// The configuration of one filter at one level.
@@ -35,6 +38,7 @@ pub enum CompiledPolicy {
     Compressor(CompressorPerRoute),
     HeaderMutation(CompiledMutations),
     LocalRateLimit(CompiledLocalRateLimit),
+    Lua(CompiledLuaPerRoute),
     Rbac(CompiledRbac),
     ExtAuthz(Arc<ExtAuthzPerRoute>),
     JwtAuthn(JwtPerRoute),
@@ -50,6 +54,7 @@ impl CompiledPolicy {
             FilterPolicy::LocalRateLimit(policy) => {
                 Self::LocalRateLimit(CompiledLocalRateLimit::compile(policy)?)
             }
+            FilterPolicy::Lua(policy) => Self::Lua(CompiledLuaPerRoute::compile(policy)),
             FilterPolicy::ExtAuthz(policy) => Self::ExtAuthz(Arc::clone(policy)),
             FilterPolicy::JwtAuthn(policy) => Self::JwtAuthn(policy.clone()),
             FilterPolicy::Rbac(policy) => Self::Rbac(CompiledRbac::compile(policy)?),
@@ -69,6 +74,7 @@ impl CompiledPerFilter {
                 None => None,
             },
             disabled: config.disabled.clone(),
+            metadata: config.metadata.clone(),
             policies: config
                 .policies
                 .iter()
@@ -83,7 +89,8 @@ impl CompiledPerFilter {
         let empty = inner.cors.is_none()
             && inner.fault.is_none()
             && inner.disabled.is_empty()
-            && inner.policies.is_empty();
+            && inner.policies.is_empty()
+            && inner.metadata.is_none();
         Ok(Self((!empty).then(|| Box::new(inner))))
     }
 
@@ -114,6 +121,12 @@ impl CompiledPerFilter {
         let inner = self.0.as_deref()?;
         let named = |(name, _): &&(Name, CompiledPolicy)| &**name == filter;
         inner.policies.iter().find(named).map(|(_, policy)| policy)
+    }
+
+    /// What the route's metadata says under a namespace.
+    pub fn metadata(&self, namespace: &str) -> Option<&Map<String, Value>> {
+        let metadata = self.0.as_deref()?.metadata.as_ref()?;
+        metadata.get(namespace)?.as_object()
     }
 
     #[inline]

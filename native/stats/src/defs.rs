@@ -26,6 +26,7 @@ pub mod listener_worker;
 pub mod metadata_exchange;
 pub mod outlier;
 pub mod local_ratelimit;
+pub mod lua;
 pub mod rbac;
 pub mod rds;
 pub mod runtime;

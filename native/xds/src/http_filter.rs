@@ -12,7 +12,7 @@ use crate::context::Result;
 use crate::fields::Fields;
 use crate::{
     access_log, compressor, cors, ext_authz, fault, header_mutation, istio, jwt_authn,
-    local_ratelimit, rbac,
+    local_ratelimit, lua, rbac,
 };
 
 /// The filters, checked as Envoy checks them: one router, and it is the last.
@@ -59,6 +59,7 @@ fn kind_name(kind: &HttpFilterKind) -> &'static str {
         HttpFilterKind::Rbac(_) => "envoy.filters.http.rbac",
         HttpFilterKind::HeaderMutation(_) => "envoy.filters.http.header_mutation",
         HttpFilterKind::LocalRateLimit(_) => "envoy.filters.http.local_ratelimit",
+        HttpFilterKind::Lua(_) => "envoy.filters.http.lua",
         HttpFilterKind::ExtAuthz(_) => "envoy.filters.http.ext_authz",
         HttpFilterKind::JwtAuthn(_) => "envoy.filters.http.jwt_authn",
     }
@@ -135,6 +136,9 @@ const SUPPORTED: &[(&str, Decode<'static, HttpFilterKind>)] = &[
             )?)))
         },
     ),
+    ("envoy.extensions.filters.http.lua.v3.Lua", &|fields| {
+        Ok(HttpFilterKind::Lua(Arc::new(lua::filter(fields)?)))
+    }),
     ("envoy.extensions.filters.http.rbac.v3.RBAC", &|fields| {
         Ok(HttpFilterKind::Rbac(Arc::new(rbac::http(fields)?)))
     }),
@@ -268,6 +272,13 @@ const POLICIES: &[(&str, Decode<'static, Policy>)] = &[
             Ok(Policy::Other(FilterPolicy::JwtAuthn(jwt_authn::per_route(
                 fields,
             )?)))
+        },
+    ),
+    (
+        "envoy.extensions.filters.http.lua.v3.LuaPerRoute",
+        &|fields| {
+            let config = Arc::new(lua::per_route(fields)?);
+            Ok(Policy::Other(FilterPolicy::Lua(config)))
         },
     ),
     (FILTER_CONFIG, &filter_config),

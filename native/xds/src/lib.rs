@@ -43,6 +43,7 @@ mod lb;
 mod listener;
 mod listener_filter;
 mod local_ratelimit;
+mod lua;
 mod matcher;
 mod message;
 mod metadata;

@@ -11,7 +11,7 @@ use tidegate_model::{AppendAction, HeaderMutations, HeaderValueOption, Name, for
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::{cors, http_filter, matcher, retry, route_action, tracing};
+use crate::{cors, http_filter, lua, matcher, retry, route_action, tracing};
 
 /// Routes that RDS delivers: clusters they name need not exist, unless they say so.
 pub(crate) fn rds_route_configuration(fields: &Fields<'_>) -> Result<RouteConfiguration> {
@@ -125,9 +125,9 @@ pub(crate) fn with_old_cors(
 }
 
 fn route(fields: &Fields<'_>, max_body: u32) -> Result<Route> {
-    fields.ignore(&["metadata"], "route metadata has no reader");
     fields.ignore(&["stat_prefix"], "it only adds statistics");
     let mut per_filter = http_filter::per_filter(fields)?;
+    per_filter.metadata = lua::route_metadata(fields)?;
     let action = if let Some((forward, cors)) = fields.opt("route", route_action::forward)? {
         per_filter.cors = per_filter.cors.or(cors);
         RouteAction::Route(Box::new(forward))

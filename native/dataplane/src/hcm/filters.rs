@@ -37,15 +37,29 @@ impl ServerConnection {
         }
     }
 
-    /// The filters' response side, from the last to the first, for the head of any response. `ends`: nothing follows.
-    pub(super) fn run_encoders(&mut self, stream: &mut Stream, worker: &mut Worker, ends: bool) {
+    /// The filters' response side, from the last to the first, for the head of any response; `at`: where it stands. `ends`:
+    /// nothing follows. Returns where to go on, if the head has to wait.
+    pub(super) fn run_encoders(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        at: usize,
+        ends: bool,
+    ) -> Option<usize> {
         let hcm = Rc::clone(&self.hcm);
-        for filter in &hcm.encoders {
+        for (at, filter) in hcm.encoders.iter().enumerate().skip(at) {
             if self.is_disabled(stream, *filter) {
                 continue;
             }
             match filter.kind {
+                FilterKind::Lua => {
+                    let ends = ends && !Self::lua_has_added(stream);
+                    if !self.lua_response_head(stream, worker, filter.index, ends) {
+                        return Some(at + 1);
+                    }
+                }
                 FilterKind::Compressor => {
+                    let ends = ends && !Self::lua_has_added(stream);
                     self.compress_head(stream, &worker.core, filter.index, ends);
                 }
                 FilterKind::HeaderMutation => {
@@ -54,6 +68,7 @@ impl ServerConnection {
                 _ => {}
             }
         }
+        None
     }
 
     /// The CORS filter's request side.

@@ -19,6 +19,9 @@ impl ServerConnection {
         if stream.pause.is_some() {
             Self::end_pause(stream, worker);
         }
+        if stream.lua.is_some() {
+            Self::end_lua(stream, worker);
+        }
         self.abandon_upstream(stream, worker);
         stream.request.pending.clear(&mut worker.core.segments);
         if stream.tries.is_some() {

@@ -11,11 +11,13 @@
 
 mod counters;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_codec::grpc::{BadBase64, ContentType, Frames, RequestBody, ResponseBody};
 use tidegate_codec::h1::{KnownHeader, ResponseFraming};
+use tidegate_lua::Side;
 use tidegate_snapshot::grpc_stats::web_stat_name;
 use tidegate_snapshot::grpc_status::{is_grpc_content_type, of_http};
 
@@ -346,7 +348,8 @@ impl ServerConnection {
         body: Attached<'b>,
     ) -> Option<Attached<'b>> {
         let forwards = |route: &StreamRoute| route.forward().is_some();
-        if stream.grpc.is_empty() || !stream.route.as_ref().is_some_and(forwards) {
+        let passes = stream.grpc.is_empty() && !stream.lua_reads_request();
+        if passes || !stream.route.as_ref().is_some_and(forwards) {
             return Some(body);
         }
         let is_payload = std::mem::replace(&mut stream.request.filtered, true);
@@ -370,8 +373,9 @@ impl ServerConnection {
         };
         match data {
             Ok(data) => {
+                let data = self.request_past_lua(stream, worker, data, last);
                 let pending = &mut stream.request.pending;
-                pending.push(&mut worker.core.segments, data);
+                pending.push(&mut worker.core.segments, &data);
                 Some(Attached { bytes: &[], ..body })
             }
             Err(bad) => {
@@ -387,9 +391,28 @@ impl ServerConnection {
         let last = stream.request.complete;
         let (mut payload, mut changed) = (Vec::new(), Vec::new());
         match through_filters(stream, bytes, last, &mut payload, &mut changed) {
-            Ok(data) => self.pass_on(stream, worker, data),
+            Ok(data) => {
+                let data = self.request_past_lua(stream, worker, data, last);
+                self.pass_on(stream, worker, &data);
+            }
             Err(bad) => self.refuse_base64(stream, worker, bad),
         }
+    }
+
+    /// A piece of the request past the scripts that read it.
+    fn request_past_lua<'b>(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        data: &'b [u8],
+        last: bool,
+    ) -> Cow<'b, [u8]> {
+        if !stream.lua_reads_request() {
+            return Cow::Borrowed(data);
+        }
+        let trailers = last && !stream.request.trailers.is_empty();
+        let changed = self.lua_data(stream, worker, Side::Request, data, last, trailers);
+        changed.map_or(Cow::Borrowed(data), Cow::Owned)
     }
 
     fn refuse_base64(&mut self, stream: &mut Stream, worker: &mut Worker, bad: BadBase64) {
@@ -411,8 +434,10 @@ impl ServerConnection {
         let bytes = stream.response.bytes + data.len() as u64;
         stream.response.bytes = bytes.saturating_sub(body.len() as u64);
         let last = last && stream.response.trailers.is_empty();
-        if !stream.grpc.is_holding() {
-            self.write_encoded(stream, worker, data, with_head, last);
+        if stream.is_lua_holding() {
+            self.lua_hold(stream, worker, data, last);
+        } else if !stream.grpc.is_holding() {
+            self.write_past_lua(stream, worker, data, with_head, last);
         } else if last {
             self.write_held(stream, worker);
         }

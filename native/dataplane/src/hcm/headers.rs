@@ -259,6 +259,15 @@ impl HeaderList {
         self.lines.push(line);
     }
 
+    /// As [`Self::add`]; joined to what there is of a header that is one line.
+    pub(crate) fn add_copy(&mut self, name: &[u8], value: &[u8]) {
+        if bit(KnownHeader::from_name(name)) & SINGLE_LINE == 0 {
+            self.add(name, value);
+        } else {
+            self.append(name, b",", value);
+        }
+    }
+
     /// As [`Self::add`] for a known name.
     #[inline]
     pub(crate) fn add_known(&mut self, known: KnownHeader, value: &[u8]) {

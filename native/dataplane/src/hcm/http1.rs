@@ -281,6 +281,7 @@ impl ServerConnection {
         response.mode = match framing {
             // A filter looks at the payload.
             _ if filtered && !has_length && !ends && !old_client => BodyMode::Chunk,
+            _ if filtered && has_length => BodyMode::Raw,
             ResponseFraming::Chunked if has_length || old_client => BodyMode::Payload,
             ResponseFraming::Length(_) | ResponseFraming::UntilClose if !has_length && !ends => {
                 BodyMode::Chunk

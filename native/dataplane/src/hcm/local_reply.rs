@@ -11,6 +11,7 @@ use tidegate_snapshot::headers::HeaderOps;
 use tidegate_snapshot::{HeaderScratch, ResponseFlags};
 use tidegate_stats::defs::http as stat;
 
+use super::headers::HeaderList;
 use super::log::ResponseSide;
 use super::stream::{Stream, StreamRoute};
 use super::{Phase, ServerConnection, response};
@@ -26,6 +27,8 @@ pub(super) struct Reply<'a> {
     pub(super) location: Option<Vec<u8>>,
     /// Further headers, instead of any of that name.
     pub(super) headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// They come before what the route changes.
+    pub(super) headers_first: bool,
     pub(super) grpc_status: Option<i64>,
     /// `x-envoy-overloaded: true`
     pub(super) overloaded: bool,
@@ -43,6 +46,7 @@ impl<'a> Reply<'a> {
             details: Cow::Borrowed(details),
             location: None,
             headers: Vec::new(),
+            headers_first: false,
             grpc_status: None,
             overloaded: false,
             changes: None,
@@ -112,16 +116,16 @@ impl ServerConnection {
             response::tell_attempts(stream);
             response::tell_own_cookies(stream);
         }
+        if reply.headers_first {
+            set_all(&mut stream.response.headers, &reply.headers);
+        }
         self.mutate_response(stream, &mut worker.core);
         let headers = &mut stream.response.headers;
         if reply.overloaded && !self.hcm.suppress_envoy_headers {
             headers.set_known(KnownHeader::XEnvoyOverloaded, b"true");
         }
-        for (name, _) in &reply.headers {
-            headers.remove(name);
-        }
-        for (name, value) in &reply.headers {
-            headers.add(name, value);
+        if !reply.headers_first {
+            set_all(headers, &reply.headers);
         }
         stream.response.status = reply.status;
         let mut body = reply.body;
@@ -177,12 +181,10 @@ impl ServerConnection {
             ResponseFraming::Length(body.len() as u64),
             ends,
         );
+        stream.response.bytes = body.len() as u64;
         self.write_response(stream, worker, body, true, true);
-        if !stream.compression.is_active() {
-            stream.response.bytes = body.len() as u64;
-        }
         stream.response.ended = true;
-        if stream.response.pending.is_empty() {
+        if stream.response.pending.is_empty() && !stream.is_lua_holding() {
             stream.response.complete = true;
             stream.times.downstream_tx_end = Some(worker.core.now());
         }
@@ -352,6 +354,16 @@ impl ServerConnection {
             ..Reply::new(503, body.as_bytes(), "")
         };
         self.reply_upstream(stream, worker, reply);
+    }
+}
+
+/// The headers, instead of any of those names.
+fn set_all(list: &mut HeaderList, headers: &[(Vec<u8>, Vec<u8>)]) {
+    for (name, _) in headers {
+        list.remove(name);
+    }
+    for (name, value) in headers {
+        list.add(name, value);
     }
 }
 

@@ -199,6 +199,7 @@ impl ServerConnection {
         match filter.kind {
             FilterKind::Fault => self.after_delay(stream, worker),
             FilterKind::JwtAuthn => self.jwt_authn_resumed(stream, worker, filter.index, what),
+            FilterKind::Lua => self.lua_resumed(stream, worker, filter.index, what),
             FilterKind::ExtAuthz => self.ext_authz_resumed(stream, worker, filter.index, what),
             // These do not wait.
             FilterKind::Cors

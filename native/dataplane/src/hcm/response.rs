@@ -148,9 +148,25 @@ impl ServerConnection {
         if !stream.grpc.is_empty() {
             self.grpc_response_head(stream, core, ends);
         }
+        let mut ends = ends;
         if !hcm.encoders.is_empty() {
-            self.run_encoders(stream, worker, ends);
+            if let Some(next) = self.run_encoders(stream, worker, 0, ends) {
+                return Self::lua_hold_head(stream, framing, ends, next);
+            }
+            ends &= !Self::lua_has_added(stream);
         }
+        self.finish_encoding(stream, worker, framing, ends);
+    }
+
+    /// What follows when the filters have let the head go on.
+    pub(super) fn finish_encoding(
+        &mut self,
+        stream: &mut Stream,
+        worker: &mut Worker,
+        framing: ResponseFraming,
+        ends: bool,
+    ) {
+        let hcm = Rc::clone(&self.hcm);
         let core = &mut worker.core;
         if hcm.istio.is_some() {
             self.peer_metadata_response(stream, core);
@@ -228,6 +244,15 @@ impl ServerConnection {
         if !stream.grpc.is_empty() && self.filter_trailers(stream, worker) {
             return;
         }
+        if stream.is_lua_holding() {
+            return self.lua_hold(stream, worker, &[], true);
+        }
+        self.lua_trailers(stream, worker);
+        self.write_trailers_past_lua(stream, worker);
+    }
+
+    /// As [`Self::write_trailers`], behind the scripts.
+    pub(super) fn write_trailers_past_lua(&mut self, stream: &mut Stream, worker: &mut Worker) {
         self.end_encoded(stream, worker);
         if !self.is_http2() {
             self.write_trailers_http1(stream, worker);

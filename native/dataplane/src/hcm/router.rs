@@ -137,6 +137,7 @@ impl ServerConnection {
                     self.header_mutation(stream, &worker.core, filter.index)
                 }
                 FilterKind::LocalRateLimit => self.local_ratelimit(stream, worker, filter.index),
+                FilterKind::Lua => self.lua_request(stream, worker, filter.index),
                 FilterKind::Rbac => self.rbac(stream, worker, filter.index),
                 FilterKind::Compressor => self.compressor(stream, &worker.core, filter.index),
                 FilterKind::PeerMetadata => {

@@ -14,6 +14,7 @@ use tidegate_snapshot::listener::CompiledHttpFilter;
 use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
 use tidegate_stats::defs::ext_authz as stat_authz;
 use tidegate_stats::defs::jwt_authn as stat_jwt;
+use tidegate_stats::defs::lua as stat_lua;
 use tidegate_stats::defs::{cors, fault, http, http1, listener_http, local_ratelimit};
 use tidegate_stats::{Group, Local, Registry};
 
@@ -21,6 +22,7 @@ use super::compressor::{CompressorGroups, CompressorStats};
 use super::ext_authz::{self, AuthzRuntime};
 use super::istio::IstioFilters;
 use super::jwt_authn::{self, JwtRuntime};
+use super::lua;
 use super::tracing::TracingRuntime;
 use crate::http2::LazyStats;
 use crate::listener::ListenerRuntime;
@@ -50,13 +52,14 @@ pub(crate) enum FilterKind {
     Rbac,
     HeaderMutation,
     LocalRateLimit,
+    Lua,
     Router,
 }
 
 impl FilterKind {
     /// Has something to do with every response's head.
     const fn encodes(self) -> bool {
-        matches!(self, Self::Compressor | Self::HeaderMutation)
+        matches!(self, Self::Compressor | Self::HeaderMutation | Self::Lua)
     }
 }
 
@@ -100,6 +103,7 @@ pub(crate) enum FilterRuntime {
     Compressor(CompressorStats),
     Rbac(RbacStats),
     LocalRateLimit(RateLimitStats),
+    Lua(Local<stat_lua::Lua>),
 }
 
 /// The counters of a rate limit, by the names that the filter and the routes give it.
@@ -156,6 +160,7 @@ enum FilterGroups {
     Compressor(CompressorGroups),
     Rbac(RbacGroups),
     LocalRateLimit(Group<local_ratelimit::HttpLocalRateLimit>),
+    Lua(Group<stat_lua::Lua>),
 }
 
 impl FilterGroups {
@@ -175,6 +180,7 @@ impl FilterGroups {
             HttpFilterKind::LocalRateLimit(config) => {
                 Self::LocalRateLimit(registry.group(&rate_limit_prefix(&config.stat_prefix)))
             }
+            HttpFilterKind::Lua(config) => Self::Lua(lua::group(registry, prefix, config)),
             HttpFilterKind::Rbac(config) => Self::Rbac(RbacGroups::new(registry, prefix, config)),
             _ => Self::None,
         }
@@ -188,6 +194,7 @@ impl FilterGroups {
                 FilterRuntime::JwtAuthn(JwtRuntime::new(group, *providers, worker))
             }
             Self::Compressor(groups) => FilterRuntime::Compressor(groups.local(worker)),
+            Self::Lua(group) => FilterRuntime::Lua(group.local(worker)),
             Self::Rbac(groups) => FilterRuntime::Rbac(groups.local(worker)),
             Self::LocalRateLimit(group) => {
                 FilterRuntime::LocalRateLimit(RateLimitStats::new(group.clone(), worker))
@@ -265,6 +272,7 @@ impl HcmRuntime {
                 HttpFilterKind::PeerMetadata(_) => FilterKind::PeerMetadata,
                 HttpFilterKind::Alpn(_) => FilterKind::Alpn,
                 HttpFilterKind::IstioStats(_) => FilterKind::IstioStats,
+                HttpFilterKind::Lua(_) => FilterKind::Lua,
                 HttpFilterKind::Rbac(_) => FilterKind::Rbac,
                 HttpFilterKind::HeaderMutation(_) => FilterKind::HeaderMutation,
                 HttpFilterKind::LocalRateLimit(_) => FilterKind::LocalRateLimit,

@@ -31,6 +31,7 @@ use super::ext_authz::AuthzState;
 use super::grpc::GrpcFilters;
 use super::headers::HeaderList;
 use super::jwt_authn::JwtState;
+use super::lua::LuaStream;
 use super::mirror::Mirrors;
 use super::paused::Pause;
 use super::retry::Tries;
@@ -422,6 +423,8 @@ pub(crate) struct Stream {
     pub(crate) jwt: Option<Box<JwtState>>,
     /// What external authorization keeps.
     pub(crate) authz: Option<Box<AuthzState>>,
+    /// What scripts keep.
+    pub(crate) lua: Option<Box<LuaStream>>,
     /// The filter at hand waits.
     pub(crate) pause: Option<Box<Pause>>,
     /// How the request is to be aborted when its delay is over.
@@ -439,8 +442,10 @@ pub(crate) struct Stream {
 impl Stream {
     /// The response's body passes filters, as payload.
     #[inline]
-    pub(crate) const fn is_response_filtered(&self) -> bool {
-        !self.grpc.is_empty() || self.compression.is_active()
+    pub(crate) fn is_response_filtered(&self) -> bool {
+        !self.grpc.is_empty()
+            || self.compression.is_active()
+            || self.lua.as_ref().is_some_and(|lua| lua.filters_response())
     }
 
     /// Takes note of the body that came with the head. Not before the request is on its way (or made to wait): as in

@@ -22,7 +22,10 @@ impl ServerConnection {
         let now = worker.core.now();
         stream.times.upstream_rx_end = Some(now);
         stream.response.ended = true;
-        if stream.response.pending.is_empty() {
+        if stream.is_lua_holding() {
+            // The upstream has done its part.
+            stream.deadlines.response = None;
+        } else if stream.response.pending.is_empty() {
             stream.times.downstream_tx_end = Some(now);
             stream.response.complete = true;
         }

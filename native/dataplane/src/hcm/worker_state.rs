@@ -14,6 +14,7 @@ use tidegate_rt::{Clock, Moment};
 use tidegate_snapshot::Chain;
 
 use super::grpc::GrpcCounters;
+use super::lua::Scripts;
 use super::runtime::HcmRuntime;
 use super::stream::Stream;
 use super::tracing::reporter::Reporter;
@@ -48,6 +49,8 @@ pub(crate) struct HttpState {
     pub(crate) reporters: Vec<Rc<RefCell<Reporter>>>,
     /// The counters of gRPC methods.
     pub(crate) grpc: GrpcCounters,
+    /// The scripts of Lua filters.
+    pub(crate) lua: Scripts,
     /// The address that stands in `x-forwarded-for` for peers on the loopback interface.
     local_address: Option<String>,
 }
@@ -66,6 +69,7 @@ impl HttpState {
             spare: Vec::new(),
             reporters: Vec::new(),
             grpc: GrpcCounters::default(),
+            lua: Scripts::default(),
             local_address: None,
         }
     }
@@ -88,6 +92,7 @@ impl HttpState {
     /// Forgets the managers of filter chains that are gone with their last connection.
     pub(crate) fn forget_unused_managers(&mut self) {
         self.managers.retain(|_, manager| !manager.is_unused());
+        self.lua.forget_unused();
     }
 
     pub(crate) fn take_stream(&mut self) -> Box<Stream> {

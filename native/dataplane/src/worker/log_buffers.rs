@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+pub use tidegate_lua::Level as ScriptLevel;
 use tidegate_model::Name;
 use tidegate_rt::{Moment, TimerWheel};
 
@@ -17,6 +18,9 @@ use crate::conn::{Key, TimerKey};
 pub trait LogSink: Send + Sync {
     /// `lines`: whole lines for the file at `path` (`/dev/stdout` and `/dev/stderr` included).
     fn write(&self, path: &Name, lines: Vec<u8>);
+
+    /// A line for the process's own log, of a script or about one.
+    fn script_log(&self, _level: ScriptLevel, _text: &str) {}
 }
 
 /// Handed over at this size; Envoy's file flush threshold.

@@ -165,16 +165,16 @@ fn filters_and_what_is_optional_among_them() {
             "delay": { "fixed_delay": "2s", "percentage": { "numerator": 50 } }
         }
     });
-    let lua = json!({
-        "name": "lua",
+    let buffer = json!({
+        "name": "buffer",
         "is_optional": true,
-        "typed_config": { "@type": format!("{PREFIX}envoy.extensions.filters.http.lua.v3.Lua") }
+        "typed_config": { "@type": format!("{PREFIX}envoy.extensions.filters.http.buffer.v3.Buffer") }
     });
     let listener = with(
         listener(),
         &[(
             "/filter_chains/0/filters/0/typed_config/http_filters",
-            json!([lua, fault, router()]),
+            json!([buffer, fault, router()]),
         )],
     );
     let decoder = Decoder::new();
@@ -414,7 +414,10 @@ fn what_changes_nothing_is_warned_about() {
         route_configuration(),
         &[
             ("/virtual_hosts/0/routes/0/stat_prefix", json!("a")),
-            ("/virtual_hosts/0/routes/0/metadata", json!({})),
+            (
+                "/virtual_hosts/0/routes/0/metadata",
+                json!({ "filter_metadata": { "lua": { "a": 1 }, "istio": { "b": "c" } } }),
+            ),
         ],
     );
     decoder
@@ -427,10 +430,7 @@ fn what_changes_nothing_is_warned_about() {
         .collect();
     assert_eq!(
         warnings,
-        [
-            "virtual_hosts[0].routes[0].metadata: ignored: route metadata has no reader",
-            "virtual_hosts[0].routes[0].stat_prefix: ignored: it only adds statistics",
-        ]
+        ["virtual_hosts[0].routes[0].stat_prefix: ignored: it only adds statistics",]
     );
 }
 

@@ -514,9 +514,9 @@ fn http_filters() {
     );
     manager_refused(
         "http_filters",
-        json!([{ "name": "lua", "typed_config": { "@type": format!("{PREFIX}envoy.extensions.filters.http.lua.v3.Lua") } }, router()]),
+        json!([{ "name": "buffer", "typed_config": { "@type": format!("{PREFIX}envoy.extensions.filters.http.buffer.v3.Buffer") } }, router()]),
         "http_filters[0].typed_config",
-        "envoy.extensions.filters.http.lua.v3.Lua is not supported here",
+        "envoy.extensions.filters.http.buffer.v3.Buffer is not supported here",
     );
     manager_refused(
         "http_filters",

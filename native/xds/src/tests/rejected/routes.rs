@@ -50,11 +50,11 @@ fn virtual_hosts() {
         &[(
             "/virtual_hosts/0/typed_per_filter_config",
             json!({
-                "lua": { "@type": format!("{PREFIX}envoy.extensions.filters.http.lua.v3.LuaPerRoute"), "disabled": true }
+                "buffer": { "@type": format!("{PREFIX}envoy.extensions.filters.http.buffer.v3.BufferPerRoute"), "disabled": true }
             }),
         )],
-        "virtual_hosts[0].typed_per_filter_config[\"lua\"]",
-        "LuaPerRoute is not supported here",
+        "virtual_hosts[0].typed_per_filter_config[\"buffer\"]",
+        "BufferPerRoute is not supported here",
     );
     refused(
         &[(

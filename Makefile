@@ -16,7 +16,7 @@ NATIVE := python/tidegate/_native.abi3.so
 RUST := $(shell find native bench/native -name '*.rs' -o -name Cargo.toml 2>/dev/null | grep -v /target/) Cargo.toml Cargo.lock
 APT := iptables iproute2 procps haproxy nginx-light libnginx-mod-stream
 
-.PHONY: help setup system peers go-peers istio-peers build wheel h2spec demo check test test-rust test-python bench bench-micro lock descriptors fmt fuzz clean
+.PHONY: help setup system peers go-peers java-peers istio-peers build wheel h2spec demo check test test-rust test-python bench bench-micro lock descriptors fmt fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,20 @@ $(GO_PEERS): requirements/go/go.mod requirements/go/go.sum
 	mkdir -p $(@D)
 	cd requirements/go && go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w" -o $@ $(PACKAGE)
 
+# Maven brings it from where Maven is told to; the hash is ours. Its own repository is of no use afterwards.
+ZIPKIN := $(TIDEGATE_CACHE)/peers/java/zipkin-server-3.5.1-exec.jar
+
+java-peers: $(ZIPKIN)  ## the real Zipkin server (needs Java and Maven)
+
+$(ZIPKIN): requirements/java/peers.sha256
+	@command -v mvn >/dev/null || { echo "no Maven: install it, and Java, for the tests with Zipkin" >&2; exit 1; }
+	mkdir -p $(@D)
+	mvn -q -B -Dmaven.repo.local=$(@D)/repository org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
+	  -Dartifact=io.zipkin:zipkin-server:3.5.1:jar:exec -DoutputDirectory=$(@D)
+	rm -rf $(@D)/repository
+	cd $(@D) && sha256sum --quiet -c $(CURDIR)/$<
+	touch $@
+
 # Three minutes from nothing; the source is kept for pilot-agent's bootstrap template.
 ISTIO := $(TIDEGATE_CACHE)/peers/istio
 ISTIO_PEERS := $(addprefix $(TIDEGATE_CACHE)/peers/bin/,pilot-discovery pilot-agent istioctl)
@@ -115,7 +129,7 @@ test-rust: $(VENV)/.ready
 # Then, by itself, what measures or builds networks. Both parts run, whatever becomes of the first.
 TEST_PROCESSES ?= 4
 
-test-python: setup go-peers istio-peers
+test-python: setup go-peers java-peers istio-peers
 	$(BIN)/python -m pytest -m "not alone" -n $(TEST_PROCESSES) -p no:benchmark; shared=$$?; \
 	$(BIN)/python -m pytest -m alone && exit $$shared
 

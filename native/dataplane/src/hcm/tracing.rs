@@ -241,6 +241,8 @@ impl ServerConnection {
         let tags = tags::Tags::new(self, stream, compiled, &core.shared.config.node);
         let begun = core.clock.wall_of(stream.times.start);
         let took = core.now().since(stream.times.start);
+        let provider = Rc::clone(reporter.borrow().provider());
+        let Provider::Zipkin(zipkin) = &*provider;
         reporter.borrow_mut().add(|out| {
             zipkin::write(
                 out,
@@ -248,6 +250,7 @@ impl ServerConnection {
                 &span.operation,
                 zipkin::Moments { begun, took },
                 tracing.ingress,
+                zipkin.shared_span_context,
                 zipkin::Endpoint {
                     service: &core.shared.config.node.cluster,
                     address: &local,

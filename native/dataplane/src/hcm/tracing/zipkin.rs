@@ -26,6 +26,7 @@ pub(super) fn write(
     operation: &[u8],
     moments: Moments,
     ingress: bool,
+    shared: bool,
     endpoint: Endpoint<'_>,
     tags: &Tags<'_>,
 ) {
@@ -42,6 +43,10 @@ pub(super) fn write(
     let _ = write!(out, r#"","id":"{:016x}","#, context.id);
     if let Some(parent) = context.parent {
         let _ = write!(out, r#""parentId":"{parent:016x}","#);
+    }
+    if shared && ingress {
+        // Envoy says so of every server's span, also where no client has one of the same id.
+        out.extend_from_slice(br#""shared":true,"#);
     }
     out.extend_from_slice(br#""name":"#);
     string(out, operation);

@@ -82,6 +82,8 @@ pub trait Host: 'static {
     fn remove(&mut self, list: List, name: &[u8]);
     /// The body has this length now.
     fn set_length(&mut self, length: usize);
+    /// The text of an HTTP/1 response's status line.
+    fn set_reason(&mut self, reason: &[u8]);
     /// The head has been changed.
     fn touched(&mut self);
 

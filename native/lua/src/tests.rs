@@ -40,6 +40,8 @@ impl Host for Plain {
 
     fn set_length(&mut self, _: usize) {}
 
+    fn set_reason(&mut self, _: &[u8]) {}
+
     fn touched(&mut self) {}
 
     fn text(&self, _: Text) -> Cow<'_, str> {

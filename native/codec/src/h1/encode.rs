@@ -14,13 +14,18 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub fn status_line(out: &mut Vec<u8>, version: Version, status: u16) {
     if status == 200 && version == Version::Http11 {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-        return;
+    } else {
+        status_line_with(out, version, status, reason_phrase(status).as_bytes());
     }
+}
+
+/// As [`status_line`] with a reason phrase of one's own.
+pub fn status_line_with(out: &mut Vec<u8>, version: Version, status: u16, reason: &[u8]) {
     out.extend_from_slice(version.as_str().as_bytes());
     out.push(b' ');
     decimal(out, u64::from(status));
     out.push(b' ');
-    out.extend_from_slice(reason_phrase(status).as_bytes());
+    out.extend_from_slice(reason);
     out.extend_from_slice(CRLF);
 }
 

@@ -44,6 +44,8 @@ use crate::worker::{Core, Worker};
 
 /// The call is over: its owner hears of it.
 const NUDGE_DONE: u8 = 10;
+/// The event in which the call was made is over: it may be sent.
+const NUDGE_SEND: u8 = 11;
 
 /// What is called with the answer.
 pub(crate) type Owner = Box<dyn FnOnce(&mut Worker, Answer)>;
@@ -68,6 +70,8 @@ pub(crate) struct CallRequest<'a> {
     pub(crate) forwarded_for: bool,
     /// A longer answer is none.
     pub(crate) max_answer: usize,
+    /// Sent after the event at hand: whoever calls has an upstream connection in his hands, which might be the one for it.
+    pub(crate) later: bool,
 }
 
 /// What an answer may come to where nobody says otherwise.
@@ -93,6 +97,7 @@ impl<'a> CallRequest<'a> {
             internal: true,
             forwarded_for: true,
             max_answer: MAX_ANSWER,
+            later: false,
         }
     }
 
@@ -165,7 +170,11 @@ pub(crate) fn start(
         max_answer: request.max_answer,
         timer: LazyTimer::new(),
     });
-    call.send(worker);
+    if request.later {
+        worker.core.nudge(key, NUDGE_SEND);
+    } else {
+        call.send(worker);
+    }
     call.arm(&mut worker.core);
     worker.conns.put(key, Conn::Call(call));
     key
@@ -279,6 +288,9 @@ impl Call {
                 }
                 return After::Close;
             }
+            Event::Nudge {
+                why: NUDGE_SEND, ..
+            } if !self.over => self.send(worker),
             Event::Nudge {
                 why: super::NUDGE_FAILED,
                 ..

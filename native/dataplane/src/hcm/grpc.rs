@@ -70,6 +70,12 @@ impl GrpcFilters {
         self.count.is_none() && self.web.is_none()
     }
 
+    /// gRPC-Web changes what passes.
+    #[inline]
+    pub(crate) const fn is_web(&self) -> bool {
+        self.web.is_some()
+    }
+
     /// Messages of the request and of the response, once there has been one and if they are to be told.
     pub(crate) fn message_counts(&self) -> Option<(u64, u64)> {
         let count = self

@@ -276,7 +276,10 @@ impl ServerConnection {
         if bodiless_status && has_length {
             response.headers.remove_known(KnownHeader::ContentLength);
         }
-        encode::status_line(out, version, response.status);
+        match &response.reason {
+            None => encode::status_line(out, version, response.status),
+            Some(reason) => encode::status_line_with(out, version, response.status, reason),
+        }
         let mut framing_line: &[u8] = b"";
         response.mode = match framing {
             // A filter looks at the payload.

@@ -39,6 +39,8 @@ use crate::worker::{Core, LogSink, Worker};
 const UNLIMITED: usize = u32::MAX as usize;
 const NO_CLUSTER: &str = "http call cluster invalid. Must be configured";
 const UPGRADED: &str = "an upgraded stream cannot be made to wait";
+const NOT_PLAIN: &str =
+    "bodies of gRPC-Web, and those that a compressor before has compressed, are not supported";
 
 /// The counters of a filter.
 pub(crate) fn group(
@@ -311,6 +313,10 @@ impl ServerConnection {
             }
             let (waits, verdict) = match step {
                 Step::Done | Step::Failed(_) => return Verdict::Continue,
+                Step::Waits(Wait::Body | Wait::Chunk | Wait::Trailers) if stream.grpc.is_web() => {
+                    event = Event::Refused(NOT_PLAIN);
+                    continue;
+                }
                 Step::Waits(Wait::Body) if stream.request.upgrade => {
                     event = Event::Refused(UPGRADED);
                     continue;
@@ -327,7 +333,8 @@ impl ServerConnection {
                 Step::Waits(Wait::Chunk) => (Waits::Chunk, Verdict::Continue),
                 Step::Waits(Wait::Trailers) => (Waits::Trailers, Verdict::Continue),
                 Step::Waits(Wait::Call(call)) => {
-                    let Some(request) = call_request(&call, &worker.core) else {
+                    let Some(request) = call_request(&call, &worker.core, running.run.side())
+                    else {
                         event = Event::Refused(NO_CLUSTER);
                         continue;
                     };
@@ -346,6 +353,8 @@ impl ServerConnection {
             };
             if verdict == Verdict::Continue {
                 running.run.head_is_gone();
+            } else {
+                self.choose_cluster(stream, &mut worker.core);
             }
             running.waits = waits;
             stream.lua.get_or_insert_default().runs.push(running);
@@ -437,7 +446,7 @@ impl ServerConnection {
                 Step::Waits(Wait::Chunk) => running.waits = Waits::Chunk,
                 Step::Waits(Wait::Trailers) => running.waits = Waits::Trailers,
                 Step::Waits(Wait::Call(call)) if call.asynchronous => {
-                    match call_request(&call, &worker.core) {
+                    match call_request(&call, &worker.core, running.run.side()) {
                         Some(request) => {
                             async_client::start(worker, request, None);
                             event = Event::Sent;
@@ -502,6 +511,12 @@ impl ServerConnection {
             }
             let (waits, advance) = match step {
                 Step::Done | Step::Failed(_) => return Advance::GoesOn,
+                Step::Waits(Wait::Body | Wait::Chunk | Wait::Trailers)
+                    if stream.grpc.is_web() || stream.compression.is_active() =>
+                {
+                    event = Event::Refused(NOT_PLAIN);
+                    continue;
+                }
                 Step::Waits(Wait::Body | Wait::Call(_)) if stream.response.tunnel => {
                     event = Event::Refused(UPGRADED);
                     continue;
@@ -517,7 +532,8 @@ impl ServerConnection {
                 Step::Waits(Wait::Chunk) => (Waits::Chunk, Advance::GoesOn),
                 Step::Waits(Wait::Trailers) => (Waits::Trailers, Advance::GoesOn),
                 Step::Waits(Wait::Call(call)) => {
-                    let Some(request) = call_request(&call, &worker.core) else {
+                    let Some(request) = call_request(&call, &worker.core, running.run.side())
+                    else {
                         event = Event::Refused(NO_CLUSTER);
                         continue;
                     };
@@ -709,7 +725,7 @@ fn take_readers(stream: &mut Stream, side: Side) -> Vec<Running> {
 }
 
 /// `None`: there is no such cluster.
-fn call_request<'a>(call: &'a HttpCall, core: &Core) -> Option<CallRequest<'a>> {
+fn call_request<'a>(call: &'a HttpCall, core: &Core, side: Side) -> Option<CallRequest<'a>> {
     core.snapshot.cluster_by_name(&call.cluster)?;
     let mut request = CallRequest::new(&call.cluster, &call.method, &call.authority, &call.path);
     for (name, value) in &call.headers {
@@ -723,6 +739,7 @@ fn call_request<'a>(call: &'a HttpCall, core: &Core) -> Option<CallRequest<'a>> 
     }
     request.timeout = (call.timeout_ms > 0).then(|| Duration::from_millis(call.timeout_ms));
     request.forwarded_for = call.send_xff;
+    request.later = side == Side::Response;
     Some(request)
 }
 

@@ -239,6 +239,8 @@ pub(crate) struct Response {
     pub(crate) headers: HeaderList,
     /// 0 until it is known.
     pub(crate) status: u16,
+    /// What the status line of HTTP/1 says instead of the usual.
+    pub(crate) reason: Option<Box<[u8]>>,
     /// The head has been handed to the socket.
     pub(crate) started: bool,
     /// So has the end.

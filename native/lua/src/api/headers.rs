@@ -163,10 +163,10 @@ fn reason_phrase<H: Host>(call: &Call<'_, H>) -> Outcome {
     let reason = call.text(0)?;
     let reason = reason.as_bytes();
     check(b"reason", &reason)?;
-    if call.session.side == Side::Request {
-        return call.none();
+    if call.session.side == Side::Response {
+        call.host(|host| host.set_reason(&reason))?;
     }
-    Err("setHttp1ReasonPhrase() is not supported".to_owned())
+    call.none()
 }
 
 fn pairs<H: Host>(call: &Call<'_, H>, list: List) -> Outcome {

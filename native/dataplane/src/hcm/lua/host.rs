@@ -218,6 +218,10 @@ impl Host for LuaHost {
         }
     }
 
+    fn set_reason(&mut self, reason: &[u8]) {
+        self.response.reason = Some(reason.into());
+    }
+
     fn touched(&mut self) {
         self.touched = true;
     }

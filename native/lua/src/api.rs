@@ -112,7 +112,13 @@ impl<H: Host> Call<'_, H> {
             return Err("cannot create a second iterator before completing the first".to_owned());
         }
         iterating.set(iterating.get() | bit);
-        self.one(self.lua.create_sequence_from(pairs).map_err(of_lua)?)
+        // A value may be nil: the list says how long it is.
+        let list = self.lua.create_table().map_err(of_lua)?;
+        list.raw_set("n", pairs.len()).map_err(of_lua)?;
+        for (at, value) in pairs.into_iter().enumerate() {
+            list.raw_set(at + 1, value).map_err(of_lua)?;
+        }
+        self.one(list)
     }
 
     /// A step of an iteration; the argument says whether it was the last.

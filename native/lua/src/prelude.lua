@@ -57,7 +57,7 @@ local function iterator(prefix)
     if not ok then
       error(list, 2)
     end
-    local at, count = -1, #list
+    local at, count = -1, list.n
     return function()
       at = at + 2
       local alive, why = step(object, at > count)

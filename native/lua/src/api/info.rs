@@ -135,12 +135,7 @@ fn metadata_pairs<H: Host>(call: &Call<'_, H>, which: Metadata) -> Outcome {
     let mut pairs = Vec::with_capacity(fields.len() * 2);
     for (key, value) in &fields {
         pairs.push(Value::String(call.lua.create_string(key).map_err(of_lua)?));
-        // A list cannot hold nil.
-        let value = value::to_lua(call.lua, value).map_err(of_lua)?;
-        pairs.push(match value {
-            Value::Nil => Value::NULL,
-            value => value,
-        });
+        pairs.push(value::to_lua(call.lua, value).map_err(of_lua)?);
     }
     let kind = match which {
         Metadata::Route => METADATA,

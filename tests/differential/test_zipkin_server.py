@@ -133,7 +133,7 @@ def test_one_trace(zipkin: int, tmp_path: Path, shared: bool) -> None:
         {},
         {"x-b3-traceid": TRACE[:-1] + "1", "x-b3-spanid": "1" * 16, "x-b3-parentspanid": "2" * 16, "x-b3-sampled": "1"},
     ]
-    seen = {}
+    seen: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for caller, called in [("envoy", "envoy"), ("tidegate", "tidegate"), ("envoy", "tidegate"), ("tidegate", "envoy")]:
         room = tmp_path / f"{caller} {called}"
         room.mkdir()

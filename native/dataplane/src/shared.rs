@@ -33,6 +33,8 @@ pub struct DataplaneConfig {
     pub drain_gradually: bool,
     /// `--file-flush-interval-msec`.
     pub log_flush_interval: Duration,
+    /// As spans tell it.
+    pub version: String,
     /// Where spans go of connection managers that do not say it.
     pub tracing: Option<Provider>,
     /// Downstream connections of the whole process at most; `None`: no limit, and nothing is counted.
@@ -57,6 +59,7 @@ impl Default for DataplaneConfig {
             drain_gradually: true,
             log_flush_interval: Duration::from_secs(1),
             max_downstream_connections: None,
+            version: String::new(),
             tracing: None,
             busy_poll: Duration::ZERO,
             upstream_bind: None,

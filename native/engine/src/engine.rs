@@ -297,6 +297,7 @@ impl Engine {
             drain_gradually: core.options.drain_gradually,
             log_flush_interval: core.options.file_flush_interval,
             busy_poll: core.options.busy_poll,
+            version: version::version(),
             tracing: bootstrap.tracing.clone(),
             max_downstream_connections: bootstrap.max_active_downstream_connections,
             upstream_bind: bootstrap.upstream_bind.clone(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::ext_authz::GrpcService;
 use crate::{Fraction, Name};
 
 /// `HttpConnectionManager.Tracing`.
@@ -62,13 +63,57 @@ pub struct Decorator {
     pub propagate: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Provider {
     Zipkin(Zipkin),
+    OpenTelemetry(Box<OpenTelemetry>),
+}
+
+/// `config.trace.v3.OpenTelemetryConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenTelemetry {
+    /// `None`: the context goes on, and nobody is told.
+    pub exporter: Option<Exporter>,
+    /// The service's name and what detectors have found; a later value replaces an earlier one.
+    pub resource: Vec<(Name, Name)>,
+    /// `None`: as the connection manager decides and callers say.
+    pub sampler: Option<Sampler>,
+    /// Spans that wait for a report; more are dropped. Default 1024.
+    pub max_cache_size: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Exporter {
+    Grpc(GrpcService),
+    Http(HttpService),
+}
+
+/// `config.core.v3.HttpService`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpService {
+    pub cluster: Name,
+    pub host: Name,
+    pub path: Name,
+    pub timeout: Duration,
+    /// Names in lower case.
+    pub headers: Vec<(Name, Name)>,
+}
+
+/// Whether a request that may be traced is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sampler {
+    AlwaysOn,
+    /// So many of so many trace ids.
+    TraceIdRatio {
+        numerator: u64,
+        denominator: u64,
+    },
+    /// As the caller says; the sampler decides where there is none.
+    ParentBased(Box<Sampler>),
 }
 
 /// `config.trace.v3.ZipkinConfig`: spans as JSON of Zipkin's API v2.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zipkin {
     pub cluster: Name,
     /// The `host` of reports.

@@ -4,3 +4,4 @@
 //! must not know sockets, clusters or filters.
 
 pub mod auth;
+pub mod trace;

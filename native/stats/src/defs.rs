@@ -24,6 +24,7 @@ pub mod listener_http;
 pub mod listener_manager;
 pub mod listener_worker;
 pub mod metadata_exchange;
+pub mod opentelemetry;
 pub mod outlier;
 pub mod local_ratelimit;
 pub mod lua;

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use tidegate_model::tracing::{
-    CustomTag, CustomTagValue, Decorator, Provider, RouteTracing, Sampling, Tracing, Zipkin,
+    CustomTag, CustomTagValue, Decorator, Exporter, HttpService, OpenTelemetry, Provider,
+    RouteTracing, Sampler, Sampling, Tracing, Zipkin,
 };
 use tidegate_model::{Fraction, Name};
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::matcher;
+use crate::{matcher, services};
 
 /// Of a report, when the configuration gives none.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,7 +98,10 @@ pub(crate) fn provider(fields: &Fields<'_>) -> Result<Provider> {
     fields.str("name");
     fields.need_any(
         "typed_config",
-        &[("envoy.config.trace.v3.ZipkinConfig", &zipkin)],
+        &[
+            ("envoy.config.trace.v3.ZipkinConfig", &zipkin),
+            ("envoy.config.trace.v3.OpenTelemetryConfig", &opentelemetry),
+        ],
     )
 }
 
@@ -160,6 +164,125 @@ fn zipkin(fields: &Fields<'_>) -> Result<Provider> {
     }))
 }
 
+fn opentelemetry(fields: &Fields<'_>) -> Result<Provider> {
+    let grpc = fields.opt("grpc_service", services::grpc_service)?;
+    let http = fields.opt("http_service", |service| {
+        let headers = service.each("request_headers_to_add", |option| {
+            option.ignore(
+                &["append", "append_action", "keep_empty_value"],
+                "the header is set, as Envoy does",
+            );
+            option.need("header", services::header_value)
+        })?;
+        service.need("http_uri", |uri| {
+            let (text, cluster, timeout) = services::http_uri(uri)?;
+            let (host, path) = host_and_path(&text);
+            Ok(HttpService {
+                cluster,
+                host: Name::from(host),
+                path: Name::from(path),
+                timeout,
+                headers,
+            })
+        })
+    })?;
+    let exporter = match (grpc, http) {
+        (Some(_), Some(_)) => {
+            return Err(fields.fault("http_service", "grpc_service is the exporter already"));
+        }
+        (Some(grpc), None) => Some(Exporter::Grpc(grpc)),
+        (None, http) => http.map(Exporter::Http),
+    };
+    let service = fields.opt_string("service_name");
+    let service = service.unwrap_or_else(|| Name::from("unknown_service:envoy"));
+    let mut resource = vec![(Name::from("service.name"), service)];
+    for found in fields.each("resource_detectors", resource_detector)? {
+        resource.extend(found);
+    }
+    Ok(Provider::OpenTelemetry(Box::new(OpenTelemetry {
+        exporter,
+        resource,
+        sampler: fields.opt("sampler", sampler)?,
+        max_cache_size: fields.opt_u32("max_cache_size").unwrap_or(1024),
+    })))
+}
+
+fn resource_detector(fields: &Fields<'_>) -> Result<Vec<(Name, Name)>> {
+    fields.str("name");
+    fields.need_any(
+        "typed_config",
+        &[
+            (
+                "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.EnvironmentResourceDetectorConfig",
+                &|_: &Fields<'_>| {
+                    let text = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+                    Ok(resource_attributes(&text))
+                },
+            ),
+            (
+                "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig",
+                &|fixed: &Fields<'_>| {
+                    let mut attributes = fixed.text_entries("attributes");
+                    attributes.retain(|(key, _)| !key.is_empty());
+                    Ok(attributes)
+                },
+            ),
+        ],
+    )
+}
+
+/// `key=value,…`; what has not that form is passed over.
+fn resource_attributes(text: &str) -> Vec<(Name, Name)> {
+    let pairs = text.split(',').filter_map(|pair| {
+        let mut parts = pair.split('=').filter(|part| !part.is_empty());
+        let (key, value) = (parts.next()?, parts.next()?);
+        let pair = (Name::from(key), Name::from(value));
+        parts.next().is_none().then_some(pair)
+    });
+    pairs.collect()
+}
+
+fn sampler(fields: &Fields<'_>) -> Result<Sampler> {
+    fields.str("name");
+    fields.need_any(
+        "typed_config",
+        &[
+            (
+                "envoy.extensions.tracers.opentelemetry.samplers.v3.AlwaysOnSamplerConfig",
+                &|_: &Fields<'_>| Ok(Sampler::AlwaysOn),
+            ),
+            (
+                "envoy.extensions.tracers.opentelemetry.samplers.v3.TraceIdRatioBasedSamplerConfig",
+                &|config: &Fields<'_>| {
+                    let share = config.opt("sampling_percentage", |share| {
+                        let denominator = share.choice(
+                            "denominator",
+                            &[
+                                ("HUNDRED", 100),
+                                ("TEN_THOUSAND", 10_000),
+                                ("MILLION", 1_000_000),
+                            ],
+                        )?;
+                        Ok((u64::from(share.u32("numerator")), denominator))
+                    })?;
+                    let (numerator, denominator) = share.unwrap_or((0, 100));
+                    Ok(Sampler::TraceIdRatio {
+                        numerator,
+                        denominator,
+                    })
+                },
+            ),
+            (
+                "envoy.extensions.tracers.opentelemetry.samplers.v3.ParentBasedSamplerConfig",
+                &|config: &Fields<'_>| {
+                    let wrapped = config.need("wrapped_sampler", sampler)?;
+                    Ok(Sampler::ParentBased(Box::new(wrapped)))
+                },
+            ),
+        ],
+    )
+}
+
 /// The parts of `http://host:port/path`; a URI without a scheme is read the same way.
 fn host_and_path(uri: &str) -> (&str, &str) {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
@@ -198,7 +321,17 @@ pub(crate) fn route_tracing(fields: &Fields<'_>) -> Result<RouteTracing> {
 
 #[cfg(test)]
 mod tests {
-    use super::host_and_path;
+    use super::{host_and_path, resource_attributes};
+
+    #[test]
+    fn attributes_of_the_environment() {
+        let found = resource_attributes("a=b,broken,c=d=e,,=f, g = h ,i=");
+        let found: Vec<_> = found
+            .iter()
+            .map(|(key, value)| (&**key, &**value))
+            .collect();
+        assert_eq!(found, [("a", "b"), (" g ", " h ")]);
+    }
 
     #[test]
     fn parts_of_a_uri() {

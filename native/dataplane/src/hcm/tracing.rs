@@ -7,11 +7,15 @@
 //!
 //! A request that is not traced has a span too, which only carries the context on. Everything here costs requests of
 //! connection managers without tracing one look. Envoy's words and decisions: `ConnectionManagerUtility` for the marks,
-//! `HttpTracerUtility` for the tags. How spans are written and where they go is the business of `zipkin` and `reporter`.
+//! `HttpTracerUtility` for the tags. How spans are written and where they
+//! go is the business of `zipkin`, `otlp` and `reporter`; how context travels, that of `b3` and `w3c`.
 
-pub(crate) mod b3;
+mod b3;
+mod context;
+mod otlp;
 pub(crate) mod reporter;
 mod tags;
+mod w3c;
 mod zipkin;
 
 use std::cell::RefCell;
@@ -20,13 +24,13 @@ use std::rc::Rc;
 use tidegate_codec::h1::KnownHeader;
 use tidegate_model::Name;
 use tidegate_model::listener::TrafficDirection;
-use tidegate_model::tracing::{Provider, Sampling};
+use tidegate_model::tracing::{OpenTelemetry, Provider, Sampling, Zipkin};
 use tidegate_rt::Rng;
 use tidegate_snapshot::Runtime;
 use tidegate_snapshot::listener::CompiledHcm;
 use tidegate_stats::defs::http as stat;
 
-use self::b3::Context;
+use self::context::Context;
 use self::reporter::Reporter;
 use super::ServerConnection;
 use super::headers::HeaderList;
@@ -96,12 +100,35 @@ impl TracingRuntime {
 /// The span of a request.
 pub(crate) struct Span {
     context: Context,
-    /// The context goes on in the single header that it came in.
-    single_header: bool,
+    carried: Carried,
+    kind: Kind,
     /// Of a span that will be reported; nobody asks for that of others.
     operation: Vec<u8>,
     /// The route's operation, if the other side is to be told.
     told: Option<Name>,
+}
+
+/// Which side of a call a span is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Server,
+    Client,
+}
+
+/// How the context goes on.
+enum Carried {
+    B3 {
+        /// In the one header that it came in.
+        single: bool,
+    },
+    W3c {
+        /// The list that goes with the trace.
+        state: Vec<u8>,
+        /// The caller told of a span of its own.
+        remote_parent: bool,
+    },
+    /// The request keeps what it has.
+    Not,
 }
 
 impl Span {
@@ -242,31 +269,49 @@ impl ServerConnection {
         let begun = core.clock.wall_of(stream.times.start);
         let took = core.now().since(stream.times.start);
         let provider = Rc::clone(reporter.borrow().provider());
-        let Provider::Zipkin(zipkin) = &*provider;
-        reporter.borrow_mut().add(|out| {
-            zipkin::write(
-                out,
-                &span.context,
-                &span.operation,
-                zipkin::Moments { begun, took },
-                tracing.ingress,
-                zipkin.shared_span_context,
-                zipkin::Endpoint {
-                    service: &core.shared.config.node.cluster,
-                    address: &local,
-                },
-                &tags,
-            );
-        });
+        let moments = zipkin::Moments { begun, took };
+        reporter
+            .borrow_mut()
+            .add(|out| match (&*provider, &span.carried) {
+                (Provider::Zipkin(zipkin), _) => {
+                    let endpoint = zipkin::Endpoint {
+                        service: &core.shared.config.node.cluster,
+                        address: &local,
+                    };
+                    zipkin::write(
+                        out,
+                        &span,
+                        moments,
+                        zipkin.shared_span_context,
+                        endpoint,
+                        &tags,
+                    );
+                }
+                (
+                    _,
+                    Carried::W3c {
+                        state,
+                        remote_parent,
+                    },
+                ) => {
+                    otlp::write(out, &span, state, *remote_parent, moments, &tags);
+                }
+                (Provider::OpenTelemetry(_), Carried::B3 { .. } | Carried::Not) => {}
+            });
         Reporter::after_add(reporter, worker);
     }
 }
 
 /// The upstream is told of the span.
 pub(super) fn inject(stream: &mut Stream) {
-    if let Some(span) = &stream.span {
-        span.context
-            .inject(&mut stream.request.headers, span.single_header);
+    let Some(span) = &stream.span else {
+        return;
+    };
+    let headers = &mut stream.request.headers;
+    match &span.carried {
+        Carried::B3 { single } => span.context.inject(headers, *single),
+        Carried::W3c { state, .. } => w3c::inject(&span.context, state, headers),
+        Carried::Not => {}
     }
 }
 
@@ -278,7 +323,37 @@ fn start(
     ingress: bool,
     rng: &mut Rng,
 ) -> Span {
-    let Provider::Zipkin(zipkin) = provider;
+    let (context, carried) = match provider {
+        Provider::Zipkin(zipkin) => start_b3(zipkin, request, traced, ingress, rng),
+        Provider::OpenTelemetry(config) => start_w3c(config, request, traced, rng),
+    };
+    let mut span = Span {
+        context,
+        carried,
+        kind: if ingress { Kind::Server } else { Kind::Client },
+        operation: Vec::new(),
+        told: None,
+    };
+    match provider {
+        Provider::Zipkin(_) => span.set_operation(request.authority_bytes()),
+        Provider::OpenTelemetry(_) if ingress => span.set_operation(b"ingress"),
+        Provider::OpenTelemetry(_) => {
+            span.set_operation(b"egress ");
+            if span.context.sampled {
+                span.operation.extend_from_slice(request.authority_bytes());
+            }
+        }
+    }
+    span
+}
+
+fn start_b3(
+    zipkin: &Zipkin,
+    request: &Request,
+    traced: bool,
+    ingress: bool,
+    rng: &mut Rng,
+) -> (Context, Carried) {
     let extracted = b3::extract(&request.headers, traced);
     let context = match extracted.context {
         // The span of the caller is taken over where both sides of a call share one.
@@ -290,12 +365,42 @@ fn start(
             extracted.sampled.unwrap_or(traced),
         ),
     };
-    let mut span = Span {
-        context,
-        single_header: extracted.single_header,
-        operation: Vec::new(),
-        told: None,
+    let carried = Carried::B3 {
+        single: extracted.single_header,
     };
-    span.set_operation(request.authority_bytes());
-    span
+    (context, carried)
+}
+
+fn start_w3c(
+    config: &OpenTelemetry,
+    request: &Request,
+    traced: bool,
+    rng: &mut Rng,
+) -> (Context, Carried) {
+    let (parent, state) = match w3c::extract(&request.headers) {
+        w3c::Extracted::Nothing => (None, Vec::new()),
+        w3c::Extracted::Parent(parent, state) => (Some(parent), state),
+        w3c::Extracted::Malformed => return (Context::root(rng, true, false), Carried::Not),
+    };
+    let mut context = match parent {
+        Some(parent) => parent.child(rng),
+        None => {
+            let mut context = Context::root(rng, true, traced);
+            // Trace and span have numbers of their own.
+            context.trace = rng.next_u64();
+            context
+        }
+    };
+    match &config.sampler {
+        _ if !traced => context.sampled = false,
+        Some(sampler) => {
+            context.sampled = otlp::samples(sampler, parent.as_ref(), context.trace_high);
+        }
+        None => {}
+    }
+    let carried = Carried::W3c {
+        state,
+        remote_parent: parent.is_some(),
+    };
+    (context, carried)
 }

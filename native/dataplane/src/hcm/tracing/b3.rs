@@ -2,8 +2,7 @@
 //!
 //! Pure: headers in, headers out. Malformed ids are as good as none.
 
-use tidegate_rt::Rng;
-
+use super::context::{Context, hex};
 use crate::hcm::headers::HeaderList;
 
 const TRACE_ID: &[u8] = b"x-b3-traceid";
@@ -12,17 +11,6 @@ const PARENT_SPAN_ID: &[u8] = b"x-b3-parentspanid";
 const SAMPLED: &[u8] = b"x-b3-sampled";
 const FLAGS: &[u8] = b"x-b3-flags";
 const SINGLE: &[u8] = b"b3";
-
-/// A span's identity and its place in the trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Context {
-    /// The upper half of a trace id of 128 bits, else 0.
-    pub(crate) trace_high: u64,
-    pub(crate) trace: u64,
-    pub(crate) id: u64,
-    pub(crate) parent: Option<u64>,
-    pub(crate) sampled: bool,
-}
 
 /// What a request brings along.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,35 +22,6 @@ pub(crate) struct Extracted {
 }
 
 impl Context {
-    /// A trace begins.
-    pub(crate) fn root(rng: &mut Rng, wide: bool, sampled: bool) -> Self {
-        let id = rng.next_u64();
-        Self {
-            trace_high: if wide { rng.next_u64() } else { 0 },
-            trace: id,
-            id,
-            parent: None,
-            sampled,
-        }
-    }
-
-    pub(crate) fn child(self, rng: &mut Rng) -> Self {
-        Self {
-            id: rng.next_u64(),
-            parent: Some(self.id),
-            ..self
-        }
-    }
-
-    /// 16 or 32 hexadecimal digits.
-    pub(crate) fn trace_id<'b>(&self, out: &'b mut [u8; 32]) -> &'b [u8] {
-        let (high, low) = out.split_at_mut(16);
-        high.copy_from_slice(&hex(self.trace_high));
-        low.copy_from_slice(&hex(self.trace));
-        let start = if self.trace_high == 0 { 16 } else { 0 };
-        out.get(start..).unwrap_or_default()
-    }
-
     /// Puts the context into headers, in the form in which it came.
     pub(crate) fn inject(&self, headers: &mut HeaderList, single: bool) {
         let sampled: &[u8] = if self.sampled { b"1" } else { b"0" };
@@ -85,14 +44,6 @@ impl Context {
         }
         headers.set(SAMPLED, sampled);
     }
-}
-
-/// Sixteen digits.
-fn hex(value: u64) -> [u8; 16] {
-    std::array::from_fn(|at| {
-        let nibble = (value >> (60 - 4 * at)) as u8 & 0x0f;
-        nibble + if nibble < 10 { b'0' } else { b'a' - 10 }
-    })
 }
 
 /// The context of a request; `traced` is what this proxy has decided, for a context that does not say.
@@ -172,6 +123,8 @@ fn trace_id(text: &[u8]) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_rt::Rng;
+
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderList {

@@ -8,10 +8,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_codec::h1::KnownHeader;
-use tidegate_model::tracing::Provider;
-use tidegate_stats::defs::tracing::{self as stat, Zipkin};
+use tidegate_model::tracing::{Provider, Zipkin};
+use tidegate_stats::defs::{opentelemetry, tracing as stat};
 use tidegate_stats::{Group, Local};
 
+use super::otlp;
 use crate::hcm::async_client::{self, Answer, CallFailure, CallRequest};
 use crate::worker::{Core, Worker, own_timer};
 
@@ -23,13 +24,52 @@ const INTERVAL_MS: u64 = 5000;
 /// See the module.
 pub(crate) struct Reporter {
     provider: Rc<Provider>,
-    stats: Local<Zipkin>,
-    _group: Group<Zipkin>,
-    /// JSON, without the brackets of the list.
+    stats: Stats,
+    /// JSON without the brackets of the list, or encoded messages.
     spans: Vec<u8>,
     count: u64,
     /// The timer runs.
     timed: bool,
+}
+
+enum Stats {
+    Zipkin(
+        Local<stat::Zipkin>,
+        #[expect(dead_code, reason = "keeps it")] Group<stat::Zipkin>,
+    ),
+    OpenTelemetry(
+        Local<opentelemetry::OpenTelemetry>,
+        #[expect(dead_code, reason = "keeps it")] Group<opentelemetry::OpenTelemetry>,
+    ),
+}
+
+impl Stats {
+    fn new(core: &mut Core, provider: &Provider) -> Self {
+        match provider {
+            Provider::Zipkin(_) => {
+                let group = core.group("tracing.zipkin.");
+                Self::Zipkin(group.local(core.id), group)
+            }
+            Provider::OpenTelemetry(_) => {
+                let group = core.group("tracing.opentelemetry.");
+                Self::OpenTelemetry(group.local(core.id), group)
+            }
+        }
+    }
+
+    fn timer_flushed(&self) {
+        match self {
+            Self::Zipkin(stats, _) => stats.inc(stat::TIMER_FLUSHED),
+            Self::OpenTelemetry(stats, _) => stats.inc(opentelemetry::TIMER_FLUSHED),
+        }
+    }
+
+    /// Of a report to Zipkin.
+    fn zipkin(&self, count: impl FnOnce(&Local<stat::Zipkin>)) {
+        if let Self::Zipkin(stats, _) = self {
+            count(stats);
+        }
+    }
 }
 
 impl Reporter {
@@ -43,11 +83,9 @@ impl Reporter {
         if let Some(reporter) = known {
             return Rc::clone(reporter);
         }
-        let group = core.group::<Zipkin>("tracing.zipkin.");
         let reporter = Rc::new(RefCell::new(Self {
             provider: Rc::new(provider.clone()),
-            stats: group.local(core.id),
-            _group: group,
+            stats: Stats::new(core, provider),
             spans: Vec::new(),
             count: 0,
             timed: false,
@@ -62,8 +100,17 @@ impl Reporter {
 
     /// One more span, written by `write`.
     pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.count > 0 {
-            self.spans.push(b',');
+        match &*self.provider {
+            Provider::OpenTelemetry(provider)
+                if self.count >= u64::from(provider.max_cache_size) =>
+            {
+                if let Stats::OpenTelemetry(stats, _) = &self.stats {
+                    stats.inc(opentelemetry::SPANS_DROPPED);
+                }
+                return;
+            }
+            Provider::Zipkin(_) if self.count > 0 => self.spans.push(b','),
+            Provider::Zipkin(_) | Provider::OpenTelemetry(_) => {}
         }
         write(&mut self.spans);
         self.count += 1;
@@ -72,8 +119,16 @@ impl Reporter {
     /// A span has been added: there may be enough of them.
     pub(super) fn after_add(this: &Rc<RefCell<Self>>, worker: &mut Worker) {
         let runtime = worker.core.snapshot.runtime();
-        let enough = runtime.integer("tracing.zipkin.min_flush_spans", MIN_SPANS);
-        let interval = runtime.integer("tracing.zipkin.flush_interval_ms", INTERVAL_MS);
+        let (enough, interval) = match &*this.borrow().provider {
+            Provider::Zipkin(_) => (
+                runtime.integer("tracing.zipkin.min_flush_spans", MIN_SPANS),
+                runtime.integer("tracing.zipkin.flush_interval_ms", INTERVAL_MS),
+            ),
+            Provider::OpenTelemetry(_) => (
+                runtime.integer("tracing.opentelemetry.min_flush_spans", MIN_SPANS),
+                runtime.integer("tracing.opentelemetry.flush_interval_ms", INTERVAL_MS),
+            ),
+        };
         if this.borrow().count >= enough {
             return Self::flush(this, worker);
         }
@@ -91,7 +146,7 @@ impl Reporter {
                 let mut this = reporter.borrow_mut();
                 let timed = std::mem::take(&mut this.timed);
                 if timed {
-                    this.stats.inc(stat::TIMER_FLUSHED);
+                    this.stats.timer_flushed();
                 }
                 timed && this.count > 0
             };
@@ -102,26 +157,42 @@ impl Reporter {
     }
 
     fn flush(this: &Rc<RefCell<Self>>, worker: &mut Worker) {
-        let (provider, body, count) = {
+        let (provider, spans) = {
             let mut this = this.borrow_mut();
-            let mut body = Vec::with_capacity(this.spans.len() + 2);
-            body.push(b'[');
-            body.append(&mut this.spans);
-            body.push(b']');
             let count = std::mem::take(&mut this.count);
-            this.stats.add(stat::SPANS_SENT, count);
-            (Rc::clone(&this.provider), body, count)
+            debug_assert!(count > 0);
+            match (&this.stats, &*this.provider) {
+                (Stats::Zipkin(stats, _), _) => stats.add(stat::SPANS_SENT, count),
+                (Stats::OpenTelemetry(stats, _), Provider::OpenTelemetry(provider)) => {
+                    if provider.exporter.is_some() {
+                        stats.add(opentelemetry::SPANS_SENT, count);
+                    }
+                }
+                (Stats::OpenTelemetry(..), Provider::Zipkin(_)) => {}
+            }
+            let spans = std::mem::take(&mut this.spans);
+            (Rc::clone(&this.provider), spans)
         };
-        debug_assert!(count > 0);
-        let Provider::Zipkin(zipkin) = &*provider;
+        match &*provider {
+            Provider::Zipkin(zipkin) => Self::report(this, worker, zipkin, &spans),
+            Provider::OpenTelemetry(provider) => otlp::report(worker, provider, &spans),
+        }
+    }
+
+    /// To Zipkin.
+    fn report(this: &Rc<RefCell<Self>>, worker: &mut Worker, zipkin: &Zipkin, spans: &[u8]) {
         if worker
             .core
             .snapshot
             .cluster_by_name(&zipkin.cluster)
             .is_none()
         {
-            return this.borrow().stats.inc(stat::REPORTS_SKIPPED_NO_CLUSTER);
+            let this = this.borrow();
+            return this
+                .stats
+                .zipkin(|stats| stats.inc(stat::REPORTS_SKIPPED_NO_CLUSTER));
         }
+        let body = [b"[", spans, b"]"].concat();
         let mut request = CallRequest::new(
             &zipkin.cluster,
             b"POST",
@@ -147,7 +218,7 @@ impl Reporter {
                 } => stat::REPORTS_DROPPED,
                 _ => stat::REPORTS_FAILED,
             };
-            reporter.borrow().stats.inc(of);
+            reporter.borrow().stats.zipkin(|stats| stats.inc(of));
         };
         async_client::start(worker, request, Some(Box::new(owner)));
     }

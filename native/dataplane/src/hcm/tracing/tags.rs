@@ -8,6 +8,7 @@ use tidegate_model::bootstrap::Node;
 use tidegate_snapshot::grpc_status::is_grpc_content_type;
 use tidegate_snapshot::tracing::{CompiledTag, CompiledTracing, TagValue};
 
+use super::Kind;
 use crate::hcm::ServerConnection;
 use crate::hcm::stream::{Stream, StreamRoute};
 
@@ -106,6 +107,12 @@ impl<'a> Tags<'a> {
         if status == 0 || status >= 500 {
             tag("error", b"true");
         }
+    }
+
+    /// Whether OpenTelemetry calls it one: the server's fault, and for a client that of the client, too.
+    pub(super) fn is_error(&self, kind: Kind) -> bool {
+        let status = self.stream.response.status;
+        status >= 500 || kind == Kind::Client && status >= 400
     }
 
     /// What downstream and upstream spans have in common.

@@ -5,8 +5,8 @@
 use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::b3::Context;
 use super::tags::Tags;
+use super::{Kind, Span};
 
 /// Who reports.
 pub(super) struct Endpoint<'a> {
@@ -22,20 +22,18 @@ pub(super) struct Moments {
 
 pub(super) fn write(
     out: &mut Vec<u8>,
-    context: &Context,
-    operation: &[u8],
+    span: &Span,
     moments: Moments,
-    ingress: bool,
     shared: bool,
     endpoint: Endpoint<'_>,
     tags: &Tags<'_>,
 ) {
     // A server's span ends with what it sends, a client's with what it has received.
-    let (kind, end) = if ingress {
-        ("SERVER", "ss")
-    } else {
-        ("CLIENT", "cr")
+    let (kind, end) = match span.kind {
+        Kind::Server => ("SERVER", "ss"),
+        Kind::Client => ("CLIENT", "cr"),
     };
+    let context = &span.context;
     let begun = moments.begun.duration_since(UNIX_EPOCH).unwrap_or_default();
     out.extend_from_slice(br#"{"traceId":""#);
     out.extend_from_slice(context.trace_id(&mut [0; 32]));
@@ -44,12 +42,12 @@ pub(super) fn write(
     if let Some(parent) = context.parent {
         let _ = write!(out, r#""parentId":"{parent:016x}","#);
     }
-    if shared && ingress {
+    if shared && span.kind == Kind::Server {
         // Envoy says so of every server's span, also where no client has one of the same id.
         out.extend_from_slice(br#""shared":true,"#);
     }
     out.extend_from_slice(br#""name":"#);
-    string(out, operation);
+    string(out, &span.operation);
     let _ = write!(
         out,
         r#","kind":"{kind}","timestamp":{},"duration":{},"annotations":[{{"timestamp":{},"value":"{end}"}}],"localEndpoint":{{"serviceName":"#,

@@ -34,6 +34,8 @@ _LEAVES: dict[str, dict[str, Any]] = {
     "quoted": {"cn": 'a "quoted", one; with = signs', "uri": [_SPIFFE + "quoted"]},
     "nosan": {"cn": "nosan"},
     "wrongsan": {"cn": "wrong", "uri": ["spiffe://elsewhere/ns/default/sa/client"], "dns": ["wrong.example"]},
+    "othersan": {"cn": "client", "uri": ["spiffe://cluster.local.evil/ns/default/sa/client"]},
+    "selfsigned": {"cn": "client", "uri": [_SPIFFE + "client"], "ca": None},
     "wrongca": {"cn": "client", "uri": [_SPIFFE + "client"], "dns": ["server.example"], "ca": "evil"},
     "expired": {"cn": "client", "uri": [_SPIFFE + "client"], "dns": ["server.example"], "days": (-10, -1)},
     "future": {"cn": "client", "uri": [_SPIFFE + "client"], "dns": ["server.example"], "days": (1, 10)},
@@ -58,7 +60,7 @@ class Pki:
         self.directory = directory
         authorities = {name: self._authority(name) for name in ("ca", "evil")}
         for name, what in _LEAVES.items():
-            self._leaf(name, what, *authorities[what.get("ca", "ca")])
+            self._leaf(name, what, authorities.get(what.get("ca", "ca")))
 
     def path(self, name: str) -> str:
         return str(self.directory / name)
@@ -99,10 +101,13 @@ class Pki:
         self._write(name, builder.sign(key, hashes.SHA256()), key)
         return subject, key
 
-    def _leaf(self, name: str, what: dict[str, Any], issuer: x509.Name, by: ec.EllipticCurvePrivateKey) -> None:
+    def _leaf(
+        self, name: str, what: dict[str, Any], authority: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None
+    ) -> None:
         rsa_key = rsa.generate_private_key(65537, 2048) if what.get("rsa") else None
         key = rsa_key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, what["cn"])])
+        issuer, by = authority or (subject, key)
         builder = self._builder(subject, key, issuer, what.get("days", (-1, 30)))
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(n) for n in what.get("uri", [])]
         names += [x509.DNSName(n) for n in what.get("dns", [])]

@@ -92,6 +92,11 @@ impl Transport {
         self.tls.as_ref()?.info()
     }
 
+    /// What is known of a handshake that is over without having been done.
+    pub(crate) fn failed_info(&mut self) -> Option<Rc<TlsInfo>> {
+        self.tls.as_mut()?.failed_info()
+    }
+
     /// Why TLS has failed, in the words of the access log.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.tls.as_ref()?.failure()

@@ -32,7 +32,7 @@ mod tags;
 pub use def::{Codes, Counter, Def, Gauge, GroupDef, Histogram, Text};
 pub use histogram::{BUCKET_BOUNDS, HistogramSnapshot, QUANTILES};
 pub use registry::{
-    Group, Local, LocalSeries, Registry, Sample, SeriesKind, SeriesLabels, SeriesName, Shared,
-    Value,
+    Group, Local, LocalSeries, NamedCounter, Registry, Sample, SeriesKind, SeriesLabels,
+    SeriesName, Shared, Value,
 };
 pub use tags::{Extracted, TagRules};

@@ -7,6 +7,7 @@ mod series;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use self::cells::GroupInner;
@@ -21,6 +22,17 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A counter with a name of its own; all threads count in the same cell.
+#[derive(Debug, Clone, Default)]
+pub struct NamedCounter(Arc<AtomicU64>);
+
+impl NamedCounter {
+    #[inline]
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Relaxed);
+    }
+}
+
 /// All groups of a process. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
@@ -33,7 +45,7 @@ struct Inner {
     filter: OnceLock<Filter>,
     buckets: OnceLock<BucketsOf>,
     /// Counters with names of their own, see [`Registry::count`].
-    others: Mutex<BTreeMap<Box<str>, u64>>,
+    others: Mutex<BTreeMap<Box<str>, NamedCounter>>,
     /// By full name.
     series: Mutex<BTreeMap<Box<str>, Arc<Series>>>,
 }
@@ -112,7 +124,7 @@ impl Registry {
         let others = others.iter().map(|(name, value)| Sample {
             prefix: "",
             name: Cow::Borrowed(&**name),
-            value: Value::Counter(*value),
+            value: Value::Counter(value.0.load(Relaxed)),
             used: true,
             series: None,
         });
@@ -150,13 +162,18 @@ impl Registry {
 
     /// Adds to a counter that belongs to no group, by its full name; for rare events.
     pub fn count(&self, name: &str, amount: u64) {
+        self.counter(name).add(amount);
+    }
+
+    /// The counter that [`Self::count`] would add to, to be kept: finding it takes a lock, counting does not.
+    pub fn counter(&self, name: &str) -> NamedCounter {
         let mut others = lock(&self.inner.others);
-        match others.get_mut(name) {
-            Some(value) => *value += amount,
-            None => {
-                others.insert(name.into(), amount);
-            }
+        if let Some(counter) = others.get(name) {
+            return counter.clone();
         }
+        let counter = NamedCounter::default();
+        others.insert(name.into(), counter.clone());
+        counter
     }
 
     /// Lets only metrics with these full names be seen (`stats_matcher`); to be called once, before traffic.
@@ -198,9 +215,9 @@ impl Registry {
         for series in lock(&self.inner.series).values() {
             series.reset();
         }
-        lock(&self.inner.others)
-            .values_mut()
-            .for_each(|value| *value = 0);
+        for counter in lock(&self.inner.others).values() {
+            counter.0.store(0, Relaxed);
+        }
     }
 
     /// The sum of one counter or gauge by its full name, for tests and for the few that Python reads.

@@ -188,6 +188,10 @@ impl ServerContext {
         }
     }
 
+    pub(crate) fn first_identity(&self) -> Option<Arc<Identity>> {
+        self.identities.identities.first().map(Arc::clone)
+    }
+
     /// Own certificates, for `/certs`.
     pub fn certificates(&self) -> Vec<CertificateDetails> {
         let identities = self.identities.identities.iter();

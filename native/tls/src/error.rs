@@ -84,6 +84,7 @@ macro_rules! reasons {
 reasons! {
     BadPacketLength = 112, "BAD_PACKET_LENGTH";
     BadSignature = 114, "BAD_SIGNATURE";
+    ClientHelloParseFailed = 131, "CLIENTHELLO_PARSE_FAILED";
     CertificateVerifyFailed = 125, "CERTIFICATE_VERIFY_FAILED";
     DataLengthTooLong = 136, "DATA_LENGTH_TOO_LONG";
     DecodeError = 137, "DECODE_ERROR";
@@ -100,6 +101,7 @@ reasons! {
     UnexpectedMessage = 223, "UNEXPECTED_MESSAGE";
     UnexpectedRecord = 225, "UNEXPECTED_RECORD";
     UnsupportedProtocol = 240, "UNSUPPORTED_PROTOCOL";
+    WrongCurve = 243, "WRONG_CURVE";
     WrongVersionNumber = 247, "WRONG_VERSION_NUMBER";
     InvalidOuterRecordType = 251, "INVALID_OUTER_RECORD_TYPE";
     NoCommonSignatureAlgorithms = 253, "NO_COMMON_SIGNATURE_ALGORITHMS";
@@ -110,6 +112,10 @@ reasons! {
     BadAlert = 102, "BAD_ALERT";
     HandshakeFailure = 215, "SSL_HANDSHAKE_FAILURE";
 }
+
+/// The alerts that rustls and BoringSSL differ in.
+pub(crate) const HANDSHAKE_FAILURE: u8 = 40;
+pub(crate) const PROTOCOL_VERSION: u8 = 70;
 
 const END: &str = ":TLS_error_end";
 
@@ -147,7 +153,7 @@ impl Reason {
             Self::EncryptedLengthTooLong | Self::DataLengthTooLong => 22,
             Self::NoRenegotiation => 100,
             Self::DecodeError | Self::BadPacketLength | Self::BadAlert => 50,
-            Self::WrongVersionNumber => 70,
+            Self::WrongVersionNumber | Self::UnsupportedProtocol => PROTOCOL_VERSION,
             Self::ExcessiveMessageSize => 47,
             _ => 10,
         }
@@ -217,8 +223,8 @@ pub(crate) fn from_rustls(error: &Error) -> TlsError {
         }
         Error::PeerIncompatible(incompatible) => match incompatible {
             PeerIncompatible::NoCipherSuitesInCommon => Reason::NoSharedCipher,
-            PeerIncompatible::NoKxGroupsInCommon
-            | PeerIncompatible::NamedGroupsExtensionRequired => Reason::NoSharedGroup,
+            PeerIncompatible::NoKxGroupsInCommon => Reason::NoSharedGroup,
+            PeerIncompatible::NamedGroupsExtensionRequired => Reason::WrongCurve,
             PeerIncompatible::NoSignatureSchemesInCommon
             | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon
             | PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
@@ -228,9 +234,8 @@ pub(crate) fn from_rustls(error: &Error) -> TlsError {
         },
         Error::DecryptError => Reason::DecryptionFailedOrBadRecordMac,
         Error::PeerSentOversizedRecord => Reason::EncryptedLengthTooLong,
-        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
-            Reason::UnexpectedMessage
-        }
+        Error::InappropriateMessage { .. } => Reason::UnexpectedRecord,
+        Error::InappropriateHandshakeMessage { .. } => Reason::UnexpectedMessage,
         Error::InvalidMessage(invalid) => match invalid {
             InvalidMessage::MessageTooLarge => Reason::EncryptedLengthTooLong,
             InvalidMessage::UnknownProtocolVersion => Reason::WrongVersionNumber,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
+use rustls::{CommonState, Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
 use rustls_pki_types::{DnsName, IpAddr, Ipv4Addr, ServerName};
 
 use crate::context::{ClientContext, ServerContext};
-use crate::error::{self, Reason, TlsError, fatal};
+use crate::error::{self, HANDSHAKE_FAILURE, PROTOCOL_VERSION, Reason, TlsError, fatal};
 use crate::established::{Established, Keys};
 use crate::hello::{self, Offer};
 use crate::identity::Identity;
@@ -81,7 +81,11 @@ impl Handshake {
     }
 
     pub(crate) fn server(context: Arc<ServerContext>) -> Self {
-        Self::new(Side::Waiting(context))
+        // BoringSSL's connections have the first certificate until one is chosen.
+        let local = context.first_identity();
+        let mut handshake = Self::new(Side::Waiting(context));
+        handshake.local = local;
+        handshake
     }
 
     pub(crate) fn client(
@@ -129,6 +133,11 @@ impl Handshake {
             }
             let config = match hello::offer(bytes, context.alpn_protocols()) {
                 Offer::Incomplete => return Ok(Progress::Blocked { consumed: 0 }),
+                Offer::Known(hello) if hello.too_old => {
+                    let reason = Reason::UnsupportedProtocol;
+                    plain_alert(reason, out);
+                    return Err(reason.error());
+                }
                 Offer::Known(hello) => context.config_for(hello),
             };
             let connection = UnbufferedServerConnection::new(Arc::clone(config));
@@ -172,6 +181,7 @@ impl Handshake {
     }
 
     fn drive(&mut self, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(usize, Step), TlsError> {
+        let start = out.len();
         scratch::put(Scratch {
             san_override: self.san_override.clone(),
             ..Scratch::default()
@@ -204,11 +214,48 @@ impl Handshake {
         }
         result.map_err(|error| {
             self.refused = told.refused;
-            told.failure.unwrap_or_else(|| error::from_rustls(&error))
+            let failure = told.failure.unwrap_or_else(|| error::from_rustls(&error));
+            self.as_boringssl(&error, failure, out.get_mut(start..).unwrap_or_default())
         })
     }
 
-    /// What is known of a connection that has failed, the refused certificate included.
+    /// Where BoringSSL words a failure otherwise, or sends another alert; `sent` are the records that tell of it.
+    fn as_boringssl(&self, error: &Error, failure: TlsError, sent: &mut [u8]) -> TlsError {
+        let (version, is_server) = match &self.side {
+            Side::Server(connection) => (connection.protocol_version(), true),
+            Side::Client(connection) => (connection.protocol_version(), false),
+            Side::Waiting(_) | Side::Over => (None, false),
+        };
+        let unparsed = is_server && version.is_none() && matches!(error, Error::InvalidMessage(_));
+        if let Some([minor, description]) = plaintext_alert(sent) {
+            if version.is_none() {
+                // No version is agreed on: that of TLS 1.0, which all understand.
+                *minor = 1;
+            }
+            match error {
+                Error::NoCertificatesPresented => *description = HANDSHAKE_FAILURE,
+                Error::PeerIncompatible(incompatible)
+                    if version.is_none() && is_old(incompatible) =>
+                {
+                    *description = PROTOCOL_VERSION;
+                }
+                _ => {}
+            }
+        }
+        let no_group = matches!(
+            error,
+            Error::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon)
+        );
+        if unparsed {
+            Reason::ClientHelloParseFailed.error()
+        } else if no_group && version == Some(ProtocolVersion::TLSv1_2) {
+            Reason::WrongCurve.error()
+        } else {
+            failure
+        }
+    }
+
+    /// What is known of a connection that has failed, or ended before its time, the refused certificate included.
     pub(crate) fn failed(&mut self) -> TlsInfo {
         let known = match &self.side {
             Side::Server(connection) => self.version_and_cipher(connection),
@@ -291,6 +338,35 @@ impl Handshake {
             validated: self.validated.unwrap_or(resumed && peer.is_some()),
             peer,
         })
+    }
+}
+
+/// The peer speaks no version that we do.
+const fn is_old(incompatible: &PeerIncompatible) -> bool {
+    matches!(
+        incompatible,
+        PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::Tls13RequiredForQuic
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+    )
+}
+
+/// The minor version and the description of the alert that `records` end with, if it is not encrypted.
+fn plaintext_alert(mut records: &mut [u8]) -> Option<[&mut u8; 2]> {
+    loop {
+        let &[kind, _, _, high, low] = records.first_chunk::<{ record::HEADER }>()?;
+        let length = record::HEADER + usize::from(u16::from_be_bytes([high, low]));
+        if records.len() > length {
+            (_, records) = records.split_at_mut_checked(length)?;
+            continue;
+        }
+        return match records {
+            [ALERT, 3, minor, 0, 2, _, description] if kind == ALERT => Some([minor, description]),
+            _ => None,
+        };
     }
 }
 

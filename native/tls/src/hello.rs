@@ -19,12 +19,15 @@ pub(crate) struct ClientHello {
     /// Protocols are offered, and none of ours is among them.
     pub(crate) no_overlap: bool,
     pub(crate) tls13: bool,
+    /// Nothing newer than TLS 1.1 is spoken, of which rustls would complain last and BoringSSL complains first.
+    pub(crate) too_old: bool,
     /// ChaCha20-Poly1305 stands before AES-128-GCM among the suites of TLS 1.2.
     pub(crate) chacha_first: bool,
 }
 
 /// The longest hello waited for.
 const MOST: usize = 64 * 1024;
+const TLS12: u16 = 0x0303;
 const ALPN: u16 = 16;
 const SUPPORTED_VERSIONS: u16 = 43;
 
@@ -103,7 +106,8 @@ impl<'a> Reader<'a> {
 fn read(hello: &[u8], ours: &[Vec<u8>]) -> Option<ClientHello> {
     let mut found = ClientHello::default();
     let mut reader = Reader(hello);
-    reader.take(2 + 32)?;
+    found.too_old = reader.word()? < TLS12;
+    reader.take(32)?;
     reader.short()?;
     let suites = reader.long()?;
     found.chacha_first = chacha_first(suites);
@@ -128,6 +132,8 @@ fn read(hello: &[u8], ours: &[Vec<u8>]) -> Option<ClientHello> {
             SUPPORTED_VERSIONS => {
                 let versions = contents.short()?;
                 found.tls13 = versions.chunks(2).any(|version| version == [3, 4]);
+                let is_new = |version: &[u8]| matches!(version, [3, 3 | 4]);
+                found.too_old = !versions.chunks(2).any(is_new);
             }
             _ => {}
         }

@@ -224,9 +224,13 @@ impl Session {
 }
 
 impl Session {
-    /// What was known when the handshake failed, the certificate that was refused included; logs show it.
-    pub fn failed_info(&self) -> Option<&Rc<TlsInfo>> {
-        self.failed.as_ref()
+    /// What is known of a connection that is over before its handshake was done, the certificate that was refused
+    /// included; logs show it. `None`: the handshake was done.
+    pub fn failed_info(&mut self) -> Option<Rc<TlsInfo>> {
+        if let Stage::Handshaking(handshake) = &mut self.stage {
+            self.failed = Some(Rc::new(handshake.failed()));
+        }
+        self.failed.clone()
     }
 }
 

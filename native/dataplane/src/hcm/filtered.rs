@@ -63,7 +63,11 @@ impl ServerConnection {
         if logs.is_empty() && filters.is_none() {
             return;
         }
+        if self.downstream.info.tls.is_none() {
+            self.downstream.info.tls = self.downstream.transport.failed_info();
+        }
         let mut log = ConnectionLog::new(core, &self.downstream.listener, &self.downstream.info);
+        log.transport_failure = self.downstream.transport.failure();
         log.filter_chain = Some(&self.downstream.chain.config.name);
         (log.bytes_received, log.bytes_sent) = self.bytes;
         log.protocol = match (&self.http2, self.spoken) {

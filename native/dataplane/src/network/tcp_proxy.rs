@@ -664,6 +664,9 @@ impl TcpProxySession {
         let details = filters
             .as_ref()
             .and_then(|filters| filters.state.termination_details.clone());
+        if self.info.tls.is_none() {
+            self.info.tls = self.downstream.transport.failed_info();
+        }
         let mut log = ConnectionLog::new(&worker.core, &self.listener, &self.info);
         log.flags = self.flags;
         log.termination_details = details.as_ref();

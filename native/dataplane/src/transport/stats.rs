@@ -1,7 +1,9 @@
 //! What is counted of TLS connections: `ssl.` of a listener or a cluster.
 
+use std::cell::RefCell;
 use tidegate_stats::defs::ssl as stat;
-use tidegate_stats::{Group, Local, Registry};
+
+use tidegate_stats::{Group, Local, NamedCounter, Registry};
 use tidegate_tls::{Failure, TlsError, TlsInfo};
 
 /// The groups of a listener or cluster that has TLS, there from the start as Envoy's are.
@@ -30,7 +32,17 @@ impl SslStats {
 pub(crate) struct TlsStats {
     ssl: Local<stat::Ssl>,
     pub(crate) factory: Local<stat::SslSocketFactory>,
+    /// What this worker's handshakes have agreed on: few things, found without a lock.
+    agreed: RefCell<Vec<Agreed>>,
     shared: SslStats,
+}
+
+/// `ssl.ciphers.NAME` and its like; Envoy makes them when they are first counted.
+#[derive(Debug)]
+struct Agreed {
+    kind: &'static str,
+    what: &'static str,
+    counter: NamedCounter,
 }
 
 impl TlsStats {
@@ -38,6 +50,7 @@ impl TlsStats {
         Self {
             ssl: shared.ssl.local(worker),
             factory: shared.factory.local(worker),
+            agreed: RefCell::default(),
             shared: shared.clone(),
         }
     }
@@ -57,12 +70,26 @@ impl TlsStats {
         self.count("sigalgs", info.signature_algorithm);
     }
 
-    /// Envoy makes these when they are first counted.
-    fn count(&self, kind: &str, what: &str) {
-        if !what.is_empty() {
-            let name = format!("{}{kind}.{what}", self.shared.prefix);
-            self.shared.registry.count(&name, 1);
+    fn count(&self, kind: &'static str, what: &'static str) {
+        if what.is_empty() {
+            return;
         }
+        let mut agreed = self.agreed.borrow_mut();
+        if let Some(known) = agreed
+            .iter()
+            .find(|known| known.what == what && known.kind == kind)
+        {
+            known.counter.add(1);
+            return;
+        }
+        let name = format!("{}{kind}.{what}", self.shared.prefix);
+        let counter = self.shared.registry.counter(&name);
+        counter.add(1);
+        agreed.push(Agreed {
+            kind,
+            what,
+            counter,
+        });
     }
 
     pub(super) fn failed(&self, error: &TlsError) {

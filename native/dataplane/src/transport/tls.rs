@@ -58,6 +58,10 @@ impl Tls {
         self.session.info()
     }
 
+    pub(super) fn failed_info(&mut self) -> Option<Rc<TlsInfo>> {
+        self.session.failed_info()
+    }
+
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }

@@ -162,9 +162,9 @@ fn both_sides_turn_away_what_envoy_turns_away() {
                         assert_eq!(error.reason, reason, "{case}");
                         assert_eq!(error.failure, *failure, "{case}");
                         let judge = if client_shows {
-                            &pair.server
+                            &mut pair.server
                         } else {
-                            &pair.client
+                            &mut pair.client
                         };
                         let known = judge.failed_info().unwrap();
                         assert_eq!(&*known.peer.as_ref().unwrap().subject, "CN=leaf");

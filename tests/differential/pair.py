@@ -165,12 +165,6 @@ def _tls(case: Case | FrameCase) -> Tls | None:
     return Tls(pki().client(case.tls), case.tls.get("sni"), int(case.tls.get("piece", 0)), bool(case.tls.get("resume")))
 
 
-def _keyed(step: Step, key: bytes) -> Step:
-    if not isinstance(step, Frame) or step.fields is None:
-        return step
-    return dataclasses.replace(step, fields=tuple((n, jwt.expand(v.replace(b"@key@", key))) for n, v in step.fields))
-
-
 def _allow_goaway(envoy: dict[str, Any], subject: dict[str, Any]) -> None:
     """Where Envoy closes without a word, saying why first (RFC 9113 5.4.1) is no difference."""
     codes = [code for _, code in subject["goaway"]]
@@ -203,6 +197,7 @@ class Pair:
         ports["a1"], ports["b1"] = ports["a"], ports["b"]
         if scenario.upstream == "h2":
             ports["a"], ports["b"] = ports["a2"], ports["b2"]
+        self.ports = {f"@{name}@".encode(): str(number).encode() for name, number in ports.items()}
         self.proxies: list[Proxy] = []
         with ExitStack() as started:  # what runs is ended when something after it does not start
             started.push(self.stack)
@@ -240,24 +235,36 @@ class Pair:
                 _allow_goaway(envoy[turn], subject[turn])
         return envoy, subject
 
-    @classmethod
-    def _put(cls, proxy: Proxy, case: Case | FrameCase) -> tuple[dict[str, Any], set[int]]:
+    def _put(self, proxy: Proxy, case: Case | FrameCase) -> tuple[dict[str, Any], set[int]]:
         outcomes: dict[str, Any] = {}
         ports: set[int] = set()
         client = _tls(case)
         for turn in range(case.repeat):
-            outcomes[str(turn)], port = cls._once(proxy, case, client)
+            outcomes[str(turn)], port = self._once(proxy, case, client)
             ports.add(port)
         return outcomes, ports
 
-    @staticmethod
-    def _once(proxy: Proxy, case: Case | FrameCase, client: Tls | None) -> tuple[dict[str, Any], int]:
+    def _expand(self, data: bytes, key: bytes) -> bytes:
+        """With tokens, ports and the turn's key filled in."""
+        data = data.replace(b"@key@", key)
+        for name, number in self.ports.items() if b"@" in data else ():
+            data = data.replace(name, number)
+        return jwt.expand(data)
+
+    def _keyed(self, step: Step, key: bytes) -> Step:
+        if not isinstance(step, Frame) or step.fields is None:
+            return step
+        return dataclasses.replace(step, fields=tuple((n, self._expand(v, key)) for n, v in step.fields))
+
+    def _once(self, proxy: Proxy, case: Case | FrameCase, client: Tls | None) -> tuple[dict[str, Any], int]:
         key = f"key-{uuid.uuid4().hex}".encode()
         if isinstance(case, FrameCase):
-            conversation = converse(proxy.port, tuple(_keyed(s, key) for s in case.steps), tls=client, **case.options)
+            conversation = converse(
+                proxy.port, tuple(self._keyed(s, key) for s in case.steps), tls=client, **case.options
+            )
             outcome = comparable_frames(conversation, proxy.port)
             return {k: v for k, v in outcome.items() if k not in case.without}, conversation.port
-        parts = [jwt.expand(p.replace(b"@key@", key)) if isinstance(p, bytes) else p for p in case.parts]
+        parts = [self._expand(p, key) if isinstance(p, bytes) else p for p in case.parts]
         result = exchange(
             proxy.port, parts, methods=list(case.methods), timeout=case.timeout,
             linger=case.linger, shut=case.shut, abort_after=case.abort_after, tls=client,

@@ -30,6 +30,7 @@ pub use self::breakers::{Breakers, Permit, Resource, ResourceKind};
 pub use self::guards::{ActiveConnection, ActiveRequest};
 pub(crate) use self::host::HostTable;
 pub use self::host::{HostCells, HostRuntime, HostShared, HostState};
+pub(crate) use self::original_dst::OnDemandHosts;
 use self::original_dst::OriginalDstHosts;
 use self::outlier::{Detector, effective_health};
 use crate::balance::{Balancer, BalancerConfig, HashKey, HashTables, HostLoad, TableCache};
@@ -49,6 +50,8 @@ pub struct ClusterShared {
     pub(crate) detector: Option<Arc<Detector>>,
     /// Of consistent hashing.
     pub(crate) tables: Arc<TableCache>,
+    /// Of ORIGINAL_DST.
+    pub(crate) on_demand: Option<Arc<OnDemandHosts>>,
 }
 
 /// What a choice of host may depend on besides the balancer's own state.
@@ -56,8 +59,8 @@ pub struct ClusterShared {
 pub struct LbContext {
     /// Where the downstream connection was headed, if its listener restored that: for ORIGINAL_DST clusters.
     pub original_dst: Option<SocketAddr>,
-    /// The address that the request's `x-envoy-original-dst-host` header names, if the cluster reads it.
-    pub header_dst: Option<SocketAddr>,
+    /// The address that the request's metadata or its `x-envoy-original-dst-host` header names, if the cluster reads them.
+    pub named_dst: Option<SocketAddr>,
     /// For consistent hashing.
     pub key: HashKey,
 }
@@ -146,10 +149,9 @@ impl ClusterRuntime {
         rng: &mut Rng,
     ) -> Self {
         let config = Arc::clone(&compiled.config);
-        let original_dst = match &config.discovery {
-            Discovery::OriginalDst(original_dst) => {
-                let transport = compiled.transports().choose(&[]);
-                Some(OriginalDstHosts::new(original_dst.clone(), transport))
+        let original_dst = match (&config.discovery, &shared.on_demand) {
+            (Discovery::OriginalDst(original_dst), Some(hosts)) => {
+                Some(OriginalDstHosts::new(original_dst, hosts))
             }
             _ => None,
         };
@@ -242,7 +244,10 @@ impl ClusterRuntime {
         }
         state.drained = version;
         let ejected = |host: &&Rc<HostRuntime>| host.state.is_newly_ejected();
-        state.hosts.iter().filter(ejected).cloned().collect()
+        match &state.original_dst {
+            Some(original_dst) => original_dst.hosts().filter(ejected).cloned().collect(),
+            None => state.hosts.iter().filter(ejected).cloned().collect(),
+        }
     }
 
     /// Takes new endpoints over; returns the hosts that are gone. Hosts that stay keep their state.
@@ -320,7 +325,7 @@ impl ClusterRuntime {
     pub fn hosts(&self) -> Vec<Rc<HostRuntime>> {
         let state = self.state.borrow();
         match &state.original_dst {
-            Some(original_dst) => original_dst.hosts(),
+            Some(original_dst) => original_dst.hosts().cloned().collect(),
             None => state.hosts.clone(),
         }
     }

@@ -11,17 +11,18 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use tidegate_model::Name;
-use tidegate_model::cluster::{HealthStatus, LbPolicy};
+use tidegate_model::cluster::{Discovery, HealthStatus, LbPolicy};
 use tidegate_model::listener::{Listener, ListenerFilterKind, TrafficDirection};
 use tidegate_rt::{Clock, Errno, ListenOptions, Listening, Moment, Waker};
 use tidegate_snapshot::{
-    ChainFilter, CompiledCluster, CompiledListener, CompiledReadFilter, Endpoints, HostId, Snapshot,
+    ChainFilter, CompiledCluster, CompiledListener, CompiledReadFilter, Endpoints, Host, HostId,
+    Snapshot,
 };
 use tidegate_stats::{Group, Registry, defs::cluster as cluster_stat};
 
 use crate::balance::{BalancerConfig, HashTables, TableCache, is_healthy};
 use crate::cluster::outlier::{Detector, Monitor, effective_health};
-use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable};
+use crate::cluster::{Breakers, ClusterShared, HostShared, HostTable, OnDemandHosts};
 use crate::hcm::HcmGroups;
 use crate::listener::{ChainStats, ListenerShared, ListenerStats};
 use crate::rbac::RbacGroups;
@@ -388,12 +389,16 @@ impl DataplaneHandle {
             }
             Arc::new(breakers)
         };
-        let hosts = match before {
+        let is_original_dst = matches!(compiled.config.discovery, Discovery::OriginalDst(_));
+        // Hosts made on demand are those of one incarnation.
+        let hosts = match before.filter(|_| !is_original_dst).or(same_incarnation) {
             Some(before) => Arc::clone(&before.hosts),
             None => Arc::new(HostTable::new(self.shared.wakers.len())),
         };
         let endpoints = &compiled.endpoints;
-        hosts.retain(|id| endpoints.hosts.iter().any(|host| host.id == id));
+        if !is_original_dst {
+            hosts.retain(|id| endpoints.hosts.iter().any(|host| host.id == id));
+        }
         if compiled.config.lb.slow_start.is_some() {
             let now = Clock::precise();
             for host in &endpoints.hosts {
@@ -422,9 +427,20 @@ impl DataplaneHandle {
                 )
             }),
         };
-        if let Some(detector) = &detector {
-            detector.set_hosts(endpoints);
+        if let Some(detector) = detector.as_ref().filter(|_| !is_original_dst) {
+            detector.set_hosts(endpoints.hosts.clone());
         }
+        let on_demand = match same_incarnation {
+            Some(before) => before.on_demand.as_ref().map(Arc::clone),
+            None => is_original_dst.then(|| {
+                Arc::new(OnDemandHosts::new(
+                    compiled.transports().choose(&[]),
+                    Arc::clone(&hosts),
+                    detector.as_ref().map(Arc::clone),
+                    membership.clone(),
+                ))
+            }),
+        };
         let tables =
             same_incarnation.map_or_else(Arc::default, |before| Arc::clone(&before.tables));
         prepare_tables(compiled, detector.as_deref(), &tables, &membership);
@@ -442,6 +458,7 @@ impl DataplaneHandle {
                 .or_else(|| self.shared.config.upstream_bind.clone()),
             detector,
             tables,
+            on_demand,
         })
     }
 
@@ -474,6 +491,15 @@ impl DataplaneHandle {
             .filter(|((name, _), _)| &**name == listener)
             .map(|(_, bound)| bound.local)
             .collect()
+    }
+
+    /// The hosts of an ORIGINAL_DST cluster that there are at the moment.
+    pub fn hosts_on_demand(&self, cluster: &str) -> Vec<Arc<Host>> {
+        let generation = self.shared.generation.load();
+        let id = generation.snapshot.cluster_by_name(cluster).map(|c| c.id());
+        let shared = id.and_then(|id| generation.clusters.get(id.index())?.as_ref());
+        let hosts = shared.and_then(|shared| shared.on_demand.as_ref());
+        hosts.map(|hosts| hosts.hosts()).unwrap_or_default()
     }
 
     /// A host's counters for `/clusters`; `None`: it has had no traffic.

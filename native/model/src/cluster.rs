@@ -118,12 +118,21 @@ pub enum ConfigSource {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OriginalDst {
-    pub use_http_header: bool,
-    /// Lower case; default `x-envoy-original-dst-host`.
+    /// With `use_http_header`; lower case; default `x-envoy-original-dst-host`.
     pub http_header_name: Option<Name>,
+    /// Dynamic metadata of the request; goes before the header.
+    pub metadata_key: Option<MetadataKey>,
     pub upstream_port_override: Option<u16>,
     /// Default 5 s.
     pub cleanup_interval: Duration,
+}
+
+/// `type.metadata.v3.MetadataKey`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataKey {
+    pub key: Name,
+    /// Below it; at least one.
+    pub path: Vec<Name>,
 }
 
 /// Which host of those that are left takes a request: `lb_policy`, or the extension in `load_balancing_policy`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_model::Name;
 use tidegate_model::cluster::{
     Address, BindConfig, CircuitBreakers, Cluster, ClusterLoadAssignment, ConfigSource, Discovery,
-    DnsCluster, DnsLookupFamily, OriginalDst, RetryBudget, TcpKeepalive, Thresholds,
+    DnsCluster, DnsLookupFamily, MetadataKey, OriginalDst, RetryBudget, TcpKeepalive, Thresholds,
     UpstreamHttpOptions, UpstreamProtocol,
 };
 use tidegate_model::tls::UpstreamTransport;
@@ -314,10 +314,28 @@ fn original_dst(fields: &Fields<'_>) -> Result<Discovery> {
         ..OriginalDst::default()
     };
     fields.opt("original_dst_lb_config", |config| {
-        original.use_http_header = config.bool("use_http_header");
-        original.http_header_name = config
-            .opt_string("http_header_name")
-            .map(|name| crate::matcher::lower(&name));
+        let name = config.str("http_header_name");
+        if config.bool("use_http_header") {
+            original.http_header_name = Some(if name.is_empty() {
+                Name::from("x-envoy-original-dst-host")
+            } else {
+                crate::matcher::lower(name)
+            });
+        } else if !name.is_empty() {
+            return Err(config.fault(
+                "http_header_name",
+                format!(
+                    "ORIGINAL_DST cluster: invalid config http_header_name={name} and use_http_header is false. Set \
+                     use_http_header to true if http_header_name is desired."
+                ),
+            ));
+        }
+        original.metadata_key = config.opt("metadata_key", |key| {
+            Ok(MetadataKey {
+                key: key.string("key"),
+                path: key.each("path", |segment| Ok(segment.string("key")))?,
+            })
+        })?;
         original.upstream_port_override = config
             .opt_u32("upstream_port_override")
             .and_then(|port| u16::try_from(port).ok());

@@ -115,6 +115,13 @@ impl HostTable {
         }
     }
 
+    pub(super) fn remove(&self, id: HostId) {
+        self.hosts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
     pub(crate) fn retain(&self, keep: impl Fn(HostId) -> bool) {
         self.hosts
             .lock()
@@ -150,11 +157,6 @@ impl HostRuntime {
                 drained: Cell::new(Moment::default()),
             }),
         }
-    }
-
-    /// For a host that no endpoint list has (ORIGINAL_DST).
-    pub(super) fn on_demand(host: Arc<Host>, worker: usize) -> Self {
-        Self::new(host, Arc::new(HostShared::new(worker + 1)), None, worker)
     }
 }
 

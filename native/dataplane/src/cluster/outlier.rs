@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tidegate_model::cluster::{HealthStatus, OutlierDetection};
 use tidegate_rt::{Clock, Moment, Rng, Waker};
-use tidegate_snapshot::{Endpoints, Host, HostId};
+use tidegate_snapshot::{Host, HostId};
 use tidegate_stats::Group;
 use tidegate_stats::defs::{cluster as cluster_stat, outlier as stat};
 
@@ -205,7 +205,8 @@ pub struct Detector {
 }
 
 struct State {
-    endpoints: Arc<Endpoints>,
+    /// In their order.
+    members: Vec<Arc<Host>>,
     hosts: FxHashMap<HostId, Watched>,
     ejected: FxHashSet<HostId>,
     /// Mean and threshold of success rates in the last interval, of answers and of connections; -1: unknown.
@@ -232,7 +233,7 @@ impl Detector {
             wakers,
             version: AtomicU64::new(0),
             state: Mutex::new(State {
-                endpoints: Arc::default(),
+                members: Vec::new(),
                 hosts: FxHashMap::default(),
                 ejected: FxHashSet::default(),
                 rates: [(-1.0, -1.0); 2],
@@ -284,11 +285,10 @@ impl Detector {
     }
 
     /// Follows a change of the cluster's hosts.
-    pub(crate) fn set_hosts(self: &Arc<Self>, endpoints: &Arc<Endpoints>) {
+    pub(crate) fn set_hosts(self: &Arc<Self>, members: Vec<Arc<Host>>) {
         let mut state = self.lock();
         let mut before = std::mem::take(&mut state.hosts);
-        state.hosts = endpoints
-            .hosts
+        state.hosts = members
             .iter()
             .map(|host| {
                 let watched = before.remove(&host.id).unwrap_or_else(|| {
@@ -303,19 +303,19 @@ impl Detector {
                 self.stats.shared().gauge_add(stat::EJECTIONS_ACTIVE, -1);
             }
         }
-        state.endpoints = Arc::clone(endpoints);
+        state.members = members;
         self.count_members(&state);
     }
 
     /// The gauges that ejections change.
     fn count_members(&self, state: &State) {
         let count = |wanted: fn(HealthStatus) -> bool| {
-            let hosts = state.endpoints.hosts.iter();
+            let hosts = state.members.iter();
             hosts
                 .filter(|host| wanted(host.health) && !state.ejected.contains(&host.id))
                 .count() as i64
         };
-        if state.endpoints.hosts.is_empty() {
+        if state.members.is_empty() {
             return;
         }
         let stats = self.membership.shared();

@@ -99,16 +99,24 @@ impl Bench {
         self.snapshot = builder.build();
         let mut shared = vec![None; self.snapshot.cluster_slots()];
         for compiled in self.snapshot.clusters() {
+            let membership = self.registry.group("cluster.c.");
+            let hosts = Arc::new(HostTable::new(1));
             shared[compiled.id().index()] = Some(Arc::new(ClusterShared {
+                on_demand: Some(Arc::new(OnDemandHosts::new(
+                    compiled.transports().choose(&[]),
+                    Arc::clone(&hosts),
+                    None,
+                    membership.clone(),
+                ))),
                 ssl: None,
                 bind: None,
                 detector: None,
                 tables: Arc::default(),
                 compiled: Arc::clone(compiled),
                 traffic: self.registry.group("cluster.c."),
-                membership: self.registry.group("cluster.c."),
+                membership,
                 breakers: Arc::new(Breakers::new(&compiled.config.circuit_breakers)),
-                hosts: Arc::new(HostTable::new(1)),
+                hosts,
             }));
         }
         // Only now may the old handles go: the statistics live as long as one of them.
@@ -249,7 +257,7 @@ fn original_dst_hosts_are_made_on_demand_and_cleaned_when_unused() {
     let to = |address: &str| LbContext {
         key: HashKey::default(),
         original_dst: Some(address.parse().unwrap()),
-        header_dst: Some("10.9.9.9:99".parse().unwrap()),
+        named_dst: None,
     };
     assert!(bench.choose(&LbContext::default(), at(0)).is_none());
     let first = bench.choose(&to("10.0.0.1:80"), at(0)).unwrap();
@@ -258,6 +266,19 @@ fn original_dst_hosts_are_made_on_demand_and_cleaned_when_unused() {
     assert!(Rc::ptr_eq(&first, &again));
     drop(bench.choose(&to("10.0.0.2:80"), at(1)).unwrap());
     assert_eq!(bench.cluster().hosts().len(), 2);
+    let shared = Arc::clone(bench.shared[0].as_ref().unwrap());
+    let on_demand = shared.on_demand.as_ref().unwrap();
+    assert_eq!(on_demand.hosts().len(), 2);
+    // Another worker has the same host; it stays until both have dropped it.
+    let id = bench.cluster().id;
+    let mut others = Clusters::new();
+    let other = others
+        .make(id, &bench.shared, 0, &mut bench.rng)
+        .unwrap()
+        .choose_host(&mut bench.rng, at(1), &to("10.0.0.1:80"))
+        .unwrap();
+    assert_eq!(other.host.id, first.host.id);
+    drop(other);
     assert_eq!(
         bench.clusters.cleanup_interval(),
         Some(Duration::from_secs(5))
@@ -270,4 +291,8 @@ fn original_dst_hosts_are_made_on_demand_and_cleaned_when_unused() {
     drop((first, again));
     assert_eq!(bench.clusters.clean_original_dst(at(18)).len(), 1);
     assert!(bench.cluster().hosts().is_empty());
+    assert_eq!(on_demand.hosts().len(), 1);
+    assert!(others.clean_original_dst(at(6)).is_empty());
+    assert_eq!(others.clean_original_dst(at(12)).len(), 1);
+    assert!(on_demand.hosts().is_empty());
 }

@@ -43,7 +43,7 @@ impl ServerConnection {
         let info = &self.downstream.info;
         let context = LbContext {
             original_dst: info.local_restored.then_some(info.local),
-            header_dst: original_dst_header(cluster, stream),
+            named_dst: named_dst(cluster, stream),
             key,
         };
         if stream.attempts == 0 && self.drops_overload(stream, worker, cluster) {
@@ -606,21 +606,29 @@ pub(super) fn rewrite_host(stream: &mut Stream, host: &[u8], append_x_forwarded_
 }
 
 /// The address that a request names for an ORIGINAL_DST cluster, if the cluster reads it.
-fn original_dst_header(cluster: &ClusterRuntime, stream: &Stream) -> Option<std::net::SocketAddr> {
+fn named_dst(cluster: &ClusterRuntime, stream: &Stream) -> Option<std::net::SocketAddr> {
     let tidegate_model::cluster::Discovery::OriginalDst(config) = &cluster.config.discovery else {
         return None;
     };
-    if !config.use_http_header {
-        return None;
-    }
-    let name = config
-        .http_header_name
-        .as_deref()
-        .unwrap_or("x-envoy-original-dst-host");
-    std::str::from_utf8(stream.request.headers.get(name.as_bytes())?)
-        .ok()?
-        .parse()
-        .ok()
+    let parse = |text: &str| {
+        let address = text.parse().ok();
+        if address.is_none() {
+            cluster.stats.inc(cluster_stat::ORIGINAL_DST_HOST_INVALID);
+        }
+        address
+    };
+    let metadata = config.metadata_key.as_ref().and_then(|key| {
+        let value = stream.metadata.value(&key.key, &key.path)?;
+        let first = value.as_array().and_then(|values| values.first());
+        parse(first.unwrap_or(value).as_str()?)
+    });
+    metadata.or_else(|| {
+        let value = match &**config.http_header_name.as_ref()? {
+            ":authority" | "host" => stream.request.authority_bytes(),
+            name => stream.request.headers.get(name.as_bytes())?,
+        };
+        parse(std::str::from_utf8(value).unwrap_or_default())
+    })
 }
 
 /// What the request, or its cluster for it, wants of the TLS of its connection.

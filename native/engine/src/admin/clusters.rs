@@ -150,7 +150,8 @@ fn write_text(
     if let Some(service) = eds_service_name(cluster) {
         line("eds_service_name", &service);
     }
-    for host in &cluster.endpoints.hosts {
+    let on_demand = on_demand(dataplane, cluster);
+    for host in cluster.endpoints.hosts.iter().chain(&on_demand) {
         let at = &host.address_text;
         let shared = dataplane.and_then(|dataplane| dataplane.host_counters(name, host.id));
         for (counter, _, value) in counters(shared.as_deref()) {
@@ -173,6 +174,14 @@ fn write_text(
             &format!("{at}::local_origin_success_rate"),
             &watched.local_origin_success_rate,
         );
+    }
+}
+
+/// Hosts that no configuration names.
+fn on_demand(dataplane: Option<&DataplaneHandle>, cluster: &CompiledCluster) -> Vec<Arc<Host>> {
+    match (&cluster.config.discovery, dataplane) {
+        (Discovery::OriginalDst(_), Some(dataplane)) => dataplane.hosts_on_demand(cluster.name()),
+        _ => Vec::new(),
     }
 }
 
@@ -210,6 +219,7 @@ fn status(
         .endpoints
         .hosts
         .iter()
+        .chain(&on_demand(dataplane, cluster))
         .map(|host| {
             let shared =
                 dataplane.and_then(|dataplane| dataplane.host_counters(cluster.name(), host.id));

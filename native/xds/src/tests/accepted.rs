@@ -512,8 +512,11 @@ fn clusters_of_every_type() {
         panic!("no original destination")
     };
     assert_eq!(
-        (original.use_http_header, original.upstream_port_override),
-        (true, Some(15006))
+        (
+            original.http_header_name.as_deref(),
+            original.upstream_port_override
+        ),
+        (Some("x-envoy-original-dst-host"), Some(15006))
     );
 }
 

@@ -187,7 +187,7 @@ impl Detector {
         let rate_volume = u64::from(config.success_rate_request_volume);
         let percentage_volume = u64::from(config.failure_percentage_request_volume);
         let (mut of_rate, mut of_percentage) = (Vec::new(), Vec::new());
-        for host in &state.endpoints.hosts {
+        for host in &state.members {
             let Some(watched) = state.hosts.get(&host.id) else {
                 continue;
             };

@@ -102,7 +102,7 @@ impl Upstream {
         }
         let context = LbContext {
             original_dst: downstream.local_restored.then_some(downstream.local),
-            header_dst: None,
+            named_dst: None,
             key: HashKey {
                 hash: (hash_source_ip && cluster.hashes).then(|| source_ip(downstream.remote.ip())),
                 attempt: 0,

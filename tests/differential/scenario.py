@@ -9,9 +9,9 @@ and `cases`. A case is a line `METHOD PATH; name: value; …; body=TEXT` or a ma
 With `client: h2` (of a file or a case) the cases are HTTP/2: a line, a list of them in `request` (one after the other,
 each on a stream of its own; `together` sends all in one write) or `frames` (see `frames`); further options are those of
 `h2client.converse`. `upstream: h2` puts HTTP/2 backends behind the clusters a and b. `@key@` in a request is a word
-of its own each time, `@a@` the port of the upstream a. `announced`: SETTINGS are compared. `stats`: expressions of the counters whose movement is
-compared. `lines`: how many log lines to wait for, if not one a stream. `goaway`: see
-`FrameCase`.
+of its own each time, `@a@` the port of the upstream a. `announced`: SETTINGS are compared. `stats`:
+expressions of the counters whose movement is compared. `lines`: how many log lines to wait for, if not one a stream.
+`goaway`: see `FrameCase`.
 
 `tls` (of a file or a case): the client speaks TLS, with the options of `pki.Pki.client`, `sni`, `piece` and `resume`.
 `tls_backends`: further upstreams by the name of their port, with the options of `pki.Pki.server`. `chain`: further

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -169,6 +170,17 @@ def test_a_route_change_is_acked_and_takes_effect(world: World) -> None:
     ack = world.last(xdsapi.ROUTE_CONFIGURATION, lambda s: s.version == version)
     assert not ack.error
     assert world.get() == (200, "b")
+
+
+def test_what_is_passed_over_is_told_once(world: World) -> None:
+    assert world.proxy.kind == "tidegate"
+    for name in ("b", "a", "b"):
+        changed = routes(name)
+        changed["virtual_hosts"][0]["routes"][0]["stat_prefix"] = "counted"
+        world.server.set(xdsapi.ROUTE_CONFIGURATION, {"main": changed})
+        world.eventually(functools.partial(_serves, world, name))
+    told = "main: virtual_hosts[0].routes[0].stat_prefix: ignored"
+    assert world.proxy.stderr().count(told) == 1
 
 
 @pytest.mark.parametrize(

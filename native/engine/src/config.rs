@@ -31,7 +31,7 @@ use tidegate_model::tls::GrpcSource;
 use tidegate_snapshot::{Snapshot, SnapshotBuilder};
 use tidegate_stats::defs::{cluster_manager, discovery, listener_manager};
 use tidegate_stats::{Group, Registry};
-use tidegate_xds::{Loaded, type_url};
+use tidegate_xds::{Loaded, Warning, type_url};
 
 pub(crate) use clusters::{ClusterEntry, Clusters, DnsJob, DnsOutcome};
 pub(crate) use endpoints::Endpoints;
@@ -61,6 +61,9 @@ pub struct ApplyResult {
     /// All rejections in one text, as Envoy words its `error_detail`.
     pub detail: String,
 }
+
+/// So many warnings are remembered as told.
+const MOST_TOLD: usize = 10_000;
 
 /// One thing the engine wants to hear about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +217,8 @@ pub(crate) struct Manager {
     /// As last told.
     subscriptions: Vec<Subscription>,
     subscriptions_stale: bool,
+    /// The warnings told already, by resource and path: an update repeats what stays as it was.
+    told: BTreeSet<(String, String)>,
     /// Clusters were warming when it was last told.
     clusters_wait: bool,
     dns_stale: bool,
@@ -259,6 +264,7 @@ impl Manager {
             stats,
             subscriptions: Vec::new(),
             subscriptions_stale: true,
+            told: BTreeSet::new(),
             clusters_wait: false,
             dns_stale: true,
             context,
@@ -468,6 +474,20 @@ impl Manager {
     ) {
         if let (Some(ConfigSource::Ads), Some(stats)) = (source, stats) {
             stats.shared().inc(discovery::UPDATE_ATTEMPT);
+        }
+    }
+
+    /// Each once.
+    fn tell_warnings(&mut self, warnings: Vec<Warning>) {
+        for warning in warnings {
+            let line = format!("{}: {warning}", warning.resource);
+            // Names come and go: beyond this many it may be told again.
+            if self.told.len() >= MOST_TOLD {
+                self.told.clear();
+            }
+            if self.told.insert((warning.resource, warning.field_path)) {
+                server_log!(self.context.log, Warning, "config", "{line}");
+            }
         }
     }
 

@@ -40,6 +40,8 @@ impl Fault {
 /// A field that is set, that Envoy honours, and that changes nothing here.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Warning {
+    /// The name of the resource; empty for a bootstrap.
+    pub resource: String,
     /// The message type that has the field.
     pub message: String,
     /// The field's path from the root of the resource.
@@ -74,6 +76,18 @@ impl Context {
 
     pub(crate) fn warn(&self, warning: Warning) {
         self.warnings.borrow_mut().push(warning);
+    }
+
+    /// How many there are.
+    pub(crate) fn warned(&self) -> usize {
+        self.warnings.borrow().len()
+    }
+
+    /// Says whose those are that came after the first `count`.
+    pub(crate) fn name_warnings(&self, count: usize, resource: &str) {
+        for warning in self.warnings.borrow_mut().iter_mut().skip(count) {
+            resource.clone_into(&mut warning.resource);
+        }
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<Warning> {

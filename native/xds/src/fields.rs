@@ -141,6 +141,7 @@ impl<'a> Fields<'a> {
         for name in names {
             if self.get(name).is_some() {
                 self.context.warn(Warning {
+                    resource: String::new(),
                     message: self.message.kind().full_name().to_owned(),
                     field_path: Path::Field(&self.path, name).to_string(),
                     reason,

@@ -226,6 +226,7 @@ impl Decoder {
         bytes: &[u8],
         decode: impl FnOnce(&fields::Fields<'_>) -> context::Result<T>,
     ) -> Result<T, Rejected> {
+        let before = self.context.warned();
         let decoded = self
             .context
             .decode(any::type_name(type_url), bytes)
@@ -233,6 +234,10 @@ impl Decoder {
                 rules::check(&message)?;
                 fields::Fields::root(&self.context, &message, decode)
             });
+        if self.context.warned() > before {
+            let name = resource_name(bytes).unwrap_or_default();
+            self.context.name_warnings(before, &name);
+        }
         decoded
             .map_err(|fault| Rejected::from_fault(&resource_name(bytes).unwrap_or_default(), fault))
     }

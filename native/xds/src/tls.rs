@@ -318,6 +318,7 @@ fn cipher_suites(fields: &Fields<'_>, only_tls13: bool) -> Result<Vec<Name>> {
     }
     if !left_out.is_empty() {
         fields.context.warn(Warning {
+            resource: String::new(),
             message: "envoy.extensions.transport_sockets.tls.v3.TlsParameters".to_owned(),
             field_path: format!("{}.{FIELD}", fields.path()),
             reason: "suites without ECDHE or without AEAD are not offered",

@@ -317,9 +317,7 @@ impl Manager {
             }
         }
         self.remove_clusters(&mut builder, update, &mut result);
-        for warning in decoder.take_warnings() {
-            server_log!(self.context.log, Warning, "config", "{warning}");
-        }
+        self.tell_warnings(decoder.take_warnings());
         if result.rejected.is_empty() {
             (**version).clone_into(&mut self.clusters.version);
             self.clusters.failures.remove("");

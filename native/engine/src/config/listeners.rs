@@ -230,9 +230,7 @@ impl Manager {
                 }
             }
         }
-        for warning in decoder.take_warnings() {
-            server_log!(self.context.log, Warning, "config", "{warning}");
-        }
+        self.tell_warnings(decoder.take_warnings());
         if result.rejected.is_empty() {
             (**version).clone_into(&mut self.listeners.version);
             self.listeners.failures.remove("");

@@ -124,9 +124,7 @@ impl Manager {
                 }
             }
         }
-        for warning in decoder.take_warnings() {
-            server_log!(self.context.log, Warning, "config", "{warning}");
-        }
+        self.tell_warnings(decoder.take_warnings());
         for name in update.removed.iter().flatten() {
             // A route configuration lives as long as a listener names it.
             server_log!(

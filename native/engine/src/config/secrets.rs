@@ -289,9 +289,7 @@ impl Manager {
                 }
             }
         }
-        for warning in decoder.take_warnings() {
-            server_log!(self.context.log, Warning, "config", "{warning}");
-        }
+        self.tell_warnings(decoder.take_warnings());
         if !result.rejected.is_empty() {
             // As in Envoy it counts for all who listen, and nobody waits any longer.
             for entry in self.secrets.of(origin) {

@@ -99,7 +99,8 @@ class Way:
 WAYS = [
     Way(),
     Way("INBOUND", http=True),
-    Way(more=("authority",)),
+    Way(upstream_spans=True, more=("authority",)),
+    Way("INBOUND", http=True, upstream_spans=True),
     Way(sampler="always_on", more=("detectors",)),
     Way(sampler="none", more=("no name",)),
     Way("INBOUND", sampler="parent_based"),
@@ -186,7 +187,8 @@ def _ask(proxy: Proxy, name: str) -> dict[str, Any]:
     all_reported(proxy, "opentelemetry", lambda: len(_spans(proxy.kind)))
     spans = _spans(proxy.kind)[LOOKED_AT[proxy.kind] :]
     LOOKED_AT[proxy.kind] += len(spans)
-    spans.sort(key=lambda span: (span.start_time_unix_nano, -span.end_time_unix_nano))
+    # Reports may overtake each other: the request's own span, then those of its tries.
+    spans.sort(key=lambda span: (span.name.startswith("router "), _attributes(span.attributes).get("retry.count", "")))
     ids = Ids()
     answer["spans"] = [_span(span, ids) for span in spans]
     if parent := answer["upstream saw"].get("traceparent"):

@@ -40,8 +40,8 @@ def _take(headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
     return 202, b""
 
 
-def _bootstrap(kind: str, port: int, admin: int, collector: int, how: tuple[str, bool]) -> str:
-    direction, shared = how
+def _bootstrap(kind: str, port: int, admin: int, collector: int, how: tuple[str, bool, bool]) -> str:
+    direction, shared, tries = how
     zipkin = {
         "@type": f"{TYPE}.config.trace.v3.ZipkinConfig", "collector_cluster": "collector",
         "collector_endpoint": "/api/v2/spans", "collector_endpoint_version": "HTTP_JSON",
@@ -53,7 +53,7 @@ def _bootstrap(kind: str, port: int, admin: int, collector: int, how: tuple[str,
         admin,
         direction,
         [cluster("a", collector), cluster("collector", collector), cluster("dead", 1)],
-        {**EVERYTHING, "custom_tags": TAGS, "provider": provider},
+        {**EVERYTHING, "custom_tags": TAGS, "provider": provider, "spawn_upstream_span": tries},
         runtime={"tracing.zipkin.min_flush_spans": 1},
         name=kind,
     )
@@ -83,8 +83,8 @@ def _ask(proxy: Proxy, name: str) -> dict[str, Any]:
     all_reported(proxy, "zipkin", lambda: len(SPANS[proxy.kind]))
     spans = SPANS[proxy.kind][LOOKED_AT[proxy.kind] :]
     LOOKED_AT[proxy.kind] += len(spans)
-    # Reports may overtake each other; the request's own span is the longest.
-    spans.sort(key=lambda span: (span["timestamp"], -span["duration"]))
+    # Reports may overtake each other: the request's own span, then those of its tries.
+    spans.sort(key=lambda span: (span["name"].startswith("router "), span["tags"].get("retry.count", "")))
     ids = Ids()
     answer["spans"] = [_span(span, ids) for span in spans]
     seen = answer["upstream saw"]
@@ -96,12 +96,15 @@ def _ask(proxy: Proxy, name: str) -> dict[str, Any]:
     return answer
 
 
-#: The traffic's direction, whether both sides of a call share a span.
+#: The traffic's direction, whether both sides of a call share a span, whether tries have spans.
 WAYS = [
-    ("OUTBOUND", False),
-    ("INBOUND", False),
-    ("INBOUND", True),
-    ("OUTBOUND", True),
+    ("OUTBOUND", False, False),
+    ("INBOUND", False, False),
+    ("INBOUND", True, False),
+    ("OUTBOUND", True, False),
+    ("OUTBOUND", False, True),
+    ("INBOUND", True, True),
+    ("OUTBOUND", True, True),
 ]
 
 

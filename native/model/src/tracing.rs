@@ -12,6 +12,8 @@ pub struct Tracing {
     /// Default 256; of `http.url`, without scheme and host.
     pub max_path_tag_length: usize,
     pub custom_tags: Vec<CustomTag>,
+    /// Each try towards an upstream is a span of its own, below the request's.
+    pub spawn_upstream_span: bool,
     /// `None`: requests are marked and counted, but there is nobody to tell of them.
     pub provider: Option<Provider>,
 }

@@ -16,12 +16,6 @@ use crate::{matcher, services};
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn tracing(fields: &Fields<'_>) -> Result<Tracing> {
-    if fields.bool("spawn_upstream_span") {
-        fields.ignore(
-            &["spawn_upstream_span"],
-            "the span of the request stands for the one towards the upstream, too",
-        );
-    }
     fields.expect_bool("verbose", false)?;
     for name in ["operation", "upstream_operation"] {
         fields.refuse(name, "the operation of a span is not a format yet")?;
@@ -34,6 +28,7 @@ pub(crate) fn tracing(fields: &Fields<'_>) -> Result<Tracing> {
         },
         max_path_tag_length: fields.opt_u32("max_path_tag_length").unwrap_or(256) as usize,
         custom_tags: fields.each("custom_tags", custom_tag)?,
+        spawn_upstream_span: fields.opt_bool("spawn_upstream_span").unwrap_or(false),
         provider: fields.opt("provider", provider)?,
     })
 }

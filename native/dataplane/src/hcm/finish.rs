@@ -9,6 +9,7 @@ use tidegate_stats::defs::http as stat;
 use tidegate_stats::defs::listener_http;
 
 use super::stream::{Stream, Upstream};
+use super::tracing::tried;
 use super::{Phase, ServerConnection};
 use crate::pool;
 use crate::worker::{Core, Worker};
@@ -34,12 +35,14 @@ impl ServerConnection {
         match std::mem::take(&mut stream.upstream) {
             Upstream::None => {}
             Upstream::Pending(id) => {
+                tried::canceled(stream);
                 if let Some(cluster) = &stream.cluster {
                     cluster.stats.inc(cluster_stat::UPSTREAM_RQ_CANCELLED);
                 }
                 pool::cancel(worker, id, stream.key);
             }
             Upstream::Active(key, token) => {
+                tried::canceled(stream);
                 stream.active = None;
                 let unreleased = std::mem::take(&mut stream.upstream_unreleased);
                 pool::discard(worker, key, token, stream.key, unreleased);

@@ -16,6 +16,7 @@ use super::http1::feed_payload;
 use super::local_reply::Reply;
 use super::retry::{self, Ended};
 use super::stream::{Attached, Protocol, Stream, StreamRoute, Token, Upstream};
+use super::tracing::tried;
 use super::upstream::put_lost;
 use super::{ServerConnection, StreamKey};
 use crate::balance::HashKey;
@@ -85,6 +86,9 @@ impl ServerConnection {
                 None
             },
         };
+        if stream.span.is_some() {
+            tried::begin(stream, &mut worker.core, cluster, &host);
+        }
         match pool::acquire(worker, cluster, &host, &wanted, stream.key) {
             Acquired::Ready(key) => {
                 stream.host = Some(Rc::clone(&host));
@@ -263,6 +267,7 @@ impl ServerConnection {
         ) {
             put_lost(stream);
         }
+        tried::not_connected(stream, &failure);
         let ended = match failure {
             PoolFailure::Overflow | PoolFailure::RequestOverflow => Ended::Overflow,
             _ => Ended::NotConnected,

@@ -31,6 +31,7 @@ use self::tries::{Pauses, take_requested};
 use super::ServerConnection;
 use super::local_reply::Reply;
 use super::stream::{Attached, Stream, StreamRoute};
+use super::tracing::tried;
 use super::upstream::put_answer;
 use crate::cluster::outlier::Outcome;
 use crate::cluster::{ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind};
@@ -179,7 +180,8 @@ impl ServerConnection {
             return false;
         };
         tries.deadline = None;
-        let Some(retry) = &tries.retry else {
+        tried::answered(stream, status);
+        let Some(retry) = stream.tries.as_ref().and_then(|tries| tries.retry.as_ref()) else {
             return false;
         };
         let head = Head {
@@ -256,6 +258,9 @@ impl ServerConnection {
         if let Some(tries) = &mut stream.tries {
             tries.stop();
         }
+        if stream.span.is_some() {
+            tried::end(stream, core.now());
+        }
         stream.active = None;
         stream.pending_host = None;
         stream.upstream_unreleased = 0;
@@ -291,20 +296,23 @@ impl ServerConnection {
             }
             return self.try_again(stream, worker);
         }
-        let (counter, details) = if due(tries.deadline) {
+        let (counter, flag, details) = if due(tries.deadline) {
             (
                 stat::UPSTREAM_RQ_PER_TRY_TIMEOUT,
+                ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
                 "upstream_per_try_timeout",
             )
         } else if due(tries.idle_deadline()) {
             (
                 stat::UPSTREAM_RQ_PER_TRY_IDLE_TIMEOUT,
+                ResponseFlags::STREAM_IDLE_TIMEOUT,
                 "upstream_per_try_idle_timeout",
             )
         } else {
             return;
         };
         tries.stop();
+        tried::flagged(stream, flag);
         if let Some(cluster) = &stream.cluster {
             cluster.stats.inc(counter);
         }

@@ -15,23 +15,26 @@ mod context;
 mod otlp;
 pub(crate) mod reporter;
 mod tags;
+pub(in crate::hcm) mod tried;
 mod w3c;
 mod zipkin;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 
 use tidegate_codec::h1::KnownHeader;
 use tidegate_model::Name;
 use tidegate_model::listener::TrafficDirection;
 use tidegate_model::tracing::{OpenTelemetry, Provider, Sampling, Zipkin};
-use tidegate_rt::Rng;
+use tidegate_rt::{Moment, Rng};
 use tidegate_snapshot::Runtime;
 use tidegate_snapshot::listener::CompiledHcm;
 use tidegate_stats::defs::http as stat;
 
 use self::context::Context;
 use self::reporter::Reporter;
+use self::tried::Tried;
 use super::ServerConnection;
 use super::headers::HeaderList;
 use super::stream::{Request, Stream, StreamRoute};
@@ -76,6 +79,8 @@ pub(crate) struct TracingRuntime {
     sampling: Sampling,
     /// Requests of others come in, or our own go out.
     ingress: bool,
+    /// Tries have spans.
+    spawns: bool,
     /// `None`: there is no provider.
     reporter: Option<Rc<RefCell<Reporter>>>,
 }
@@ -92,6 +97,7 @@ impl TracingRuntime {
         Some(Self {
             sampling: tracing.config.sampling,
             ingress: direction != TrafficDirection::Outbound,
+            spawns: tracing.config.spawn_upstream_span,
             reporter: provider.map(|provider| Reporter::find(core, &provider)),
         })
     }
@@ -106,7 +112,30 @@ pub(crate) struct Span {
     operation: Vec<u8>,
     /// The route's operation, if the other side is to be told.
     told: Option<Name>,
+    /// Tries have spans.
+    spawns: bool,
+    /// Those that will be reported, the one at hand last.
+    tries: Vec<Tried>,
 }
+
+/// What there is to write of a span besides its tags.
+struct Record<'a> {
+    context: Context,
+    kind: Kind,
+    operation: &'a [u8],
+    moments: Moments,
+    /// In OpenTelemetry's eyes.
+    is_error: bool,
+}
+
+/// When, and for how long.
+struct Moments {
+    begun: SystemTime,
+    took: Duration,
+}
+
+/// Tells every tag.
+type Each<'a> = &'a dyn Fn(&mut dyn FnMut(&str, &[u8]));
 
 /// Which side of a call a span is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +158,17 @@ enum Carried {
     },
     /// The request keeps what it has.
     Not,
+}
+
+impl Carried {
+    /// Tells the upstream of a span.
+    fn inject(&self, context: &Context, headers: &mut HeaderList) {
+        match self {
+            Self::B3 { single } => context.inject(headers, *single),
+            Self::W3c { state, .. } => w3c::inject(context, state, headers),
+            Self::Not => {}
+        }
+    }
 }
 
 impl Span {
@@ -217,6 +257,7 @@ impl ServerConnection {
             &stream.request,
             traced,
             tracing.ingress,
+            tracing.spawns,
             &mut core.rng,
         );
         let decorator = route.and_then(|route| route.config.decorator.as_ref());
@@ -252,6 +293,10 @@ impl ServerConnection {
 
     /// The stream is over: its span is handed to the reporter, if it is traced.
     pub(super) fn end_span(&self, stream: &mut Stream, worker: &mut Worker) {
+        if stream.span.is_some() {
+            let over = stream.times.upstream_rx_end;
+            tried::end(stream, over.unwrap_or_else(|| worker.core.now()));
+        }
         let Some(span) = stream.span.take().filter(|span| span.context.sampled) else {
             return;
         };
@@ -266,26 +311,23 @@ impl ServerConnection {
         let core = &mut worker.core;
         let local = core.http.local_address().to_owned();
         let tags = tags::Tags::new(self, stream, compiled, &core.shared.config.node);
-        let begun = core.clock.wall_of(stream.times.start);
-        let took = core.now().since(stream.times.start);
+        let now = core.now();
+        let moments = |begun: Moment, over: Moment| Moments {
+            begun: core.clock.wall_of(begun),
+            took: over.since(begun),
+        };
         let provider = Rc::clone(reporter.borrow().provider());
-        let moments = zipkin::Moments { begun, took };
-        reporter
-            .borrow_mut()
-            .add(|out| match (&*provider, &span.carried) {
+        let mut written = Vec::with_capacity(span.tries.len() + 1);
+        let mut write = |record: &Record<'_>, is_try: bool, tags: Each<'_>| {
+            let mut out = Vec::new();
+            match (&*provider, &span.carried) {
                 (Provider::Zipkin(zipkin), _) => {
                     let endpoint = zipkin::Endpoint {
                         service: &core.shared.config.node.cluster,
                         address: &local,
                     };
-                    zipkin::write(
-                        out,
-                        &span,
-                        moments,
-                        zipkin.shared_span_context,
-                        endpoint,
-                        &tags,
-                    );
+                    let shared = zipkin.shared_span_context;
+                    zipkin::write(&mut out, record, shared, endpoint, tags);
                 }
                 (
                     _,
@@ -294,24 +336,47 @@ impl ServerConnection {
                         remote_parent,
                     },
                 ) => {
-                    otlp::write(out, &span, state, *remote_parent, moments, &tags);
+                    otlp::write(&mut out, record, state, *remote_parent && !is_try, tags);
                 }
-                (Provider::OpenTelemetry(_), Carried::B3 { .. } | Carried::Not) => {}
-            });
-        Reporter::after_add(reporter, worker);
+                (Provider::OpenTelemetry(_), Carried::B3 { .. } | Carried::Not) => return,
+            }
+            written.push(out);
+        };
+        for (at, tried) in span.tries.iter().enumerate() {
+            let name = &tried.cluster.config.alt_stat_name;
+            let operation = format!("router {name} egress");
+            let record = Record {
+                context: tried.context,
+                kind: Kind::Client,
+                operation: operation.as_bytes(),
+                moments: moments(tried.begun, tried.over.unwrap_or(now)),
+                is_error: tags::is_error(tried.status, Kind::Client),
+            };
+            let last = at + 1 == span.tries.len();
+            write(&record, true, &|tag| tags.each_of_try(tried, last, tag));
+        }
+        let record = Record {
+            context: span.context,
+            kind: span.kind,
+            operation: &span.operation,
+            moments: moments(stream.times.start, now),
+            is_error: tags.is_error(span.kind),
+        };
+        write(&record, false, &|tag| tags.each(tag));
+        for span in &written {
+            reporter.borrow_mut().add(span);
+            Reporter::after_add(reporter, worker);
+        }
     }
 }
 
-/// The upstream is told of the span.
+/// The upstream is told of the request's span, if its tries have none.
 pub(super) fn inject(stream: &mut Stream) {
-    let Some(span) = &stream.span else {
-        return;
-    };
-    let headers = &mut stream.request.headers;
-    match &span.carried {
-        Carried::B3 { single } => span.context.inject(headers, *single),
-        Carried::W3c { state, .. } => w3c::inject(&span.context, state, headers),
-        Carried::Not => {}
+    if let Some(span) = &stream.span
+        && !span.spawns
+    {
+        span.carried
+            .inject(&span.context, &mut stream.request.headers);
     }
 }
 
@@ -321,18 +386,27 @@ fn start(
     request: &Request,
     traced: bool,
     ingress: bool,
+    spawns: bool,
     rng: &mut Rng,
 ) -> Span {
+    // A proxy whose calls have spans of their own is a server in that of the request.
+    let kind = if ingress || spawns {
+        Kind::Server
+    } else {
+        Kind::Client
+    };
     let (context, carried) = match provider {
-        Provider::Zipkin(zipkin) => start_b3(zipkin, request, traced, ingress, rng),
+        Provider::Zipkin(zipkin) => start_b3(zipkin, request, traced, kind, rng),
         Provider::OpenTelemetry(config) => start_w3c(config, request, traced, rng),
     };
     let mut span = Span {
         context,
         carried,
-        kind: if ingress { Kind::Server } else { Kind::Client },
+        kind,
         operation: Vec::new(),
         told: None,
+        spawns,
+        tries: Vec::new(),
     };
     match provider {
         Provider::Zipkin(_) => span.set_operation(request.authority_bytes()),
@@ -351,13 +425,13 @@ fn start_b3(
     zipkin: &Zipkin,
     request: &Request,
     traced: bool,
-    ingress: bool,
+    kind: Kind,
     rng: &mut Rng,
 ) -> (Context, Carried) {
     let extracted = b3::extract(&request.headers, traced);
     let context = match extracted.context {
         // The span of the caller is taken over where both sides of a call share one.
-        Some(context) if zipkin.shared_span_context && ingress => context,
+        Some(context) if zipkin.shared_span_context && kind == Kind::Server => context,
         Some(context) => context.child(rng),
         None => Context::root(
             rng,

@@ -11,6 +11,7 @@ use tidegate_stats::defs::cluster as stat;
 use super::local_reply::Reply;
 use super::retry::Ended;
 use super::stream::{BodyMode, Protocol, Stream, Upstream};
+use super::tracing::tried;
 use super::{ServerConnection, StreamKey, response};
 use crate::cluster::outlier::Outcome;
 use crate::pool::{ClientConnection, Reading};
@@ -62,6 +63,11 @@ impl ServerConnection {
         stream.upstream = Upstream::None;
         if matches!(up.reading, Reading::Head) {
             put_lost(&stream);
+            tried::reset(
+                &mut stream,
+                "connection termination",
+                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+            );
         }
         match up.reading {
             Reading::Body(BodyTracker::UntilClose) => {
@@ -96,6 +102,11 @@ impl ServerConnection {
     pub(super) fn on_protocol_error(&mut self, stream: &mut Stream, worker: &mut Worker) {
         stream.upstream = Upstream::None;
         put_lost(stream);
+        tried::reset(
+            stream,
+            "protocol error",
+            ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+        );
         if self.retries_reset(stream, &mut worker.core, Ended::Reset) {
             return;
         }
@@ -127,6 +138,7 @@ impl ServerConnection {
     ) {
         let hcm = Rc::clone(&self.hcm);
         put_answer(stream, status);
+        tried::answered(stream, status);
         response::receive(stream, &hcm, status, &worker.core);
         if let Some(cluster) = &stream.cluster {
             if let Some(host) = &stream.host {

@@ -6,6 +6,7 @@ use tidegate_codec::h1::{BodyTracker, KnownHeader, ResponseHead, TrailerPolicy, 
 
 use super::http1::{feed, feed_payload};
 use super::stream::{BodyMode, Stream, Upstream};
+use super::tracing::tried;
 use super::{ServerConnection, StreamKey, response};
 use crate::pool::{ClientConnection, Reading};
 use crate::worker::Worker;
@@ -123,6 +124,9 @@ impl ServerConnection {
                 response::receive_http1(stream, &head, rest, &worker.core);
                 if self.retries_head(stream, worker, head.status) {
                     let whole = body.is_finished() && stream.request.complete;
+                    if !whole {
+                        tried::last_canceled(stream);
+                    }
                     return up.give_up(whole, at + length);
                 }
             }

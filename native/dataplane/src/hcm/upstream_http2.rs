@@ -8,6 +8,7 @@ use tidegate_snapshot::ResponseFlags;
 use super::local_reply::Reply;
 use super::retry::Ended;
 use super::stream::{Attached, Stream, Token, Upstream};
+use super::tracing::tried;
 use super::upstream::put_lost;
 use super::{ServerConnection, StreamKey, forward, response};
 use crate::pool::ClientConnection;
@@ -26,6 +27,39 @@ pub(crate) enum Lost {
     GoneAway,
     ConnectionTermination,
     ProtocolError,
+}
+
+impl Lost {
+    /// The response flag, and the reason as details and bodies have it.
+    const fn told(self) -> (ResponseFlags, &'static str, &'static str) {
+        match self {
+            Self::Reset => (
+                ResponseFlags::UPSTREAM_REMOTE_RESET,
+                "remote_reset",
+                "remote reset",
+            ),
+            Self::Refused | Self::GoneAway => (
+                ResponseFlags::UPSTREAM_REMOTE_RESET,
+                "remote_refused_stream_reset",
+                "remote refused stream reset",
+            ),
+            Self::ConnectError => (
+                ResponseFlags::UPSTREAM_REMOTE_RESET,
+                "remote_error_with_CONNECT_request",
+                "remote error with CONNECT request",
+            ),
+            Self::ConnectionTermination => (
+                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+                "connection_termination",
+                "connection termination",
+            ),
+            Self::ProtocolError => (
+                ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+                "protocol_error",
+                "protocol error",
+            ),
+        }
+    }
 }
 
 /// Requests are sent anew after a GOAWAY so often at most.
@@ -73,6 +107,7 @@ impl ServerConnection {
             if let Upstream::Active(_, token) = before
                 && !(end && stream.request.complete)
             {
+                tried::last_canceled(&mut stream);
                 up.cancel(&mut worker.core, token, stream.key, 0);
             }
             return self.settle(stream, worker);
@@ -221,6 +256,8 @@ impl ServerConnection {
             put_lost(&stream);
         }
         let has_policy = stream.may_retry();
+        let (flag, reason, text) = lost.told();
+        tried::reset(&mut stream, text, flag);
         if self.retries_reset(&mut stream, &mut worker.core, ended) {
             return self.settle(stream, worker);
         }
@@ -231,32 +268,10 @@ impl ServerConnection {
             self.on_tunnel_closed(&mut stream, worker);
             return self.settle(stream, worker);
         }
-        let (flag, reason, text) = match lost {
-            Lost::Reset => (
-                ResponseFlags::UPSTREAM_REMOTE_RESET,
-                "remote_reset",
-                "remote reset",
-            ),
-            Lost::Refused | Lost::GoneAway => (
-                ResponseFlags::UPSTREAM_REMOTE_RESET,
-                "remote_refused_stream_reset",
-                "remote refused stream reset",
-            ),
-            Lost::ConnectError => (
-                ResponseFlags::UPSTREAM_REMOTE_RESET,
-                "remote_error_with_CONNECT_request",
-                "remote error with CONNECT request",
-            ),
-            Lost::ConnectionTermination => (
-                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
-                "connection_termination",
-                "connection termination",
-            ),
-            Lost::ProtocolError => {
-                self.on_protocol_error(&mut stream, worker);
-                return self.settle(stream, worker);
-            }
-        };
+        if lost == Lost::ProtocolError {
+            self.on_protocol_error(&mut stream, worker);
+            return self.settle(stream, worker);
+        }
         stream.flags.insert(flag);
         let when = if stream.response.started {
             "after"

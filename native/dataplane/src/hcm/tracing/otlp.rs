@@ -7,9 +7,7 @@ use tidegate_model::tracing::{Exporter, OpenTelemetry, Sampler};
 use tidegate_services::trace;
 
 use super::context::Context;
-use super::tags::Tags;
-use super::zipkin::Moments;
-use super::{Kind, Span};
+use super::{Each, Kind, Record};
 use crate::hcm::async_client::{self, CallRequest};
 use crate::worker::Worker;
 
@@ -51,13 +49,12 @@ pub(super) fn samples(sampler: &Sampler, parent: Option<&Context>, trace_high: u
 /// Adds a span to those that wait.
 pub(super) fn write(
     out: &mut Vec<u8>,
-    span: &Span,
+    record: &Record<'_>,
     state: &[u8],
     remote_parent: bool,
-    moments: Moments,
-    tags: &Tags<'_>,
+    tags: Each<'_>,
 ) {
-    let context = &span.context;
+    let (context, moments) = (&record.context, &record.moments);
     let begun = moments.begun.duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = |since: std::time::Duration| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
     let trace_id = [
@@ -70,8 +67,8 @@ pub(super) fn write(
         span_id: context.id.to_be_bytes().to_vec(),
         parent_span_id: parent.unwrap_or_default(),
         trace_state: String::from_utf8_lossy(state).into_owned(),
-        name: String::from_utf8_lossy(&span.operation).into_owned(),
-        kind: match span.kind {
+        name: String::from_utf8_lossy(record.operation).into_owned(),
+        kind: match record.kind {
             Kind::Server => trace::SERVER,
             Kind::Client => trace::CLIENT,
         },
@@ -82,12 +79,12 @@ pub(super) fn write(
             | if remote_parent { IS_REMOTE } else { 0 },
         ..trace::Span::default()
     };
-    tags.each(&mut |name, value| {
+    tags(&mut |name, value| {
         if !name.is_empty() {
             written.set_attribute(name, value);
         }
     });
-    if tags.is_error(span.kind) {
+    if record.is_error {
         written.set_error();
     }
     written.write(out);

@@ -98,8 +98,8 @@ impl Reporter {
         &self.provider
     }
 
-    /// One more span, written by `write`.
-    pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// One more span.
+    pub(super) fn add(&mut self, span: &[u8]) {
         match &*self.provider {
             Provider::OpenTelemetry(provider)
                 if self.count >= u64::from(provider.max_cache_size) =>
@@ -112,7 +112,7 @@ impl Reporter {
             Provider::Zipkin(_) if self.count > 0 => self.spans.push(b','),
             Provider::Zipkin(_) | Provider::OpenTelemetry(_) => {}
         }
-        write(&mut self.spans);
+        self.spans.extend_from_slice(span);
         self.count += 1;
     }
 

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use tidegate_codec::h1::KnownHeader;
 use tidegate_model::bootstrap::Node;
+use tidegate_snapshot::ResponseFlags;
 use tidegate_snapshot::grpc_status::is_grpc_content_type;
 use tidegate_snapshot::tracing::{CompiledTag, CompiledTracing, TagValue};
 
 use super::Kind;
+use super::tried::Tried;
 use crate::hcm::ServerConnection;
 use crate::hcm::stream::{Stream, StreamRoute};
 
@@ -71,6 +73,16 @@ impl<'a> Tags<'a> {
         let mut buffer = itoa::Buffer::new();
         tag("request_size", buffer.format(request.bytes).as_bytes());
         self.common(tag);
+        self.custom(tag);
+        let status = response.status;
+        if status == 0 || status >= 500 {
+            tag("error", b"true");
+        }
+    }
+
+    /// The tags that the configuration adds.
+    fn custom(&self, tag: &mut dyn FnMut(&str, &[u8])) {
+        let request = &self.stream.request;
         let overruled = |name: &str| self.of_route.iter().any(|own| *own.name == *name);
         let of_manager = self.tracing.custom_tags.iter();
         for custom in self
@@ -103,16 +115,42 @@ impl<'a> Tags<'a> {
                 }
             }
         }
-        let status = response.status;
-        if status == 0 || status >= 500 {
+    }
+
+    /// Of a span towards the upstream (Envoy's `finalizeUpstreamSpan`). `last`: the response is that try's.
+    pub(super) fn each_of_try(&self, tried: &Tried, last: bool, tag: &mut dyn FnMut(&str, &[u8])) {
+        let mut buffer = itoa::Buffer::new();
+        if tried.retry > 0 {
+            tag("retry.count", buffer.format(tried.retry).as_bytes());
+        }
+        if tried.canceled {
+            tag("canceled", b"true");
+        }
+        if let Some(reason) = tried.reset {
+            tag("error.reason", reason.as_bytes());
+        }
+        tag("http.protocol", tried.protocol.unwrap_or("-").as_bytes());
+        let address = &tried.host.host.address_text;
+        tag("upstream_address", address.as_bytes());
+        tag("peer.address", address.as_bytes());
+        tag("component", b"proxy");
+        let config = &tried.cluster.config;
+        tag("upstream_cluster", config.name.as_bytes());
+        tag("upstream_cluster.name", config.alt_stat_name.as_bytes());
+        tag("http.status_code", buffer.format(tried.status).as_bytes());
+        flags_tag(tried.flags, tag);
+        if last && tried.status > 0 {
+            self.grpc_status(tag);
+        }
+        self.custom(tag);
+        if tried.status == 0 || tried.status >= 500 || tried.reset.is_some() {
             tag("error", b"true");
         }
     }
 
     /// Whether OpenTelemetry calls it one: the server's fault, and for a client that of the client, too.
     pub(super) fn is_error(&self, kind: Kind) -> bool {
-        let status = self.stream.response.status;
-        status >= 500 || kind == Kind::Client && status >= 400
+        is_error(self.stream.response.status, kind)
     }
 
     /// What downstream and upstream spans have in common.
@@ -128,14 +166,16 @@ impl<'a> Tags<'a> {
         }
         let mut buffer = itoa::Buffer::new();
         tag("response_size", buffer.format(response.bytes).as_bytes());
-        let mut flags = Vec::new();
-        self.stream.flags.write(false, &mut flags);
-        let none = flags.is_empty();
-        tag("response_flags", if none { b"-" } else { &flags });
+        flags_tag(self.stream.flags, tag);
         tag(
             "http.status_code",
             buffer.format(response.status).as_bytes(),
         );
+        self.grpc_status(tag);
+    }
+
+    fn grpc_status(&self, tag: &mut dyn FnMut(&str, &[u8])) {
+        let response = &self.stream.response;
         let is_grpc = response
             .headers
             .known(KnownHeader::ContentType)
@@ -166,4 +206,14 @@ impl<'a> Tags<'a> {
         url.extend_from_slice(path.get(..longest).unwrap_or(path));
         url
     }
+}
+
+pub(super) fn is_error(status: u16, kind: Kind) -> bool {
+    status >= 500 || kind == Kind::Client && status >= 400
+}
+
+fn flags_tag(flags: ResponseFlags, tag: &mut dyn FnMut(&str, &[u8])) {
+    let mut text = Vec::new();
+    flags.write(false, &mut text);
+    tag("response_flags", if text.is_empty() { b"-" } else { &text });
 }

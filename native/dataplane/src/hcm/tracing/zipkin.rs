@@ -3,10 +3,9 @@
 //! Pure formatting; names and values come from outside and are escaped here.
 
 use std::io::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
-use super::tags::Tags;
-use super::{Kind, Span};
+use super::{Each, Kind, Record};
 
 /// Who reports.
 pub(super) struct Endpoint<'a> {
@@ -14,26 +13,20 @@ pub(super) struct Endpoint<'a> {
     pub(super) address: &'a str,
 }
 
-/// When, and for how long.
-pub(super) struct Moments {
-    pub(super) begun: SystemTime,
-    pub(super) took: Duration,
-}
-
 pub(super) fn write(
     out: &mut Vec<u8>,
-    span: &Span,
-    moments: Moments,
+    record: &Record<'_>,
     shared: bool,
     endpoint: Endpoint<'_>,
-    tags: &Tags<'_>,
+    tags: Each<'_>,
 ) {
+    let moments = &record.moments;
     // A server's span ends with what it sends, a client's with what it has received.
-    let (kind, end) = match span.kind {
+    let (kind, end) = match record.kind {
         Kind::Server => ("SERVER", "ss"),
         Kind::Client => ("CLIENT", "cr"),
     };
-    let context = &span.context;
+    let context = &record.context;
     let begun = moments.begun.duration_since(UNIX_EPOCH).unwrap_or_default();
     out.extend_from_slice(br#"{"traceId":""#);
     out.extend_from_slice(context.trace_id(&mut [0; 32]));
@@ -42,12 +35,12 @@ pub(super) fn write(
     if let Some(parent) = context.parent {
         let _ = write!(out, r#""parentId":"{parent:016x}","#);
     }
-    if shared && span.kind == Kind::Server {
+    if shared && record.kind == Kind::Server {
         // Envoy says so of every server's span, also where no client has one of the same id.
         out.extend_from_slice(br#""shared":true,"#);
     }
     out.extend_from_slice(br#""name":"#);
-    string(out, &span.operation);
+    string(out, record.operation);
     let _ = write!(
         out,
         r#","kind":"{kind}","timestamp":{},"duration":{},"annotations":[{{"timestamp":{},"value":"{end}"}}],"localEndpoint":{{"serviceName":"#,
@@ -67,7 +60,7 @@ pub(super) fn write(
         endpoint.address
     );
     let mut first = true;
-    tags.each(&mut |name, value| {
+    tags(&mut |name, value| {
         if !std::mem::take(&mut first) {
             out.push(b',');
         }

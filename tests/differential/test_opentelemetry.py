@@ -43,6 +43,8 @@ _VERSION = re.compile(r"(?:dev|[0-9a-f]{40})/[\w./-]+")
 REPORTS: dict[str, list[tuple[dict[str, str], Any, list[Any]]]] = {"envoy": [], "tidegate": []}
 LOOKED_AT = {"envoy": 0, "tidegate": 0}
 
+_RETRY = {"retry_on": "unavailable", "num_retries": 3, "retry_back_off": {"base_interval": "0.001s"}}
+
 
 @dataclass(frozen=True)
 class Way:
@@ -66,8 +68,13 @@ class Way:
             config["http_service"] = {"http_uri": uri, "request_headers_to_add": added}
         else:
             config["grpc_service"] = {
-                "envoy_grpc": {"cluster_name": "grpc", **({"authority": "auth"} if "authority" in self.more else {})},
+                "envoy_grpc": {
+                    "cluster_name": "grpc",
+                    **({"authority": "auth"} if "authority" in self.more else {}),
+                    **({"retry_policy": _RETRY} if "retry of envoy_grpc" in self.more else {}),
+                },
                 "timeout": "5s",
+                **({"retry_policy": _RETRY} if "retry" in self.more else {}),
                 "initial_metadata": [{"key": "x-kind", "value": kind}],
             }
         samplers: dict[str, dict[str, Any]] = {
@@ -128,8 +135,17 @@ def _keep(headers: dict[str, str], request: Any) -> None:
     REPORTS[headers["x-kind"]].append(kept)
 
 
+#: How many reports of each kind are refused before one is taken; and how often one was tried.
+REFUSED: dict[str, int] = {}
+TRIES: dict[str, int] = {}
+
+
 class _Collector(service_grpc.TraceServiceServicer):
     def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
+        kind = str(dict(context.invocation_metadata())["x-kind"])
+        TRIES[kind] = TRIES.get(kind, 0) + 1
+        if REFUSED.get(kind, 0) >= TRIES[kind]:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
         _keep({name: str(value) for name, value in context.invocation_metadata()}, request)
         return service.ExportTraceServiceResponse()
 
@@ -284,3 +300,23 @@ def test_same_share(tmp_path: Path) -> None:
             sampled.append([told(answer)["upstream saw"]["traceparent"][-2:] for answer in answers])
     assert sampled[1] == sampled[0]
     assert set(sampled[0]) == {"00", "01"}
+
+
+@pytest.mark.parametrize("more", [("retry",), ("retry of envoy_grpc",), ()], ids=str)
+def test_same_retries(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """The collector refuses twice: where a policy says so one report comes again until it is taken, else the third is."""
+    again = more == ("retry",)
+    with _started(Way(more=more), tmp_path) as proxies:
+        for proxy in proxies:
+            TRIES[proxy.kind], REFUSED[proxy.kind] = 0, 2
+            try:
+                for number in range(1 if again else 3):
+                    ask(proxy, "GET /x", {})
+                    deadline = time.monotonic() + 20
+                    taken = again or number == 2
+                    while TRIES[proxy.kind] <= number or (taken and not _spans(proxy.kind)):
+                        assert time.monotonic() < deadline, f"{proxy.kind}: {TRIES}"
+                        time.sleep(0.01)
+            finally:
+                del REFUSED[proxy.kind]
+            assert (proxy.kind, TRIES[proxy.kind], len(_spans(proxy.kind))) == (proxy.kind, 3, 1)

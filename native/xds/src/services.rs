@@ -15,15 +15,16 @@ use crate::{matcher, retry};
 pub(crate) fn grpc_service(fields: &Fields<'_>) -> Result<GrpcService> {
     let mut initial_metadata = Vec::new();
     let mut skip_envoy_headers = false;
-    let mut retry_policy = fields.opt("retry_policy", |policy| policy_of(policy, ""))?;
+    let retry_policy = fields.opt("retry_policy", |policy| policy_of(policy, ""))?;
     for entry in fields.each("initial_metadata", header_value)? {
         initial_metadata.push(entry);
     }
     let (cluster, authority) = fields.need("envoy_grpc", |grpc| {
         skip_envoy_headers = grpc.bool("skip_envoy_headers");
-        if let Some(policy) = grpc.opt("retry_policy", |policy| policy_of(policy, ""))? {
-            retry_policy = Some(policy);
-        }
+        grpc.ignore(
+            &["retry_policy"],
+            "it is for streams of the control plane, as in Envoy",
+        );
         Ok((grpc.string("cluster_name"), grpc.opt_string("authority")))
     })?;
     Ok(GrpcService {

@@ -160,7 +160,13 @@ fn zipkin(fields: &Fields<'_>) -> Result<Provider> {
 }
 
 fn opentelemetry(fields: &Fields<'_>) -> Result<Provider> {
-    let grpc = fields.opt("grpc_service", services::grpc_service)?;
+    let grpc = fields.opt("grpc_service", |service| {
+        service.ignore(
+            &["timeout"],
+            "a report waits as long as it takes, as in Envoy",
+        );
+        services::grpc_service(service)
+    })?;
     let http = fields.opt("http_service", |service| {
         let headers = service.each("request_headers_to_add", |option| {
             option.ignore(

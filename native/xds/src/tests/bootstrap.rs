@@ -206,6 +206,40 @@ fn an_empty_bootstrap_is_a_bootstrap() {
     }
 }
 
+/// As Envoy has it: its exporter knows no timeout, and `envoy_grpc.retry_policy` is the control plane's.
+#[test]
+fn what_reports_of_spans_do_not_honour_is_warned_about() {
+    let provider = json!({
+        "name": "envoy.tracers.opentelemetry",
+        "typed_config": {
+            "@type": format!("{PREFIX}envoy.config.trace.v3.OpenTelemetryConfig"),
+            "grpc_service": {
+                "timeout": "5s",
+                "retry_policy": { "retry_on": "unavailable" },
+                "envoy_grpc": { "cluster_name": "backend", "retry_policy": {} }
+            }
+        }
+    });
+    let document = with(document(), &[("/tracing", json!({ "http": provider }))]);
+    let loaded = Decoder::new()
+        .bootstrap(
+            document.to_string().as_bytes(),
+            Format::Json,
+            &Overrides::default(),
+        )
+        .unwrap();
+    let service = "tracing.http.typed_config.grpc_service";
+    assert_eq!(
+        loaded.bootstrap.warnings,
+        [
+            format!("{service}.timeout: ignored: a report waits as long as it takes, as in Envoy"),
+            format!(
+                "{service}.envoy_grpc.retry_policy: ignored: it is for streams of the control plane, as in Envoy"
+            ),
+        ]
+    );
+}
+
 #[test]
 fn refusals_have_the_path_from_the_root() {
     refused(&[("/bogus", json!(1))], "bogus", "no such field");

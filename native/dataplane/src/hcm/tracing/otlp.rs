@@ -1,10 +1,12 @@
 //! Spans as OpenTelemetry has them, which requests its samplers let through, and how they are reported.
 
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use tidegate_codec::h1::KnownHeader;
 use tidegate_model::tracing::{Exporter, OpenTelemetry, Sampler};
 use tidegate_services::trace;
+use tidegate_snapshot::retry::CompiledRetryPolicy;
 
 use super::context::Context;
 use super::{Each, Kind, Record};
@@ -91,7 +93,12 @@ pub(super) fn write(
 }
 
 /// Sends spans on their way.
-pub(super) fn report(worker: &mut Worker, provider: &OpenTelemetry, spans: &[u8]) {
+pub(super) fn report(
+    worker: &mut Worker,
+    provider: &OpenTelemetry,
+    retry: Option<Arc<CompiledRetryPolicy>>,
+    spans: &[u8],
+) {
     let Some(exporter) = &provider.exporter else {
         return;
     };
@@ -120,6 +127,7 @@ pub(super) fn report(worker: &mut Worker, provider: &OpenTelemetry, spans: &[u8]
             for (name, value) in &service.initial_metadata {
                 call.headers.add(name.as_bytes(), value.as_bytes());
             }
+            call.retry = retry;
             call.internal = !service.skip_envoy_headers;
             call.forwarded_for = !service.skip_envoy_headers;
             call

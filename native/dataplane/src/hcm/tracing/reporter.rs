@@ -5,10 +5,12 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_codec::h1::KnownHeader;
-use tidegate_model::tracing::{Provider, Zipkin};
+use tidegate_model::tracing::{Exporter, Provider, Zipkin};
+use tidegate_snapshot::retry::CompiledRetryPolicy;
 use tidegate_stats::defs::{opentelemetry, tracing as stat};
 use tidegate_stats::{Group, Local};
 
@@ -24,6 +26,8 @@ const INTERVAL_MS: u64 = 5000;
 /// See the module.
 pub(crate) struct Reporter {
     provider: Rc<Provider>,
+    /// Of reports by gRPC.
+    retry: Option<Arc<CompiledRetryPolicy>>,
     stats: Stats,
     /// JSON without the brackets of the list, or encoded messages.
     spans: Vec<u8>,
@@ -85,6 +89,7 @@ impl Reporter {
         }
         let reporter = Rc::new(RefCell::new(Self {
             provider: Rc::new(provider.clone()),
+            retry: retry_policy(provider),
             stats: Stats::new(core, provider),
             spans: Vec::new(),
             count: 0,
@@ -157,7 +162,7 @@ impl Reporter {
     }
 
     fn flush(this: &Rc<RefCell<Self>>, worker: &mut Worker) {
-        let (provider, spans) = {
+        let (provider, retry, spans) = {
             let mut this = this.borrow_mut();
             let count = std::mem::take(&mut this.count);
             debug_assert!(count > 0);
@@ -171,11 +176,11 @@ impl Reporter {
                 (Stats::OpenTelemetry(..), Provider::Zipkin(_)) => {}
             }
             let spans = std::mem::take(&mut this.spans);
-            (Rc::clone(&this.provider), spans)
+            (Rc::clone(&this.provider), this.retry.clone(), spans)
         };
         match &*provider {
             Provider::Zipkin(zipkin) => Self::report(this, worker, zipkin, &spans),
-            Provider::OpenTelemetry(provider) => otlp::report(worker, provider, &spans),
+            Provider::OpenTelemetry(provider) => otlp::report(worker, provider, retry, &spans),
         }
     }
 
@@ -222,4 +227,16 @@ impl Reporter {
         };
         async_client::start(worker, request, Some(Box::new(owner)));
     }
+}
+
+fn retry_policy(provider: &Provider) -> Option<Arc<CompiledRetryPolicy>> {
+    let Provider::OpenTelemetry(provider) = provider else {
+        return None;
+    };
+    let Some(Exporter::Grpc(service)) = &provider.exporter else {
+        return None;
+    };
+    // A policy of a service has no matchers that could fail to compile.
+    let compiled = CompiledRetryPolicy::compile(service.retry_policy.as_ref()?);
+    compiled.ok().map(Arc::new)
 }

@@ -304,7 +304,7 @@ def test_same_share(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [("retry",), ("retry of envoy_grpc",), ()], ids=str)
 def test_same_retries(tmp_path: Path, more: tuple[str, ...]) -> None:
-    """The collector refuses twice: where a policy says so one report comes again until it is taken, else the third is."""
+    """The collector refuses twice: with a policy one report comes again until it is taken, without the third is."""
     again = more == ("retry",)
     with _started(Way(more=more), tmp_path) as proxies:
         for proxy in proxies:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from differential.pki import pki
 from differential.proxies import Proxy, running
 
 TYPE = "type.googleapis.com/envoy"
+TLS = f"{TYPE}.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 #: As pilot-agent writes them.
 PILOT_TAGS: list[dict[str, Any]] = [
@@ -64,7 +67,20 @@ def address(port: int, **more: str) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port, **more}}
 
 
-def bootstrap(port: int, admin: int, upstream: int, stats: dict[str, Any], sinks: list[dict[str, Any]]) -> str:
+def cluster(name: str, port: int, **more: Any) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": address(port)}}
+    assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
+    return {"name": name, "type": "STATIC", "load_assignment": assignment, **more}
+
+
+def bootstrap(
+    port: int,
+    admin: int,
+    upstream: int,
+    stats: dict[str, Any],
+    sinks: list[dict[str, Any]],
+    clusters: list[dict[str, Any]],
+) -> str:
     manager = {
         "@type": f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "outbound_0.0.0.0_9080;",
@@ -84,7 +100,6 @@ def bootstrap(port: int, admin: int, upstream: int, stats: dict[str, Any], sinks
             {"name": "router", "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"}}
         ],
     }
-    endpoint = {"endpoint": {"address": address(upstream)}}
     return json.dumps(
         {
             "node": {"id": "sidecar", "cluster": "details"},
@@ -100,14 +115,7 @@ def bootstrap(port: int, admin: int, upstream: int, stats: dict[str, Any], sinks
                         "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
                     }
                 ],
-                "clusters": [
-                    {
-                        "name": CLUSTER,
-                        "alt_stat_name": f"{CLUSTER};",
-                        "type": "STATIC",
-                        "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
-                    }
-                ],
+                "clusters": [cluster(CLUSTER, upstream, alt_stat_name=f"{CLUSTER};"), *clusters],
             },
         }
     )
@@ -141,12 +149,18 @@ class Backend(threading.Thread):
 
 
 @contextlib.contextmanager
-def served(kind: str, directory: Path, stats: dict[str, Any], sinks: list[dict[str, Any]]) -> Iterator[Proxy]:
+def served(
+    kind: str,
+    directory: Path,
+    stats: dict[str, Any],
+    sinks: list[dict[str, Any]],
+    clusters: list[dict[str, Any]] | None = None,
+) -> Iterator[Proxy]:
     backend = Backend()
     backend.start()
     port, admin = free_port(), free_port()
     directory.mkdir()
-    document = bootstrap(port, admin, backend.port, stats, sinks)
+    document = bootstrap(port, admin, backend.port, stats, sinks, clusters or [])
     with running(kind, document, admin_port=admin, port=port, directory=directory, log=directory / "log") as proxy:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         for path in ("/", "/", "/direct"):
@@ -212,18 +226,74 @@ class Receiver(threading.Thread):
                 self.datagrams.append(self.socket.recv(65536).decode())
 
     def metrics(self) -> dict[str, float]:
-        """Counters added up and gauges, by everything but the value: `name|type|#tags`."""
-        totals: dict[str, float] = {}
-        for line in "\n".join(self.datagrams).splitlines():
-            matched = re.fullmatch(r"(.+?):([-\d.e+]+)\|(c|g|ms)(?:\|@[\d.e-]+)?(\|#.*)?", line)
-            assert matched, f"not a line of statsd: {line}"
-            name, value, kind, tags = matched.groups()
-            key = f"{name}|{kind}{tags or ''}"
-            # Listeners are named by their ports.
-            if "admin" in key or ".listener." in key or not SENT.search(key):
-                continue
-            totals[key] = 0 if kind == "ms" else totals.get(key, 0) * (kind == "c") + float(value)
-        return totals
+        return metrics("\n".join(self.datagrams))
+
+
+class TcpReceiver(threading.Thread):
+    """A statsd server over TCP: keeps what each connection brings; ends it after so many bytes; 0: it reads none."""
+
+    def __init__(self, most: float = math.inf, tls: bool = False) -> None:
+        super().__init__(daemon=True)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.tls = pki().server({}) if tls else None
+        self.port = int(self.socket.getsockname()[1])
+        self.most = most
+        self.connections: list[bytearray] = []
+        self.idle: list[socket.socket] = []
+        self.threads: list[threading.Thread] = []
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self.socket.accept()
+                received = bytearray()
+                self.connections.append(received)
+                if not self.most:
+                    self.idle.append(peer)
+                    continue
+                self.threads.append(threading.Thread(target=self.take, args=(peer, received), daemon=True))
+                self.threads[-1].start()
+
+    def stop(self) -> None:
+        """After the proxy has gone: nothing is under way any more."""
+        self.socket.close()
+        for thread in self.threads:
+            thread.join(20)
+
+    def take(self, peer: socket.socket, received: bytearray) -> None:
+        with contextlib.suppress(OSError), self.tls.wrap_socket(peer, server_side=True) if self.tls else peer as stream:
+            while len(received) < self.most and (data := stream.recv(65536)):
+                received += data
+
+    def lines(self) -> str:
+        """Those that are whole."""
+        return "".join(each[: each.rfind(b"\n") + 1].decode() for each in self.connections)
+
+    def has_all(self) -> bool:
+        """It has been told of all that `served` asks for."""
+        text = self.lines()
+        timings = [value for name, value in metrics(text).items() if name.endswith("upstream_rq_time|ms")]
+        told = "downstream_rq_4xx" in text and ".cluster.statsd.upstream_cx_tx_bytes_total" in text
+        return told and bool(timings) and min(timings) >= 2
+
+
+def metrics(text: str) -> dict[str, float]:
+    """Counters added up and gauges, by everything but the value: `name|type|#tags`."""
+    totals: dict[str, float] = {}
+    for line in text.splitlines():
+        matched = re.fullmatch(r"(.+?):([-\d.e+]+)\|(c|g|ms)(?:\|@([\d.e-]+))?(\|#.*)?", line)
+        assert matched, f"not a line of statsd: {line}"
+        name, value, kind, rate, tags = matched.groups()
+        key = f"{name}|{kind}{tags or ''}"
+        # Listeners are named by their ports.
+        if "admin" in key or ".listener." in key or not SENT.search(key):
+            continue
+        if kind == "ms":
+            # So often was something recorded.
+            totals[key] = totals.get(key, 0) + round(1 / float(rate or 1))
+        else:
+            totals[key] = totals.get(key, 0) * (kind == "c") + float(value)
+    return totals
 
 
 @pytest.mark.parametrize(
@@ -253,3 +323,67 @@ def test_sinks(tmp_path: Path, sink: dict[str, Any]) -> None:
             assert max(len(datagram) for datagram in lines) <= 512
     assert received["envoy"], "nothing was compared"
     assert received["tidegate"] == received["envoy"]
+
+
+def tcp_sink(**more: str) -> list[dict[str, Any]]:
+    config = {"@type": f"{TYPE}.config.metrics.v3.StatsdSink", "tcp_cluster_name": "statsd", **more}
+    return [{"name": "envoy.stat_sinks.statsd", "typed_config": config}]
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline, "it has not come"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["", "TLS"])
+@pytest.mark.parametrize("more", [{}, {"prefix": "mesh"}], ids=["plain", "prefix"])
+def test_tcp_sink(tmp_path: Path, more: dict[str, str], tls: bool) -> None:
+    received, of_sink = {}, {}
+    for kind in ("envoy", "tidegate"):
+        receiver = TcpReceiver(tls=tls)
+        receiver.start()
+        over = {"transport_socket": {"name": "tls", "typed_config": {"@type": TLS}}} if tls else {}
+        with served(kind, tmp_path / kind, {}, tcp_sink(**more), [cluster("statsd", receiver.port, **over)]):
+            wait_until(receiver.has_all)
+        receiver.stop()
+        text = receiver.lines()
+        received[kind] = metrics(text)
+        names = {line.split(":")[0] for line in text.splitlines() if ".cluster.statsd.upstream_" in line}
+        # Whether something waits for the socket when the statistics are told is a matter of time.
+        of_sink[kind] = {name for name in names if not name.endswith("_buffered")}
+    assert received["envoy"], "nothing was compared"
+    assert received["tidegate"] == received["envoy"]
+    assert of_sink["tidegate"] == of_sink["envoy"]
+
+
+@pytest.mark.parametrize("kind", ["envoy", "tidegate"])
+def test_tcp_sink_again(tmp_path: Path, kind: str) -> None:
+    """A server that ends connections gets another one."""
+    receiver = TcpReceiver(most=1)
+    receiver.start()
+    with served(kind, tmp_path / kind, {}, tcp_sink(), [cluster("statsd", receiver.port)]) as proxy:
+        wait_until(lambda: sum(map(bool, receiver.connections)) > 3)
+        assert b"statsd.cx_overflow: 0" in proxy.admin("/stats?filter=statsd.cx_overflow")[1]
+    receiver.socket.close()
+    assert all(not each or each.startswith(b"envoy.") for each in receiver.connections)
+
+
+@pytest.mark.parametrize("kind", ["envoy", "tidegate"])
+def test_tcp_sink_overflow(tmp_path: Path, kind: str) -> None:
+    """A server that takes nothing costs 16 MiB at most."""
+    receiver = TcpReceiver(most=0)
+    long = tcp_sink(prefix="x" * 8000)
+    with served(kind, tmp_path / kind, {}, long, [cluster("statsd", receiver.port)]) as proxy:
+        wait_until(lambda: b"overflow: 0" not in proxy.admin("/stats?filter=statsd.cx_overflow")[1])
+        lines = dict(line.split(": ") for line in proxy.admin("/stats?filter=statsd")[1].decode().splitlines())
+        assert int(lines["cluster.statsd.upstream_cx_tx_bytes_buffered"]) < 40 << 20
+    receiver.socket.close()
+
+
+@pytest.mark.parametrize("kind", ["envoy", "tidegate"])
+def test_tcp_sink_of_no_cluster(tmp_path: Path, kind: str) -> None:
+    told = pytest.raises(RuntimeError, match="tcp statsd: unknown cluster 'statsd'")
+    with told, served(kind, tmp_path / kind, {}, tcp_sink()):
+        pass

@@ -31,6 +31,7 @@ use crate::hcm::async_client::Call;
 use crate::listener_filters::Waiting;
 use crate::network::tcp_proxy::TcpProxySession;
 use crate::pool::ClientConnection;
+use crate::statsd::StatsdConnection;
 
 /// The identity of a slot's present occupant. Never valid again once the occupant is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,6 +115,8 @@ pub enum Conn {
     Upstream(Box<ClientConnection>),
     /// A request of our own.
     Call(Box<Call>),
+    /// Statistics on their way to a server.
+    Statsd(Box<StatsdConnection>),
 }
 
 /// All connections of a worker.

@@ -21,7 +21,7 @@ pub(crate) fn drains(conn: &Conn) -> Option<(&Rc<ListenerRuntime>, Option<&Arc<C
         Conn::Http(conn) => Some((conn.listener(), Some(conn.chain()))),
         Conn::TcpProxy(session) => Some((session.listener(), Some(session.chain()))),
         Conn::Waiting(waiting) => Some((waiting.listener(), None)),
-        Conn::Acceptor(_) | Conn::Upstream(_) | Conn::Call(_) => None,
+        Conn::Acceptor(_) | Conn::Upstream(_) | Conn::Call(_) | Conn::Statsd(_) => None,
     }
 }
 

@@ -17,6 +17,7 @@ pub mod pool;
 mod rbac;
 mod splice;
 pub mod drain;
+mod statsd;
 
 pub mod conn;
 mod handle;

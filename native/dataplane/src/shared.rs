@@ -8,16 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tidegate_model::Name;
 use tidegate_model::bootstrap::Node;
 use tidegate_model::cluster::BindConfig;
 use tidegate_model::tracing::Provider;
 use tidegate_rt::{Listening, Waker};
 use tidegate_snapshot::Snapshot;
 use tidegate_stats::Registry;
+use tidegate_stats::defs::statsd;
 
 use crate::accept::HandedOver;
 use crate::cluster::ClusterShared;
 use crate::listener::{GlobalLimit, ListenerShared};
+use crate::statsd::{Batch, MAX_BUFFERED};
 use crate::worker::LogSink;
 
 /// What the engine decides before the workers start.
@@ -109,6 +112,8 @@ pub struct Shared {
     pub(crate) drain_hurried: AtomicBool,
     /// Connections handed to each worker by others, for listeners with `exact_balance`; nobody else locks these.
     inboxes: Vec<Mutex<Vec<HandedOver>>>,
+    /// Statistics for the first worker to send.
+    statsd: Mutex<Vec<Batch>>,
     /// `/healthcheck/fail` was called: health checks fail and connections are asked to close.
     health_check_failed: AtomicBool,
     pub(crate) global_limit: Option<Arc<GlobalLimit>>,
@@ -130,6 +135,7 @@ impl Shared {
             registry,
             log_sink,
             inboxes: wakers.iter().map(|_| Mutex::default()).collect(),
+            statsd: Mutex::default(),
             generation: ArcSwap::from_pointee(Generation {
                 snapshot: Arc::new(Snapshot::default()),
                 clusters: Vec::new(),
@@ -177,6 +183,29 @@ impl Shared {
         self.inboxes.get(worker).map_or_else(Vec::new, |inbox| {
             std::mem::take(&mut *inbox.lock().unwrap_or_else(PoisonError::into_inner))
         })
+    }
+
+    /// Sends lines to a statsd server, through a cluster; those of one sink by one connection, in order.
+    pub fn send_statsd(&self, sink: usize, cluster: &Name, lines: Vec<u8>) {
+        let Some(waker) = self.wakers.first() else {
+            return;
+        };
+        let mut waiting = self.statsd.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: usize = waiting.iter().map(|batch| batch.lines.len()).sum();
+        if bytes > MAX_BUFFERED {
+            let stats = self.registry.group::<statsd::Statsd>("statsd.");
+            return stats.shared().inc(statsd::CX_OVERFLOW);
+        }
+        waiting.push(Batch {
+            sink,
+            cluster: Name::clone(cluster),
+            lines,
+        });
+        waker.wake();
+    }
+
+    pub(crate) fn take_statsd(&self) -> Vec<Batch> {
+        std::mem::take(&mut *self.statsd.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn wake_all(&self) {

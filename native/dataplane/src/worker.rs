@@ -19,6 +19,7 @@ pub use self::log_buffers::{LogBuffers, LogSink, ScriptLevel};
 use crate::conn::{Conns, Event, Key, TimerKey};
 use crate::hcm::tracing::reporter::Reporter;
 use crate::shared::WorkerContext;
+use crate::statsd;
 
 /// Events taken from the kernel per pass.
 const EVENTS_PER_PASS: usize = 256;
@@ -84,6 +85,11 @@ impl Worker {
                 self.reload();
                 for connection in self.core.shared.handed_over(self.core.id) {
                     connection.take_over(self);
+                }
+                if self.core.id == 0 {
+                    for batch in self.core.shared.take_statsd() {
+                        statsd::send(self, &batch);
+                    }
                 }
                 continue;
             }

@@ -93,7 +93,8 @@ async fn flush_statistics(core: Arc<Core>, mut flush: StatsFlush) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        flush.flush();
+        let workers = core.lock().dataplane().map(|all| Arc::clone(all.shared()));
+        flush.flush(workers.as_deref());
         core.with_manager(Manager::forget_drained);
         flush.count_certificates(&core.lock().tls_contexts());
     }

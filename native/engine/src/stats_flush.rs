@@ -4,9 +4,11 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use tidegate_dataplane::Shared;
+use tidegate_model::Name;
 use tidegate_model::bootstrap::{StatsMatcher, StatsSink, StatsTagValue};
 use tidegate_model::matcher::{StringMatcher, StringPattern};
-use tidegate_stats::defs::server as stat;
+use tidegate_stats::defs::{self, server as stat};
 use tidegate_stats::render::Statsd;
 use tidegate_stats::{Group, Registry, TagRules};
 
@@ -20,7 +22,16 @@ pub(crate) struct StatsFlush {
     server: Group<stat::Server>,
     state: Arc<ServerState>,
     started: Instant,
-    sinks: Vec<(UdpSocket, Statsd)>,
+    sinks: Vec<(Way, Statsd)>,
+    /// Keeps what is counted of sinks over TCP, if there are any.
+    _statsd: Option<Group<defs::statsd::Statsd>>,
+}
+
+/// How lines leave.
+enum Way {
+    Udp(UdpSocket),
+    /// By the workers, over TCP.
+    Cluster(Name),
 }
 
 impl StatsFlush {
@@ -35,6 +46,9 @@ impl StatsFlush {
         let open = |sink: &StatsSink| {
             let (address, statsd) = match sink {
                 StatsSink::Statsd { address, prefix } => (address, Statsd::new(prefix)),
+                StatsSink::TcpStatsd { cluster, prefix } => {
+                    return Ok((Way::Cluster(Name::clone(cluster)), Statsd::new(prefix)));
+                }
                 StatsSink::DogStatsd {
                     address,
                     prefix,
@@ -53,25 +67,41 @@ impl StatsFlush {
             // A full socket buffer loses a datagram rather than stop the thread.
             socket.set_nonblocking(true)?;
             socket.connect(address)?;
-            Ok((socket, statsd))
+            Ok((Way::Udp(socket), statsd))
         };
         Ok(Self {
             registry: registry.clone(),
             server: registry.group("server."),
             state: Arc::clone(state),
             started,
+            _statsd: sinks
+                .iter()
+                .any(|sink| matches!(sink, StatsSink::TcpStatsd { .. }))
+                .then(|| registry.group("statsd.")),
             sinks: sinks.iter().map(open).collect::<std::io::Result<_>>()?,
         })
     }
 
-    pub(crate) fn flush(&mut self) {
+    /// `workers`: as soon as there are any.
+    pub(crate) fn flush(&mut self, workers: Option<&Shared>) {
         self.refresh_gauges();
         self.registry.merge_histograms();
-        for (socket, statsd) in &mut self.sinks {
-            statsd.flush(&self.registry, |datagram| {
-                // Statistics over UDP are sent, not delivered.
-                let _lost = socket.send(datagram.as_bytes());
-            });
+        for (number, (way, statsd)) in self.sinks.iter_mut().enumerate() {
+            match (way, workers) {
+                (Way::Udp(socket), _) => statsd.flush(&self.registry, |datagram| {
+                    // Statistics over UDP are sent, not delivered.
+                    let _lost = socket.send(datagram.as_bytes());
+                }),
+                (Way::Cluster(cluster), Some(workers)) => {
+                    let mut lines = Vec::new();
+                    statsd.flush(&self.registry, |line| {
+                        lines.extend_from_slice(line.as_bytes());
+                        lines.push(b'\n');
+                    });
+                    workers.send_statsd(number, cluster, lines);
+                }
+                (Way::Cluster(_), None) => {}
+            }
         }
     }
 

@@ -131,6 +131,8 @@ pub enum StatsMatcher {
 pub enum StatsSink {
     /// UDP.
     Statsd { address: SocketAddr, prefix: Name },
+    /// A TCP connection through a cluster.
+    TcpStatsd { cluster: Name, prefix: Name },
     /// The same with tags.
     DogStatsd {
         address: SocketAddr,

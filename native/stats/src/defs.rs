@@ -34,6 +34,7 @@ pub mod runtime;
 pub mod sds;
 pub mod server;
 pub mod ssl;
+pub mod statsd;
 pub mod tcp;
 pub mod tls_inspector;
 pub mod tracing;

@@ -253,6 +253,10 @@ fn build_version(overrides: &Overrides<'_>) -> Result<Vec<u8>> {
     json::parse("envoy.config.core.v3.BuildVersion", &document)
 }
 
+/// Of what tells others who it is.
+const NODE_REQUIRED: &str = "node 'id' and 'cluster' are required. Set it either in 'node' config or via \
+     --service-node and --service-cluster options.";
+
 fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
     fields.ignore(&["watchdog", "watchdogs"], "there is no watchdog");
     fields.ignore(
@@ -315,12 +319,11 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
         .iter()
         .any(|cluster| matches!(cluster.discovery, Discovery::Eds { .. }));
     if (discovers || eds) && (node.id.is_empty() || node.cluster.is_empty()) {
-        return Err(fields.fault(
-            "node",
-            "node 'id' and 'cluster' are required. Set it either in 'node' config or via --service-node and \
-             --service-cluster options.",
-        ));
+        return Err(fields.fault("node", NODE_REQUIRED));
     }
+    let stats_sinks = fields.each("stats_sinks", |sink| {
+        operations::stats_sink(sink, &node, &clusters)
+    })?;
     let (runtime, admin_layer, rtds) =
         fields.or_default("layered_runtime", operations::layered_runtime)?;
     Ok(Bootstrap {
@@ -337,7 +340,7 @@ fn bootstrap(fields: &Fields<'_>, extra: &mut AdsExtra) -> Result<Bootstrap> {
                 use_all_default_tags: true,
                 ..StatsConfig::default()
             }),
-        stats_sinks: fields.each("stats_sinks", operations::stats_sink)?,
+        stats_sinks,
         stats_flush_interval: fields
             .duration("stats_flush_interval")?
             .unwrap_or(Duration::from_secs(5)),

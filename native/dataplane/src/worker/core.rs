@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tidegate_buf::SegmentPool;
 use tidegate_model::Name;
 use tidegate_rt::{Clock, Errno, Moment, PipePool, Poller, Rng, TimerId, TimerWheel, Token};
@@ -58,6 +59,8 @@ pub struct Core {
     pub(crate) http: HttpState,
     /// What Istio's filters share.
     pub(crate) istio: IstioState,
+    /// The connections of statistics sinks, open or not any more, by the sink's number.
+    pub(crate) statsd: FxHashMap<usize, Key>,
     /// Free segments for `OutBuf`.
     pub segments: SegmentPool,
     pub pipes: PipePool,
@@ -97,6 +100,7 @@ impl Core {
             pools: Pools::default(),
             http: HttpState::new(),
             istio: IstioState::default(),
+            statsd: FxHashMap::default(),
             segments: SegmentPool::new(),
             pipes: PipePool::new(PIPES),
             logs: LogBuffers::new(

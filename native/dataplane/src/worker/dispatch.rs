@@ -35,6 +35,7 @@ impl Worker {
             Conn::Http(conn) => conn.on_event(self, key, event),
             Conn::Upstream(conn) => conn.on_event(self, key, event),
             Conn::Call(call) => call.on_event(self, event),
+            Conn::Statsd(connection) => connection.on_event(self, event),
             Conn::TcpProxy(session) => session.on_event(self, key, event),
             Conn::Waiting(waiting) => waiting.on_event(self, key, event),
             Conn::Acceptor(acceptor) => acceptor.on_event(self, key, event),

@@ -1,9 +1,12 @@
 //! What operators see and turn: the admin address, runtime layers, statistics and where they are sent.
 
+use std::sync::Arc;
+
 use tidegate_model::Name;
 use tidegate_model::bootstrap::{
-    Admin, RtdsLayer, StatsConfig, StatsMatcher, StatsSink, StatsTag, StatsTagValue,
+    Admin, Node, RtdsLayer, StatsConfig, StatsMatcher, StatsSink, StatsTag, StatsTagValue,
 };
+use tidegate_model::cluster::Cluster;
 
 use crate::context::Result;
 use crate::fields::Fields;
@@ -164,14 +167,32 @@ pub(super) fn stats_config(fields: &Fields<'_>) -> Result<StatsConfig> {
     })
 }
 
-pub(super) fn stats_sink(fields: &Fields<'_>) -> Result<StatsSink> {
+pub(super) fn stats_sink(
+    fields: &Fields<'_>,
+    node: &Node,
+    clusters: &[Arc<Cluster>],
+) -> Result<StatsSink> {
     fields.str("name");
     let prefix = |sink: &Fields<'_>| {
         sink.opt_string("prefix")
             .unwrap_or_else(|| Name::from("envoy"))
     };
     let statsd = |sink: &Fields<'_>| {
-        sink.refuse("tcp_cluster_name", "only UDP is supported")?;
+        if sink.has("tcp_cluster_name") {
+            let cluster = sink.string("tcp_cluster_name");
+            if node.id.is_empty() || node.cluster.is_empty() {
+                let required = format!("tcp statsd: {}", super::NODE_REQUIRED);
+                return Err(sink.fault("tcp_cluster_name", required));
+            }
+            if !clusters.iter().any(|known| known.name == cluster) {
+                let unknown = format!("tcp statsd: unknown cluster '{cluster}'");
+                return Err(sink.fault("tcp_cluster_name", unknown));
+            }
+            return Ok(StatsSink::TcpStatsd {
+                cluster,
+                prefix: prefix(sink),
+            });
+        }
         Ok(StatsSink::Statsd {
             address: sink.need("address", address::datagrams)?,
             prefix: prefix(sink),

@@ -272,6 +272,20 @@ fn refusals_have_the_path_from_the_root() {
         "static_resources.clusters[0].connect_timeout",
         "",
     );
+    let sink = json!([{ "name": "statsd", "typed_config": {
+        "@type": format!("{PREFIX}envoy.config.metrics.v3.StatsdSink"),
+        "tcp_cluster_name": "nope"
+    } }]);
+    refused(
+        &[("/stats_sinks", sink.clone())],
+        "stats_sinks[0].typed_config.tcp_cluster_name",
+        "tcp statsd: unknown cluster 'nope'",
+    );
+    refused(
+        &[("/stats_sinks", sink), ("/node", Json::Null)],
+        "stats_sinks[0].typed_config.tcp_cluster_name",
+        "tcp statsd: node 'id' and 'cluster' are required",
+    );
     refused(
         &[("/static_resources/clusters/1/name", json!("backend"))],
         "static_resources.clusters[1].name",

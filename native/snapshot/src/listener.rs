@@ -171,7 +171,7 @@ pub struct CompiledHttpFilter {
     /// For `HttpFilterKind::HeaderMutation`.
     pub header_mutation: Option<CompiledHeaderMutation>,
     /// For `HttpFilterKind::LocalRateLimit`.
-    pub local_ratelimit: Option<CompiledLocalRateLimit>,
+    pub local_ratelimit: Option<Arc<CompiledLocalRateLimit>>,
     /// For `HttpFilterKind::Lua`.
     pub lua: Option<CompiledLua>,
     /// For `HttpFilterKind::Rbac`.
@@ -410,7 +410,8 @@ fn compile_hcm(
                 header_mutation = Some(CompiledHeaderMutation::compile(config).map_err(within)?);
             }
             HttpFilterKind::LocalRateLimit(config) => {
-                local_ratelimit = Some(CompiledLocalRateLimit::compile(config).map_err(within)?);
+                let limit = CompiledLocalRateLimit::compile(config).map_err(within)?;
+                local_ratelimit = Some(Arc::new(limit));
             }
             HttpFilterKind::Lua(config) => {
                 lua = Some(CompiledLua::compile(config));

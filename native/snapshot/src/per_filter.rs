@@ -37,7 +37,7 @@ struct Inner {
 pub enum CompiledPolicy {
     Compressor(CompressorPerRoute),
     HeaderMutation(CompiledMutations),
-    LocalRateLimit(CompiledLocalRateLimit),
+    LocalRateLimit(Arc<CompiledLocalRateLimit>),
     Lua(CompiledLuaPerRoute),
     Rbac(CompiledRbac),
     ExtAuthz(Arc<ExtAuthzPerRoute>),
@@ -52,7 +52,7 @@ impl CompiledPolicy {
                 Self::HeaderMutation(CompiledMutations::compile(policy)?)
             }
             FilterPolicy::LocalRateLimit(policy) => {
-                Self::LocalRateLimit(CompiledLocalRateLimit::compile(policy)?)
+                Self::LocalRateLimit(Arc::new(CompiledLocalRateLimit::compile(policy)?))
             }
             FilterPolicy::Lua(policy) => Self::Lua(CompiledLuaPerRoute::compile(policy)),
             FilterPolicy::ExtAuthz(policy) => Self::ExtAuthz(Arc::clone(policy)),

@@ -331,6 +331,17 @@ fn original_dst(fields: &Fields<'_>) -> Result<Discovery> {
             ));
         }
         original.metadata_key = config.opt("metadata_key", |key| {
+            // What network and listener filters write is the connection's; of connections no metadata is kept.
+            let of_connection = ["envoy.filters.network.", "envoy.filters.listener."];
+            if of_connection
+                .iter()
+                .any(|prefix| key.str("key").starts_with(prefix))
+            {
+                return Err(key.fault(
+                    "key",
+                    "metadata of connections is not supported: only that of requests names destinations",
+                ));
+            }
             Ok(MetadataKey {
                 key: key.string("key"),
                 path: key.each("path", |segment| Ok(segment.string("key")))?,

@@ -96,6 +96,22 @@ fn clusters() {
         "ORIGINAL_DST clusters must have no load assignment configured",
     );
     cluster_refused(
+        &[
+            ("/type", json!("ORIGINAL_DST")),
+            ("/lb_policy", json!("CLUSTER_PROVIDED")),
+            ("/load_assignment", Json::Null),
+            (
+                "/original_dst_lb_config",
+                json!({ "metadata_key": {
+                    "key": "envoy.filters.network.rbac",
+                    "path": [{ "key": "shadow_effective_policy_id" }]
+                } }),
+            ),
+        ],
+        "original_dst_lb_config.metadata_key.key",
+        "metadata of connections is not supported",
+    );
+    cluster_refused(
         &[("/type", json!("EDS")), ("/load_assignment", Json::Null)],
         "eds_cluster_config",
         "without an EDS config",

@@ -64,6 +64,7 @@ fn cluster(upstream: SocketAddr) -> Cluster {
                     load_balancing_weight: 1,
                     transport_socket_match: Vec::new(),
                     workload: None,
+                    lb_metadata: None,
                 }],
                 load_balancing_weight: None,
                 priority: 0,

@@ -10,6 +10,7 @@ mod hashing;
 mod least_request;
 mod priority_load;
 mod random;
+mod retry_priority;
 mod round_robin;
 mod weights;
 
@@ -26,7 +27,8 @@ use tidegate_snapshot::{Endpoints, Host};
 use self::edf::Edf;
 pub use self::hashing::{HashTables, TableCache, TableStats};
 use self::least_request::LeastRequest;
-use self::priority_load::PriorityLoad;
+use self::priority_load::{PriorityLoad, Shares};
+pub use self::retry_priority::PreviousPriorities;
 use self::round_robin::RoundRobin;
 
 /// What policies ask about a host, by its index in [`Endpoints::hosts`].
@@ -216,6 +218,31 @@ impl Balancer {
 
     /// A host for one request or connection.
     pub fn choose(&mut self, key: HashKey, rng: &mut Rng, load: &impl HostLoad) -> Choice {
+        self.choose_by(None, key, rng, load)
+    }
+
+    /// [`Self::choose`] for a retry that leaves priorities out, which consistent hashing does not look at. `endpoints` and
+    /// `health` are those that the balancer was made for.
+    pub fn choose_again(
+        &mut self,
+        previous: &mut PreviousPriorities,
+        endpoints: &Endpoints,
+        health: &dyn Fn(&Host) -> HealthStatus,
+        key: HashKey,
+        rng: &mut Rng,
+        load: &impl HostLoad,
+    ) -> Choice {
+        self.choose_by(previous.shares(endpoints, health), key, rng, load)
+    }
+
+    /// `shares`: of the priorities, in place of its own.
+    fn choose_by(
+        &mut self,
+        shares: Option<&Shares>,
+        key: HashKey,
+        rng: &mut Rng,
+        load: &impl HostLoad,
+    ) -> Choice {
         if let Some(tables) = &self.tables {
             let hash = key.hash.unwrap_or_else(|| rng.next_u64());
             let picked = self.load.pick((hash % 100) as u32);
@@ -224,10 +251,10 @@ impl Balancer {
                 panic: self.load.in_panic(picked.priority),
             };
         }
-        let picked = if self.load.is_single() {
-            self.load.only()
-        } else {
-            self.load.pick(rng.below(100) as u32)
+        let picked = match shares {
+            Some(shares) => shares.pick(rng.below(100) as u32),
+            None if self.load.is_single() => self.load.only(),
+            None => self.load.pick(rng.below(100) as u32),
         };
         let panic = self.load.in_panic(picked.priority);
         if panic && self.fail_traffic_on_panic {

@@ -33,7 +33,9 @@ pub use self::host::{HostCells, HostRuntime, HostShared, HostState};
 pub(crate) use self::original_dst::OnDemandHosts;
 use self::original_dst::OriginalDstHosts;
 use self::outlier::{Detector, effective_health};
-use crate::balance::{Balancer, BalancerConfig, HashKey, HashTables, HostLoad, TableCache};
+use crate::balance::{
+    Balancer, BalancerConfig, HashKey, HashTables, HostLoad, PreviousPriorities, TableCache,
+};
 use crate::http2::LazyStats;
 use crate::transport::{SslStats, TlsOptions, TlsStats, Transport};
 
@@ -295,6 +297,17 @@ impl ClusterRuntime {
         now: Moment,
         context: &LbContext,
     ) -> Option<Rc<HostRuntime>> {
+        self.choose_host_again(rng, now, context, None)
+    }
+
+    /// [`Self::choose_host`] for a retry that leaves priorities out.
+    pub(crate) fn choose_host_again(
+        &self,
+        rng: &mut Rng,
+        now: Moment,
+        context: &LbContext,
+        previous: Option<&mut PreviousPriorities>,
+    ) -> Option<Rc<HostRuntime>> {
         let state = &mut *self.state.borrow_mut();
         if let Some(original_dst) = &mut state.original_dst {
             return original_dst.choose(context, now, self.worker);
@@ -309,7 +322,17 @@ impl ClusterRuntime {
             breakers: &self.breakers,
             now,
         };
-        let choice = state.balancer.choose(context.key, rng, &loads);
+        let choice = match previous {
+            None => state.balancer.choose(context.key, rng, &loads),
+            Some(previous) => {
+                let ejected = self.detector.as_ref().map(|detector| detector.ejected());
+                let ejected = ejected.unwrap_or_default();
+                let health = |host: &Host| effective_health(&ejected, host);
+                let (key, endpoints) = (context.key, &state.endpoints);
+                let balancer = &mut state.balancer;
+                balancer.choose_again(previous, endpoints, &health, key, rng, &loads)
+            }
+        };
         if choice.panic {
             self.stats.inc(stat::LB_HEALTHY_PANIC);
         }

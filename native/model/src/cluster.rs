@@ -475,6 +475,40 @@ pub struct LbEndpoint {
     pub transport_socket_match: Vec<(Name, Name)>,
     /// `istio.workload` of its metadata.
     pub workload: Option<Name>,
+    /// `envoy.lb` of its metadata.
+    pub lb_metadata: Option<Arc<LbMetadata>>,
+}
+
+/// `envoy.lb` of a host's metadata: what retries may pass hosts over for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LbMetadata {
+    pub canary: bool,
+    /// Sorted by key.
+    pub entries: Vec<(Name, LbValue)>,
+}
+
+/// As compact JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LbValue {
+    One(Name),
+    /// A list: it has each of its elements for value.
+    Any(Vec<Name>),
+}
+
+impl LbMetadata {
+    /// Whether it has all of these. Of none: no.
+    pub fn has_all(&self, labels: &[(Name, Name)]) -> bool {
+        let has = |(key, wanted): &(Name, Name)| {
+            self.entries.iter().any(|(known, value)| {
+                known == key
+                    && match value {
+                        LbValue::One(value) => value == wanted,
+                        LbValue::Any(values) => values.contains(wanted),
+                    }
+            })
+        };
+        !labels.is_empty() && labels.iter().all(has)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

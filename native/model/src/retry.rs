@@ -22,10 +22,13 @@ pub struct RetryPolicy {
     pub retriable_headers: Vec<HeaderMatcher>,
     /// Of the request: if there are any, one must match.
     pub retriable_request_headers: Vec<HeaderMatcher>,
-    /// `retry_host_predicate` with `PreviousHostsPredicate`: hosts that were tried are passed over.
-    pub previous_hosts: bool,
+    /// `retry_host_predicate`: which hosts are passed over.
+    pub host_predicates: Vec<HostPredicate>,
     /// Further choices of a host while those made are passed over. Default 1.
     pub host_selection_attempts: u32,
+    /// `retry_priority` with `PreviousPrioritiesConfig`: priorities that were tried get no more, recalculated after so many
+    /// tries (1 and up).
+    pub previous_priorities: Option<u32>,
 }
 
 impl Default for RetryPolicy {
@@ -40,10 +43,22 @@ impl Default for RetryPolicy {
             retriable_status_codes: Vec::new(),
             retriable_headers: Vec::new(),
             retriable_request_headers: Vec::new(),
-            previous_hosts: false,
+            host_predicates: Vec::new(),
             host_selection_attempts: 1,
+            previous_priorities: None,
         }
     }
+}
+
+/// One of `retry_host_predicate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPredicate {
+    /// `PreviousHostsPredicate`: hosts that were tried.
+    PreviousHosts,
+    /// `OmitCanaryHostsPredicate`: hosts that say `canary: true` in their `envoy.lb` metadata.
+    OmitCanaryHosts,
+    /// `OmitHostMetadataConfig`: hosts whose `envoy.lb` metadata has all of these; values as compact JSON. None: no host.
+    OmitHostMetadata(Vec<(Name, Name)>),
 }
 
 /// `retry_back_off`, in milliseconds: the pause is random below a bound that doubles from `base` to `max`.

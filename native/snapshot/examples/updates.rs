@@ -45,6 +45,7 @@ fn endpoints(name: &str, count: u16) -> Arc<ClusterLoadAssignment> {
         load_balancing_weight: 1,
         transport_socket_match: Vec::new(),
         workload: None,
+        lb_metadata: None,
     };
     Arc::new(ClusterLoadAssignment {
         cluster_name: name.into(),

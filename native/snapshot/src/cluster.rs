@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tidegate_model::cluster::{
-    Address, Cluster, ClusterLoadAssignment, Discovery, HealthStatus, LbEndpoint, Locality,
+    Address, Cluster, ClusterLoadAssignment, Discovery, HealthStatus, LbEndpoint, LbMetadata,
+    Locality,
 };
 use tidegate_model::{Fraction, Name};
 
@@ -102,6 +103,17 @@ pub struct Host {
     pub transport: TransportIndex,
     /// `istio.workload` of its metadata: what telemetry knows of it.
     pub workload: Option<Name>,
+    /// `envoy.lb` of its metadata.
+    pub lb_metadata: Option<Arc<LbMetadata>>,
+}
+
+impl Host {
+    /// It says so of itself.
+    #[inline]
+    pub fn is_canary(&self) -> bool {
+        let metadata = self.lb_metadata.as_ref();
+        metadata.is_some_and(|metadata| metadata.canary)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -294,6 +306,7 @@ impl CompiledCluster {
                         priority: group.priority,
                         transport: self.transports.choose(&endpoint.transport_socket_match),
                         workload: endpoint.workload.clone(),
+                        lb_metadata: endpoint.lb_metadata.clone(),
                     };
                     let index = next.hosts.len() as u32;
                     seen.insert((address, group.priority), index);

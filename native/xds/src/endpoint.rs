@@ -8,7 +8,7 @@ use tidegate_model::cluster::{
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::message::{Encoded, Value};
-use crate::{address, istio, matcher, tls};
+use crate::{address, istio, matcher, metadata, tls};
 
 /// Endpoints that EDS delivers: IP addresses.
 pub(crate) fn eds_load_assignment(fields: &Fields<'_>) -> Result<ClusterLoadAssignment> {
@@ -43,7 +43,7 @@ pub(crate) fn load_assignment(fields: &Fields<'_>, dns: bool) -> Result<ClusterL
 }
 
 fn locality_endpoints(fields: &Fields<'_>, dns: bool) -> Result<LocalityLbEndpoints> {
-    if !transport_socket_match(fields).is_empty() {
+    if !transport_socket_match(fields, &[]).is_empty() {
         return Err(fields.fault(
             "metadata",
             format!("{} of a locality is not supported", tls::MATCH_METADATA),
@@ -81,7 +81,7 @@ fn locality_endpoints(fields: &Fields<'_>, dns: bool) -> Result<LocalityLbEndpoi
 }
 
 fn lb_endpoint(fields: &Fields<'_>, dns: bool) -> Result<LbEndpoint> {
-    let transport_socket_match = transport_socket_match(fields);
+    let transport_socket_match = transport_socket_match(fields, &[metadata::LB]);
     let health = fields.choice(
         "health_status",
         &[
@@ -108,11 +108,12 @@ fn lb_endpoint(fields: &Fields<'_>, dns: bool) -> Result<LbEndpoint> {
         load_balancing_weight: fields.opt_u32("load_balancing_weight").unwrap_or(1),
         transport_socket_match,
         workload: istio::endpoint_workload(fields),
+        lb_metadata: metadata::lb(fields),
     })
 }
 
-/// What `metadata` says for the choice of a transport socket; the rest of it has no reader.
-fn transport_socket_match(fields: &Fields<'_>) -> Vec<(Name, Name)> {
+/// What `metadata` says for the choice of a transport socket; the rest of it has no reader, but for `read`.
+fn transport_socket_match(fields: &Fields<'_>, read: &[&str]) -> Vec<(Name, Name)> {
     let metadata = fields.get("metadata").and_then(Value::as_message);
     let Some(Ok(metadata)) = metadata.map(Encoded::read) else {
         return Vec::new();
@@ -120,10 +121,14 @@ fn transport_socket_match(fields: &Fields<'_>) -> Vec<(Name, Name)> {
     let entries = metadata.get("filter_metadata").and_then(Value::as_map);
     let entries = entries.unwrap_or_default();
     let is_match = |key: &Value<'_>| key.as_str() == Some(tls::MATCH_METADATA);
-    if entries.iter().any(|(key, _)| !is_match(key)) {
+    let is_read = |key: &Value<'_>| key.as_str().is_some_and(|key| read.contains(&key));
+    if entries
+        .iter()
+        .any(|(key, _)| !is_match(key) && !is_read(key))
+    {
         fields.ignore(
             &["metadata"],
-            "metadata has no reader but for the choice of a transport socket: subsets are not supported",
+            "metadata has no reader but for the choice of a transport socket and for retries: subsets are not supported",
         );
     }
     let found = entries.iter().find(|(key, _)| is_match(key));

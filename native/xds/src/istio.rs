@@ -14,6 +14,7 @@ use tidegate_model::istio::{
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::message::{Encoded, Value};
+use crate::metadata;
 use crate::value::from_struct;
 
 pub(crate) const PEER_METADATA: &str = "io.istio.http.peer_metadata.Config";
@@ -295,12 +296,7 @@ fn keyed(rest: &str) -> Option<&str> {
 
 /// The `istio` part of a `core.v3.Metadata` field. The field counts as read; what else it holds has no reader.
 fn istio_metadata(fields: &Fields<'_>, name: &str) -> Option<Json> {
-    let metadata = fields.get(name).and_then(Value::as_message)?.read().ok()?;
-    let filters = metadata.get("filter_metadata").and_then(Value::as_map)?;
-    let (_, istio) = filters
-        .iter()
-        .find(|(key, _)| key.as_str() == Some("istio"))?;
-    Some(from_struct(istio.as_message()?))
+    metadata::entry(fields, name, "istio").map(Json::Object)
 }
 
 pub(crate) fn cluster_metadata(fields: &Fields<'_>) -> Option<Arc<IstioCluster>> {

@@ -4,24 +4,52 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_model::retry::{
-    BackOff, BodyBufferLimit, RateLimitedBackOff, ResetHeader, ResetHeaderFormat, RetryOn,
-    RetryPolicy,
+    BackOff, BodyBufferLimit, HostPredicate, RateLimitedBackOff, ResetHeader, ResetHeaderFormat,
+    RetryOn, RetryPolicy,
 };
 
 use crate::context::Result;
 use crate::fields::Fields;
-use crate::matcher;
+use crate::{matcher, metadata};
 
 const PREVIOUS_HOSTS: &str = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+const OMIT_CANARY_HOSTS: &str =
+    "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate";
+const OMIT_HOST_METADATA: &str =
+    "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
+const PREVIOUS_PRIORITIES: &str =
+    "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 
 /// The longest pause that a response may ask for, unless configured.
 const MAX_RESET_INTERVAL: Duration = Duration::from_mins(5);
 
 pub(crate) fn policy(fields: &Fields<'_>) -> Result<Arc<RetryPolicy>> {
     let default = RetryPolicy::default();
-    let predicates = fields.each("retry_host_predicate", |predicate| {
+    let host_predicates = fields.each("retry_host_predicate", |predicate| {
         predicate.string("name");
-        predicate.need_any("typed_config", &[(PREVIOUS_HOSTS, &|_| Ok(()))])
+        predicate.need_any(
+            "typed_config",
+            &[
+                (PREVIOUS_HOSTS, &|_| Ok(HostPredicate::PreviousHosts)),
+                (OMIT_CANARY_HOSTS, &|_| Ok(HostPredicate::OmitCanaryHosts)),
+                (OMIT_HOST_METADATA, &|config| {
+                    let labels = metadata::lb_criteria(config, "metadata_match");
+                    Ok(HostPredicate::OmitHostMetadata(labels))
+                }),
+            ],
+        )
+    })?;
+    let previous_priorities = fields.opt("retry_priority", |priority| {
+        priority.string("name");
+        priority.need_any(
+            "typed_config",
+            &[(PREVIOUS_PRIORITIES, &|config| {
+                u32::try_from(config.int("update_frequency"))
+                    .ok()
+                    .filter(|frequency| *frequency > 0)
+                    .ok_or_else(|| config.fault("update_frequency", "value must be greater than 0"))
+            })],
+        )
     })?;
     let codes = fields.get("retriable_status_codes");
     let codes = codes.and_then(crate::message::Value::as_list);
@@ -43,7 +71,8 @@ pub(crate) fn policy(fields: &Fields<'_>) -> Result<Arc<RetryPolicy>> {
             .collect(),
         retriable_headers: fields.each("retriable_headers", matcher::header)?,
         retriable_request_headers: fields.each("retriable_request_headers", matcher::header)?,
-        previous_hosts: !predicates.is_empty(),
+        host_predicates,
+        previous_priorities,
         host_selection_attempts: attempts.unwrap_or(default.host_selection_attempts),
     }))
 }

@@ -82,11 +82,18 @@ const PER_ROUTE: &[(&str, &str, &str)] = &[
 ];
 
 /// Of a retry policy, where v2 is content with the name.
-const RETRY_HOST_PREDICATES: &[(&str, &str, &str)] = &[(
-    "envoy.retry_host_predicates.previous_hosts",
-    "envoy.retry_host_predicates.previous_hosts",
-    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
-)];
+const RETRY_HOST_PREDICATES: &[(&str, &str, &str)] = &[
+    (
+        "envoy.retry_host_predicates.previous_hosts",
+        "envoy.retry_host_predicates.previous_hosts",
+        "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    ),
+    (
+        "envoy.retry_host_predicates.omit_canary_hosts",
+        "envoy.retry_host_predicates.omit_canary_hosts",
+        "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate",
+    ),
+];
 
 /// Fields whose contents are anybody's and must not be looked into.
 const OPAQUE: &[&str] = &[

@@ -1,6 +1,9 @@
 //! How traffic is spread over priorities: Envoy's arithmetic of health, overprovisioning and panic, in whole percent.
 
+use std::sync::Arc;
+
 use tidegate_model::cluster::HealthStatus;
+use tidegate_snapshot::cluster::Priority;
 use tidegate_snapshot::{Endpoints, Host};
 
 use super::is_healthy;
@@ -13,34 +16,23 @@ pub(super) struct Picked {
     pub(super) degraded: bool,
 }
 
-/// The share of each priority in percent, healthy hosts and degraded hosts apart; the shares sum to 100.
-#[derive(Debug, Default)]
-pub(super) struct PriorityLoad {
-    healthy: Vec<u32>,
-    degraded: Vec<u32>,
-    panic: Vec<bool>,
+/// Percent of each priority, healthy hosts and degraded hosts apart.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Shares {
+    pub(super) healthy: Vec<u32>,
+    pub(super) degraded: Vec<u32>,
 }
 
-impl PriorityLoad {
-    pub(super) fn new(
-        endpoints: &Endpoints,
-        panic_threshold: u32,
-        health: &dyn Fn(&Host) -> HealthStatus,
-    ) -> Self {
-        let count = endpoints.priorities.len().max(1);
-        let mut totals = Vec::with_capacity(count);
-        let mut healthy_share = Vec::with_capacity(count);
-        let mut degraded_share = Vec::with_capacity(count);
-        let mut below_threshold = Vec::with_capacity(count);
+impl Shares {
+    /// How much of its full load each priority can take, overprovisioning included; each up to 100.
+    pub(super) fn available(endpoints: &Endpoints, health: &dyn Fn(&Host) -> HealthStatus) -> Self {
+        let mut shares = Self {
+            healthy: Vec::with_capacity(endpoints.priorities.len().max(1)),
+            degraded: Vec::with_capacity(endpoints.priorities.len().max(1)),
+        };
         for priority in &endpoints.priorities {
-            let hosts = || {
-                priority
-                    .hosts
-                    .iter()
-                    .filter_map(|&index| endpoints.hosts.get(index as usize))
-            };
             let amount = |wanted: fn(HealthStatus) -> bool| -> u64 {
-                hosts()
+                members(endpoints, priority)
                     .filter(|host| wanted(health(host)))
                     .map(|host| {
                         if endpoints.weighted_priority_health {
@@ -58,10 +50,88 @@ impl PriorityLoad {
                     .checked_div(total)
                     .map_or(0, |percent| percent.min(100) as u32)
             };
-            healthy_share.push(availability(amount(is_healthy)));
-            degraded_share.push(availability(amount(|health| {
+            shares.healthy.push(availability(amount(is_healthy)));
+            shares.degraded.push(availability(amount(|health| {
                 health == HealthStatus::Degraded
             })));
+        }
+        shares
+    }
+
+    /// Nothing for the priorities that are excluded.
+    pub(super) fn without(&self, excluded: &[bool]) -> Self {
+        let kept = |shares: &[u32]| {
+            let mut kept = shares.to_vec();
+            for (share, excluded) in kept.iter_mut().zip(excluded) {
+                if *excluded {
+                    *share = 0;
+                }
+            }
+            kept
+        };
+        Self {
+            healthy: kept(&self.healthy),
+            degraded: kept(&self.degraded),
+        }
+    }
+
+    pub(super) fn total(&self) -> u32 {
+        self.healthy.iter().sum::<u32>() + self.degraded.iter().sum::<u32>()
+    }
+
+    /// `point`: 0 to 99.
+    pub(super) fn pick(&self, point: u32) -> Picked {
+        let mut sum = 0;
+        for (degraded, loads) in [(false, &self.healthy), (true, &self.degraded)] {
+            for (priority, load) in loads.iter().enumerate() {
+                sum += load;
+                if point < sum {
+                    return Picked { priority, degraded };
+                }
+            }
+        }
+        FIRST
+    }
+}
+
+/// The healthy hosts of the first priority.
+const FIRST: Picked = Picked {
+    priority: 0,
+    degraded: false,
+};
+
+fn members<'a>(
+    endpoints: &'a Endpoints,
+    priority: &'a Priority,
+) -> impl Iterator<Item = &'a Arc<Host>> {
+    priority
+        .hosts
+        .iter()
+        .filter_map(|&index| endpoints.hosts.get(index as usize))
+}
+
+/// The share that each priority takes, which sum to 100, and which of them are in panic.
+#[derive(Debug, Default)]
+pub(super) struct PriorityLoad {
+    shares: Shares,
+    panic: Vec<bool>,
+}
+
+impl PriorityLoad {
+    pub(super) fn new(
+        endpoints: &Endpoints,
+        panic_threshold: u32,
+        health: &dyn Fn(&Host) -> HealthStatus,
+    ) -> Self {
+        let count = endpoints.priorities.len().max(1);
+        let Shares {
+            healthy: mut healthy_share,
+            degraded: mut degraded_share,
+        } = Shares::available(endpoints, health);
+        let mut totals = Vec::with_capacity(count);
+        let mut below_threshold = Vec::with_capacity(count);
+        for priority in &endpoints.priorities {
+            let hosts = || members(endpoints, priority);
             let members = hosts()
                 .filter(|host| health(host) != HealthStatus::Draining)
                 .count() as u64;
@@ -131,8 +201,7 @@ impl PriorityLoad {
             }
         }
         Self {
-            healthy,
-            degraded,
+            shares: Shares { healthy, degraded },
             panic,
         }
     }
@@ -143,8 +212,10 @@ impl PriorityLoad {
             *first = 100;
         }
         Self {
-            healthy,
-            degraded: vec![0; count],
+            shares: Shares {
+                healthy,
+                degraded: vec![0; count],
+            },
             panic: vec![false; count],
         }
     }
@@ -175,8 +246,10 @@ impl PriorityLoad {
             *load += left;
         }
         Self {
-            degraded: vec![0; healthy.len()],
-            healthy,
+            shares: Shares {
+                degraded: vec![0; healthy.len()],
+                healthy,
+            },
             panic,
         }
     }
@@ -184,29 +257,18 @@ impl PriorityLoad {
     /// There is but one priority, and no share for degraded hosts: no random number is needed.
     #[inline]
     pub(super) fn is_single(&self) -> bool {
-        self.healthy.first().is_some_and(|&load| load == 100)
+        let first = self.shares.healthy.first();
+        first.is_some_and(|&load| load == 100)
     }
 
     #[inline]
     pub(super) const fn only(&self) -> Picked {
-        Picked {
-            priority: 0,
-            degraded: false,
-        }
+        FIRST
     }
 
     /// `point`: 0 to 99.
     pub(super) fn pick(&self, point: u32) -> Picked {
-        let mut sum = 0;
-        for (degraded, loads) in [(false, &self.healthy), (true, &self.degraded)] {
-            for (priority, load) in loads.iter().enumerate() {
-                sum += load;
-                if point < sum {
-                    return Picked { priority, degraded };
-                }
-            }
-        }
-        self.only()
+        self.shares.pick(point)
     }
 
     #[inline]
@@ -216,6 +278,6 @@ impl PriorityLoad {
 
     #[cfg(test)]
     pub(super) fn loads(&self) -> (&[u32], &[u32], &[bool]) {
-        (&self.healthy, &self.degraded, &self.panic)
+        (&self.shares.healthy, &self.shares.degraded, &self.panic)
     }
 }

@@ -70,6 +70,7 @@ pub(super) fn endpoints(shape: Shape<'_>) -> Endpoints {
                 endpoints.hosts.push(Arc::new(Host {
                     transport: tidegate_snapshot::TransportIndex::default(),
                     workload: None,
+                    lb_metadata: None,
                     id: HostId(u64::from(index)),
                     address: HostAddress::Socket(([127, 0, 0, 1], 1000 + index as u16).into()),
                     address_text: format!("127.0.0.1:{}", 1000 + index).into(),

@@ -86,6 +86,7 @@ impl OnDemandHosts {
             priority: 0,
             transport: self.transport,
             workload: None,
+            lb_metadata: None,
         });
         known.insert(
             address,

@@ -53,6 +53,7 @@ fn assignment(ports: &[u16], weight: u32) -> Arc<ClusterLoadAssignment> {
                 .iter()
                 .map(|&port| LbEndpoint {
                     workload: None,
+                    lb_metadata: None,
                     address: Address::Socket(SocketAddr::from(([127, 0, 0, 1], port))),
                     hostname: "".into(),
                     health: HealthStatus::Unknown,

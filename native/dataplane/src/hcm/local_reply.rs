@@ -63,11 +63,8 @@ impl ServerConnection {
         worker: &mut Worker,
         reply: Reply<'_>,
     ) {
-        if let Some(cluster) = &stream.cluster
-            && self.hcm.dynamic_stats
-            && !stream.response.started
-        {
-            response::count_code(cluster, stream.request.internal, reply.status);
+        if stream.cluster.is_some() && self.hcm.dynamic_stats && !stream.response.started {
+            response::count_answer(stream, reply.status);
             if let Some(host) = &stream.host {
                 host.state.count(|cells| &cells.rq_error);
             }

@@ -74,6 +74,31 @@ pub(super) fn tell_own_cookies(stream: &mut Stream) {
     }
 }
 
+/// Counts an answer to a request: for its cluster, and for the cluster's canaries if one gave it.
+pub(super) fn count_answer(stream: &Stream, status: u16) {
+    let Some(cluster) = &stream.cluster else {
+        return;
+    };
+    count_code(cluster, stream.request.internal, status);
+    if is_canary(stream) {
+        cluster
+            .stats
+            .inc(cluster_stat::CANARY_UPSTREAM_RQ_COMPLETED);
+        cluster.stats.code(cluster_stat::CANARY_UPSTREAM_RQ, status);
+    }
+}
+
+/// The host says of itself that it is one, or its configuration does.
+#[inline]
+pub(super) fn is_canary(stream: &Stream) -> bool {
+    let headers = &stream.response.headers;
+    stream
+        .host
+        .as_ref()
+        .is_some_and(|host| host.host.is_canary())
+        || headers.known(KnownHeader::XEnvoyUpstreamCanary) == Some(b"true")
+}
+
 /// `upstream_rq_*` of a cluster by status.
 pub(super) fn count_code(cluster: &ClusterRuntime, internal: bool, status: u16) {
     let stats = &cluster.stats;

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use tidegate_buf::{OutBuf, SegmentPool};
 use tidegate_codec::h1::{BodyTracker, KnownHeader};
-use tidegate_model::retry::{BodyBufferLimit, RetryOn, RetryPolicy};
+use tidegate_model::retry::{BodyBufferLimit, HostPredicate, RetryOn, RetryPolicy};
 use tidegate_rt::Moment;
 use tidegate_snapshot::ResponseFlags;
 use tidegate_snapshot::retry::{asked_pause, retries_reset, retries_response};
@@ -33,6 +33,7 @@ use super::local_reply::Reply;
 use super::stream::{Attached, Stream, StreamRoute};
 use super::tracing::tried;
 use super::upstream::put_answer;
+use crate::balance::PreviousPriorities;
 use crate::cluster::outlier::Outcome;
 use crate::cluster::{ClusterRuntime, HostRuntime, LbContext, Permit, ResourceKind};
 use crate::worker::{Core, Worker};
@@ -75,6 +76,9 @@ impl ServerConnection {
             retry: None,
         };
         if !on.is_empty() {
+            let previous_priorities = policy
+                .as_ref()
+                .and_then(|policy| policy.config.previous_priorities);
             let mut retry = Retry {
                 policy,
                 on,
@@ -86,6 +90,8 @@ impl ServerConnection {
                 timed_out: false,
                 limited: false,
                 tried: Vec::new(),
+                priorities: previous_priorities
+                    .map(|frequency| Box::new(PreviousPriorities::new(frequency))),
                 body: OutBuf::new(),
                 limit: self.body_limit(stream),
                 unframe: stream.request.unframe,
@@ -448,36 +454,63 @@ pub(super) fn decide(
     true
 }
 
-/// A host for the try at hand: not one that has been tried, if the policy says so and one is found soon enough.
+/// A host for the try at hand. For another try: of a priority and of a kind that the policy wants, if one is found soon
+/// enough.
 pub(super) fn choose_host(
     stream: &mut Stream,
     core: &mut Core,
     cluster: &ClusterRuntime,
     context: &LbContext,
 ) -> Option<Rc<HostRuntime>> {
-    let now = core.now();
-    let host = cluster.choose_host(&mut core.rng, now, context);
-    let again = stream.attempts > 1;
-    let retry = retry_of(&mut stream.tries);
-    let Some((retry, policy)) = retry.and_then(|retry| {
-        let policy = Arc::clone(&retry.policy.as_ref()?.config);
-        policy.previous_hosts.then_some((retry, policy))
-    }) else {
-        return host;
+    let (now, again) = (core.now(), stream.attempts > 1);
+    let Some(Retry {
+        policy: Some(policy),
+        tried,
+        priorities,
+        ..
+    }) = retry_of(&mut stream.tries)
+    else {
+        return cluster.choose_host(&mut core.rng, now, context);
     };
-    let mut host = host?;
-    if again {
-        let mut context = *context;
-        for _ in 0..policy.host_selection_attempts {
-            if !retry.tried.contains(&host.state.uid()) {
-                break;
-            }
-            context.key.attempt += 1;
-            host = cluster.choose_host(&mut core.rng, now, &context)?;
+    let policy = &policy.config;
+    let mut context = *context;
+    let mut choices = if again && !policy.host_predicates.is_empty() {
+        policy.host_selection_attempts
+    } else {
+        0
+    };
+    let host = loop {
+        let previous = priorities.as_deref_mut().filter(|_| again);
+        let host = cluster.choose_host_again(&mut core.rng, now, &context, previous)?;
+        if choices == 0 || !passes_over(policy, tried, &host) {
+            break host;
         }
+        choices -= 1;
+        context.key.attempt += 1;
+    };
+    if policy
+        .host_predicates
+        .contains(&HostPredicate::PreviousHosts)
+    {
+        tried.push(host.state.uid());
     }
-    retry.tried.push(host.state.uid());
+    if let Some(priorities) = priorities {
+        priorities.attempt(host.host.priority);
+    }
     Some(host)
+}
+
+/// Whether a retry should rather go to another host.
+fn passes_over(policy: &RetryPolicy, tried: &[u64], host: &HostRuntime) -> bool {
+    let mut predicates = policy.host_predicates.iter();
+    predicates.any(|predicate| match predicate {
+        HostPredicate::PreviousHosts => tried.contains(&host.state.uid()),
+        HostPredicate::OmitCanaryHosts => host.host.is_canary(),
+        HostPredicate::OmitHostMetadata(labels) => {
+            let metadata = host.host.lb_metadata.as_ref();
+            metadata.is_some_and(|metadata| metadata.has_all(labels))
+        }
+    })
 }
 
 pub(super) fn copy(from: &OutBuf, to: &mut OutBuf, segments: &mut SegmentPool) {

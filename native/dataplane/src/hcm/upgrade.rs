@@ -91,10 +91,8 @@ impl ServerConnection {
             };
             headers.add_known(KnownHeader::Connection, connection);
         }
-        if let Some(cluster) = &stream.cluster
-            && hcm.dynamic_stats
-        {
-            response::count_code(cluster, stream.request.internal, status);
+        if hcm.dynamic_stats {
+            response::count_answer(stream, status);
         }
         stream.response.tunnel = true;
         self.finish_response_head(stream, worker, ResponseFraming::None, false);

@@ -43,6 +43,9 @@ impl ServerConnection {
                     },
                     millis,
                 );
+                if response::is_canary(stream) {
+                    cluster.stats.record(stat::CANARY_UPSTREAM_RQ_TIME, millis);
+                }
             }
         }
         if stream.response.mode == BodyMode::Payload && stream.request.protocol != Protocol::Http2 {
@@ -140,7 +143,7 @@ impl ServerConnection {
         put_answer(stream, status);
         tried::answered(stream, status);
         response::receive(stream, &hcm, status, &worker.core);
-        if let Some(cluster) = &stream.cluster {
+        if stream.cluster.is_some() {
             if let Some(host) = &stream.host {
                 host.state.count(|cells| {
                     if status >= 500 {
@@ -151,7 +154,7 @@ impl ServerConnection {
                 });
             }
             if hcm.dynamic_stats {
-                response::count_code(cluster, stream.request.internal, status);
+                response::count_answer(stream, status);
             }
         }
         if !stream.grpc.holds(status, &stream.response.headers, ends) {

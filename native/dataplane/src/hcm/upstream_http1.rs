@@ -100,10 +100,8 @@ impl ServerConnection {
             }
             if (100..200).contains(&head.status) {
                 at += length;
-                if let Some(cluster) = &stream.cluster
-                    && self.hcm.dynamic_stats
-                {
-                    response::count_code(cluster, stream.request.internal, head.status);
+                if self.hcm.dynamic_stats {
+                    response::count_answer(stream, head.status);
                 }
                 self.give_up_retries(stream, &mut worker.core);
                 self.on_interim(stream, worker, &head);

@@ -85,10 +85,8 @@ impl ServerConnection {
         }
         stream.times.upstream_rx_begin.get_or_insert(now);
         if status < 200 {
-            if let Some(cluster) = &stream.cluster
-                && self.hcm.dynamic_stats
-            {
-                response::count_code(cluster, stream.request.internal, status);
+            if self.hcm.dynamic_stats {
+                response::count_answer(&stream, status);
             }
             self.give_up_retries(&mut stream, &mut worker.core);
             if status == 100 && self.hcm.config.proxy_100_continue {

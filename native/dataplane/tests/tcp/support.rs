@@ -196,6 +196,7 @@ pub(crate) fn endpoint(address: SocketAddr) -> LbEndpoint {
         load_balancing_weight: 1,
         transport_socket_match: Vec::new(),
         workload: None,
+        lb_metadata: None,
     }
 }
 

@@ -167,7 +167,7 @@ fn write_text(
         line(&format!("{at}::region"), &host.locality.region.0);
         line(&format!("{at}::zone"), &host.locality.zone.0);
         line(&format!("{at}::sub_zone"), &host.locality.sub_zone.0);
-        line(&format!("{at}::canary"), &false);
+        line(&format!("{at}::canary"), &host.is_canary());
         line(&format!("{at}::priority"), &host.priority);
         line(&format!("{at}::success_rate"), &watched.success_rate);
         line(

@@ -51,6 +51,7 @@ fn assignment(name: &str, addresses: &[Address]) -> Arc<ClusterLoadAssignment> {
                     load_balancing_weight: 1,
                     transport_socket_match: Vec::new(),
                     workload: None,
+                    lb_metadata: None,
                 })
                 .collect(),
             load_balancing_weight: None,

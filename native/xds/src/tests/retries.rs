@@ -5,11 +5,16 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use tidegate_model::cluster::RetryBudget;
 use tidegate_model::matcher::HeaderMatchSpecifier;
-use tidegate_model::retry::{BackOff, BodyBufferLimit, ResetHeaderFormat, RetryOn, RetryPolicy};
+use tidegate_model::retry::{
+    BackOff, BodyBufferLimit, HostPredicate, ResetHeaderFormat, RetryOn, RetryPolicy,
+};
 use tidegate_model::route::{Forward, RouteAction, RouteConfiguration};
 
 use super::{CLUSTER, PREFIX, ROUTES, cluster, encode, route_configuration, with};
 use crate::{decode_cluster, decode_route_configuration};
+
+const PREVIOUS_PRIORITIES: &str =
+    "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
 
 fn routes(changes: &[(&str, Json)]) -> RouteConfiguration {
     decode_route_configuration(&encode(ROUTES, &with(route_configuration(), changes))).unwrap()
@@ -100,8 +105,47 @@ fn every_field() {
         policy.retriable_request_headers[0].specifier,
         HeaderMatchSpecifier::Present(true)
     );
-    assert!(policy.previous_hosts);
+    assert_eq!(policy.host_predicates, [HostPredicate::PreviousHosts]);
     assert_eq!(policy.host_selection_attempts, 5);
+    assert_eq!(policy.previous_priorities, None);
+}
+
+#[test]
+fn hosts_and_priorities_to_leave_out() {
+    let host = |kind: &str, more: Json| {
+        let mut config = json!({ "@type": format!("{PREFIX}envoy.extensions.retry.host.{kind}") });
+        let fields = config.as_object_mut().unwrap();
+        fields.extend(more.as_object().cloned().unwrap());
+        json!({ "name": "x", "typed_config": config })
+    };
+    let metadata = |filter: &str| {
+        let lb = json!({ "filter_metadata": { filter: { "stage": "old", "n": 1 } } });
+        host(
+            "omit_host_metadata.v3.OmitHostMetadataConfig",
+            json!({ "metadata_match": lb }),
+        )
+    };
+    let policy = policy(json!({
+        "retry_host_predicate": [
+            host("omit_canary_hosts.v3.OmitCanaryHostsPredicate", json!({})),
+            metadata("envoy.lb"),
+            metadata("other"),
+        ],
+        "retry_priority": {
+            "name": "x",
+            "typed_config": { "@type": format!("{PREFIX}{PREVIOUS_PRIORITIES}"), "update_frequency": 2 }
+        }
+    }));
+    let labels = vec![("n".into(), "1".into()), ("stage".into(), "\"old\"".into())];
+    assert_eq!(
+        policy.host_predicates,
+        [
+            HostPredicate::OmitCanaryHosts,
+            HostPredicate::OmitHostMetadata(labels),
+            HostPredicate::OmitHostMetadata(Vec::new()),
+        ]
+    );
+    assert_eq!(policy.previous_priorities, Some(2));
 }
 
 #[test]
@@ -128,7 +172,19 @@ fn back_off() {
 #[test]
 fn what_is_not_supported_is_refused_by_its_path() {
     for (field, value, path) in [
-        ("retry_priority", json!({ "name": "x" }), "retry_priority"),
+        (
+            "retry_priority",
+            json!({ "name": "x" }),
+            "retry_priority.typed_config",
+        ),
+        (
+            "retry_priority",
+            json!({
+                "name": "x",
+                "typed_config": { "@type": format!("{PREFIX}{PREVIOUS_PRIORITIES}") }
+            }),
+            "retry_priority.typed_config.update_frequency",
+        ),
         (
             "retry_options_predicates",
             json!([{ "name": "x" }]),
@@ -137,8 +193,8 @@ fn what_is_not_supported_is_refused_by_its_path() {
         (
             "retry_host_predicate",
             json!([{
-                "name": "canary",
-                "typed_config": { "@type": format!("{PREFIX}envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate") }
+                "name": "priority",
+                "typed_config": { "@type": format!("{PREFIX}{PREVIOUS_PRIORITIES}"), "update_frequency": 1 }
             }]),
             "retry_host_predicate[0].typed_config",
         ),

@@ -12,6 +12,7 @@ use tidegate_model::route::RoutingPriority;
 use tidegate_rt::{Moment, Rng};
 use tidegate_snapshot::retry::{CompiledRetryPolicy, RequestedRetries, ResponseView};
 
+use crate::balance::PreviousPriorities;
 use crate::cluster::Permit;
 use crate::hcm::headers::HeaderList;
 use crate::hcm::stream::{Request, Stream, StreamRoute};
@@ -47,6 +48,8 @@ pub(in crate::hcm) struct Retry {
     pub(in crate::hcm) limited: bool,
     /// Hosts that have been tried, if the policy wants to know.
     pub(in crate::hcm) tried: Vec<u64>,
+    /// Priorities that have been tried, if the policy wants to know.
+    pub(in crate::hcm) priorities: Option<Box<PreviousPriorities>>,
     /// What has been received of the body, as it came.
     pub(in crate::hcm) body: OutBuf,
     /// Payload that may be kept.
@@ -134,6 +137,7 @@ impl Tries {
                 timed_out: false,
                 limited: false,
                 tried: Vec::new(),
+                priorities: None,
                 body,
                 limit: u64::MAX,
                 unframe: BodyTracker::None,

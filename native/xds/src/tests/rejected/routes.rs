@@ -38,8 +38,8 @@ fn virtual_hosts() {
             "/virtual_hosts/0/retry_policy",
             json!({ "retry_priority": { "name": "x" } }),
         )],
-        "virtual_hosts[0].retry_policy.retry_priority",
-        "is not supported",
+        "virtual_hosts[0].retry_policy.retry_priority.typed_config",
+        "",
     );
     refused(
         &[("/vhds", json!({ "config_source": { "ads": {} } }))],

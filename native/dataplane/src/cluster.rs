@@ -409,11 +409,7 @@ impl ClusterRuntime {
         };
         let none = TlsOptions::default();
         let options = options.unwrap_or(&none);
-        let names: Vec<&str> = options
-            .subject_alt_names
-            .iter()
-            .map(|name| &**name)
-            .collect();
+        let names: Vec<&str> = options.subject_alt_name.as_deref().into_iter().collect();
         let alpn: Vec<&[u8]> = options.alpn.iter().map(|name| &**name).collect();
         let session = Session::client(
             &context,

@@ -8,6 +8,7 @@
 mod connection;
 mod http1;
 mod http2;
+mod wishes;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ use tidegate_stats::defs::cluster as stat;
 pub use self::connection::ClientConnection;
 pub(crate) use self::connection::NUDGE_READ;
 pub(crate) use self::http1::Reading;
+pub(crate) use self::wishes::TlsWish;
+use self::wishes::{WishId, Wishes};
 use crate::cluster::{
     ActiveConnection, ClusterRuntime, GoneHost, HostRuntime, Permit, ResourceKind,
 };
@@ -81,6 +84,8 @@ struct Pool {
     cluster: Rc<ClusterRuntime>,
     host: Rc<HostRuntime>,
     id: Identity,
+    /// What the requests want of TLS, if they want anything.
+    tls: Option<Rc<TlsOptions>>,
     /// HTTP/1; the last one was used last.
     idle: Vec<Key>,
     /// HTTP/2: those that take requests, with or without room at the moment.
@@ -92,12 +97,12 @@ struct Pool {
 }
 
 /// What tells a host's pools apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Identity {
     host: u64,
     high: bool,
     protocol: PoolProtocol,
-    tls: Option<Rc<TlsOptions>>,
+    tls: Option<WishId>,
 }
 
 /// What the connections of a pool speak.
@@ -121,11 +126,11 @@ impl PoolProtocol {
 }
 
 /// What a request wants of its connection.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
     pub(crate) priority: RoutingPriority,
     pub(crate) protocol: PoolProtocol,
-    pub(crate) tls: Option<Rc<TlsOptions>>,
+    pub(crate) tls: Option<TlsWish<'a>>,
 }
 
 impl Pool {
@@ -169,8 +174,8 @@ struct Failed {
 #[derive(Default)]
 pub struct Pools {
     by_host: FxHashMap<Identity, usize>,
-    /// Pools whose requests want something of TLS.
-    with_wishes: usize,
+    /// What the requests of some pools want of TLS.
+    wishes: Wishes,
     slots: Slab<Pool>,
     next_connection_id: u64,
     orphans: Vec<Orphan>,
@@ -182,28 +187,37 @@ impl Pools {
         &mut self,
         cluster: &Rc<ClusterRuntime>,
         host: &Rc<HostRuntime>,
-        wanted: &Wanted,
+        wanted: &Wanted<'_>,
     ) -> PoolId {
-        let id = Identity {
+        let mut id = Identity {
             host: host.state.uid(),
             high: wanted.priority == RoutingPriority::High,
             protocol: wanted.protocol,
-            tls: wanted.tls.clone(),
+            tls: None,
         };
-        if let Some(index) = self.by_host.get(&id) {
+        let known = match &wanted.tls {
+            None => true,
+            Some(wish) => {
+                id.tls = self.wishes.find(wish);
+                id.tls.is_some()
+            }
+        };
+        if known && let Some(index) = self.by_host.get(&id) {
             return PoolId(*index);
         }
+        let kept = wanted.tls.as_ref().map(|wish| self.wishes.keep(wish));
+        id.tls = kept.as_ref().map(|(wish, _)| *wish);
         let index = self.slots.insert(Pool {
             cluster: Rc::clone(cluster),
             host: Rc::clone(host),
-            id: id.clone(),
+            id,
+            tls: kept.map(|(_, options)| options),
             idle: Vec::new(),
             ready: Vec::new(),
             connecting: 0,
             connections: 0,
             waiting: VecDeque::new(),
         });
-        self.with_wishes += usize::from(id.tls.is_some());
         self.by_host.insert(id, index);
         PoolId(index)
     }
@@ -228,7 +242,7 @@ impl Pools {
         let of_wishes = self
             .by_host
             .iter()
-            .filter(|_| self.with_wishes > 0)
+            .filter(|_| !self.wishes.is_empty())
             .filter(move |(id, _)| id.host == host && id.tls.is_some())
             .map(|(_, index)| *index);
         plain.chain(of_wishes)
@@ -240,7 +254,9 @@ impl Pools {
             return;
         };
         if pool.connections == 0 && pool.waiting.is_empty() {
-            self.with_wishes -= usize::from(pool.id.tls.is_some());
+            if let (Some(wish), Some(options)) = (pool.id.tls, &pool.tls) {
+                self.wishes.release(wish, options);
+            }
             self.by_host.remove(&pool.id);
             self.slots.remove(id.0);
         }
@@ -281,7 +297,7 @@ pub(crate) fn acquire(
     worker: &mut Worker,
     cluster: &Rc<ClusterRuntime>,
     host: &Rc<HostRuntime>,
-    wanted: &Wanted,
+    wanted: &Wanted<'_>,
     stream: StreamKey,
 ) -> Acquired {
     let priority = wanted.priority;
@@ -356,7 +372,7 @@ fn open_connections(worker: &mut Worker, id: PoolId) -> Result<(), PoolFailure> 
             Rc::clone(&pool.host),
             pool.priority(),
         );
-        let (protocol, tls) = (pool.id.protocol, pool.id.tls.clone());
+        let (protocol, tls) = (pool.id.protocol, pool.tls.clone());
         let permit = match Permit::try_take(&cluster, priority, ResourceKind::Connections) {
             Some(permit) => permit,
             None => {

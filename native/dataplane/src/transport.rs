@@ -25,12 +25,12 @@ use crate::worker::Core;
 const PIECES: usize = 64;
 
 /// What a request wants of the TLS of its upstream connection; connections that differ in it are not shared.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct TlsOptions {
     /// Takes the place of the configured `sni`.
     pub(crate) server_name: Option<Box<str>>,
-    /// Names of which the certificate must have one, in place of the configured matchers.
-    pub(crate) subject_alt_names: Vec<Box<str>>,
+    /// The name that the certificate must have, in place of the configured matchers.
+    pub(crate) subject_alt_name: Option<Box<str>>,
     /// Takes the place of the configured `alpn_protocols`, where it is not empty.
     pub(crate) alpn: Vec<Box<[u8]>>,
 }

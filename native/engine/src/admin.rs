@@ -9,6 +9,7 @@ mod control;
 mod field_mask;
 mod handlers;
 mod home;
+mod hosts;
 mod json;
 mod listeners;
 mod logging;

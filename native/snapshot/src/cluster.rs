@@ -64,6 +64,20 @@ impl CompiledCluster {
         &self.assignment
     }
 
+    /// Whether its hosts have names that are resolved.
+    pub fn is_resolved(&self) -> bool {
+        matches!(
+            self.config.discovery,
+            Discovery::StrictDns(_) | Discovery::LogicalDns(_)
+        )
+    }
+
+    /// What a name has last been resolved to.
+    pub fn resolved(&self, host: &str, port: u16) -> Vec<IpAddr> {
+        let known = self.resolved.get(&(Name::from(host), port));
+        known.cloned().unwrap_or_default()
+    }
+
     /// The names that DNS has to resolve for this cluster, each once.
     pub fn dns_targets(&self) -> Vec<(Name, u16)> {
         let mut targets = Vec::new();
@@ -334,10 +348,15 @@ impl CompiledCluster {
 
     fn addresses(&self, endpoint: &LbEndpoint, logical: bool) -> Vec<(HostAddress, Name)> {
         match &endpoint.address {
-            Address::Socket(address) => vec![(
-                HostAddress::Socket(*address),
-                Name::clone(&endpoint.hostname),
-            )],
+            Address::Socket(address) => {
+                // Where names are resolved an address is the name of its host.
+                let hostname = if endpoint.hostname.is_empty() && self.is_resolved() {
+                    Name::from(address.ip().to_string())
+                } else {
+                    Name::clone(&endpoint.hostname)
+                };
+                vec![(HostAddress::Socket(*address), hostname)]
+            }
             Address::Pipe(path) => vec![(
                 HostAddress::Pipe(Name::clone(path)),
                 Name::clone(&endpoint.hostname),

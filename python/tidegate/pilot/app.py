@@ -9,10 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+import grpc
 from aiohttp import web
 
 from tidegate.errors import UsageError
 from tidegate.pilot.serve import ads
+from tidegate.pilot.serve.certificates import CertificateError, Certificates
 from tidegate.pilot.serve.debounce import Debounce
 from tidegate.pilot.serve.hub import Hub
 from tidegate.pilot.serve.web import application
@@ -20,6 +22,7 @@ from tidegate.pilot.services.registry import build_snapshot
 from tidegate.pilot.services.snapshot import empty
 from tidegate.pilot.settings import DiscoverySettings, discovery_settings
 from tidegate.pilot.sources.files import FileSource
+from tidegate.settings import environment
 
 _log: Final = logging.getLogger("tidegate.discovery")
 
@@ -33,7 +36,12 @@ class Discovery:
         self._refused: frozenset[str] = frozenset()
         self._runners: list[web.AppRunner] = []
         self.hub = Hub(empty(settings.domain), settings.mesh)
+        self._servers: list[grpc.aio.Server] = []
+        self._certificates = Certificates(settings.cert_dir)
+        self._missing = ""
         self.grpc_port = 0
+        #: 0 until the certificates are there.
+        self.secure_grpc_port = 0
         self.web_ports: list[int] = []
 
     async def start(self) -> None:
@@ -41,9 +49,11 @@ class Discovery:
         await asyncio.to_thread(self._source.scan)
         self._publish()
         try:
-            self._server, self.grpc_port = await ads.serve(self.hub, self._settings.grpc_address)
+            server, self.grpc_port = await ads.serve(self.hub, self._settings.grpc_address)
         except RuntimeError as error:
             raise UsageError("--grpcAddr", f"cannot listen on {self._settings.grpc_address}: {error}") from error
+        self._servers.append(server)
+        await self._open_secure()
         await self._open("--httpAddr", self._settings.http_address)
         await self._open("--monitoringAddr", self._settings.monitoring_address)
         _log.info(
@@ -54,6 +64,23 @@ class Discovery:
             len(self.hub.snapshot.virtual_services),
             self._settings.config_dir,
         )
+
+    async def _open_secure(self) -> None:
+        """Serve over mutual TLS if that is wanted and the certificates are there; `watch` tries again if not."""
+        address = self._settings.secure_grpc_address
+        if not address or self.secure_grpc_port:
+            return
+        try:
+            credentials = self._certificates.credentials()
+            server, self.secure_grpc_port = await ads.serve(self.hub, address, credentials)
+        except (CertificateError, RuntimeError) as error:
+            # Of a key that is not the certificate's, grpc only says that there is no port.
+            if str(error) != self._missing:
+                self._missing = str(error)
+                _log.error("no xDS over TLS yet on %s: %s", address, error)
+            return
+        self._servers.append(server)
+        _log.info("serving xDS over mutual TLS on port %d", self.secure_grpc_port)
 
     async def _open(self, flag: str, address: tuple[str, int] | None) -> None:
         if address is None:
@@ -89,6 +116,7 @@ class Discovery:
             pause = self._settings.poll_interval
             await asyncio.sleep(pause if due is None else max(0.0, min(pause, due - loop.time())))
             try:
+                await self._open_secure()
                 if await asyncio.to_thread(self._source.scan):
                     debounce.changed(loop.time())
                 if debounce.take(loop.time()):
@@ -101,8 +129,7 @@ class Discovery:
         """Close the ports; proxies keep what they have."""
         for runner in self._runners:
             await runner.cleanup()
-        if hasattr(self, "_server"):
-            await self._server.stop(grace=0.5)
+        await asyncio.gather(*(server.stop(grace=0.5) for server in self._servers))
 
 
 async def _run(settings: DiscoverySettings) -> None:
@@ -121,7 +148,7 @@ async def _run(settings: DiscoverySettings) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The entry point of `tidegate discovery`."""
-    settings = discovery_settings(argv)
+    settings = discovery_settings(argv, environment())
     if isinstance(settings, str):
         sys.stdout.write(settings)
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,10 @@ _LEVELS: Final = ("debug", "info", "warn", "error", "none")
 DISCOVERY_FLAGS: Final = (
     Flag("--configDir", "directory of YAML files: the registry and the rules, watched for changes"),
     Flag("--grpcAddr", "address of the xDS service", ":15010"),
+    Flag("--secureGrpcAddr", "address of the xDS service over mutual TLS, once certificates are there; empty = off"),
+    Flag("--secureGRPCAddr", "the later name of --secureGrpcAddr"),
+    Flag("--certDir", "directory of cert-chain.pem, key.pem and root-cert.pem, which may change",
+         "/etc/certs", env="PILOT_CERT_DIR"),
     Flag("--httpAddr", "address of the debug pages and readiness; empty = off", ":8080"),
     Flag("--monitoringAddr", "address of the metrics, and of the debug pages as well; empty = off", ":9093"),
     Flag("--domain", "DNS domain suffix of Kubernetes services", "cluster.local"),
@@ -35,8 +40,6 @@ DISCOVERY_FLAGS: Final = (
     Flag("--ctrlz_address", "", unused="the debug pages show what ControlZ did"),
     Flag("--profile", "", True, "switch", unused="there is no Go runtime to profile"),
     Flag("--resync", "", unused="files are looked at every --pollInterval"),
-    Flag("--secureGrpcAddr", "", rejected="TLS is not supported yet; leave the flag out"),
-    Flag("--secureGRPCAddr", "", rejected="TLS is not supported yet; leave the flag out"),
     Flag("--kubeconfig", "", rejected=_NO_KUBE),
     Flag("--appNamespace", "", short="-a", rejected=_NO_KUBE),
     Flag("--consulserverURL", "", rejected="only files are read; a Consul registry comes later"),
@@ -49,6 +52,9 @@ class DiscoverySettings:
 
     config_dir: Path
     grpc_address: str
+    #: Empty: there is none.
+    secure_grpc_address: str
+    cert_dir: Path
     http_address: tuple[str, int] | None
     monitoring_address: tuple[str, int] | None
     domain: str
@@ -67,9 +73,9 @@ def discovery_help() -> str:
     )
 
 
-def discovery_settings(argv: Sequence[str]) -> DiscoverySettings | str:
+def discovery_settings(argv: Sequence[str], environ: abc.Mapping[str, str] | None = None) -> DiscoverySettings | str:
     """The settings, or the help text when that is what the line asks for."""
-    parsed = parse(DISCOVERY_FLAGS, argv)
+    parsed = parse(DISCOVERY_FLAGS, argv, environ)
     if parsed.switch("help"):
         return discovery_help()
     # pilot-discovery has commands of its own; `discovery` is the one that serves.
@@ -85,7 +91,9 @@ def discovery_settings(argv: Sequence[str]) -> DiscoverySettings | str:
         raise UsageError("--configDir", f"{directory} is not a directory")
     return DiscoverySettings(
         config_dir=directory,
-        grpc_address=_grpc_address(parsed),
+        grpc_address=_grpc_address(parsed, "grpcAddr"),
+        secure_grpc_address=_secure_grpc_address(parsed),
+        cert_dir=Path(parsed.text("certDir")),
         http_address=_address(parsed, "httpAddr"),
         monitoring_address=_address(parsed, "monitoringAddr"),
         domain=parsed.text("domain"),
@@ -107,10 +115,15 @@ def _address(parsed: Parsed, name: str) -> tuple[str, int] | None:
     return host.strip("[]"), int(port)
 
 
-def _grpc_address(parsed: Parsed) -> str:
-    address = _address(parsed, "grpcAddr")
+def _secure_grpc_address(parsed: Parsed) -> str:
+    name = next((name for name in ("secureGrpcAddr", "secureGRPCAddr") if parsed.text(name)), None)
+    return _grpc_address(parsed, name) if name is not None else ""
+
+
+def _grpc_address(parsed: Parsed, name: str) -> str:
+    address = _address(parsed, name)
     if address is None:
-        raise UsageError("--grpcAddr", "must not be empty")
+        raise UsageError(f"--{name}", "must not be empty")
     host, port = address
     host = host or "::"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -248,7 +248,7 @@ def test_a_node_id_that_means_nothing_ends_the_stream(tmp_path: Path) -> None:
         (["--configDir", "/no/such/directory"], "is not a directory"),
         (["--configDir", ".", "--grpcAddr", "15010"], "'15010' is not host:port or :port"),
         (["--configDir", ".", "--registries", "Kubernetes"], "only files are read"),
-        (["--configDir", ".", "--secureGrpcAddr", ":15011"], "TLS is not supported"),
+        (["--configDir", ".", "--secureGrpcAddr", "15011"], "--secureGrpcAddr: '15011' is not host:port or :port"),
         (["--configDir", ".", "--log_output_level", "loud"], "'loud' is not one of"),
         (["serve", "--configDir", "."], "serve: not a flag"),
     ],
@@ -274,3 +274,13 @@ def test_istios_own_command_line_is_understood(tmp_path: Path) -> None:
     )
     assert (settings.mesh.outbound_traffic_policy, settings.mesh.h2_upgrade_policy) == ("ALLOW_ANY", "UPGRADE")
     assert "--configDir" in discovery_help()
+
+
+def test_the_secure_address_has_two_names() -> None:
+    for flag in ("--secureGrpcAddr", "--secureGRPCAddr"):
+        settings = discovery_settings(["--configDir", ".", f"{flag}=:15011"])
+        assert not isinstance(settings, str)
+        assert (settings.secure_grpc_address, settings.cert_dir) == ("[::]:15011", Path("/etc/certs"))
+    settings = discovery_settings(["--configDir", ".", "--secureGrpcAddr", ""], {"PILOT_CERT_DIR": "/certs"})
+    assert not isinstance(settings, str)
+    assert (settings.secure_grpc_address, settings.cert_dir) == ("", Path("/certs"))

@@ -23,8 +23,7 @@ use crate::balance::HashKey;
 use crate::cluster::outlier::Outcome;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime, LbContext};
 use crate::conn::Conn;
-use crate::pool::{self, Acquired, ClientConnection, PoolFailure, PoolProtocol, Wanted};
-use crate::transport::TlsOptions;
+use crate::pool::{self, Acquired, ClientConnection, PoolFailure, PoolProtocol, TlsWish, Wanted};
 use crate::worker::{Core, Worker};
 
 impl ServerConnection {
@@ -71,6 +70,9 @@ impl ServerConnection {
             let append = forward.config.append_x_forwarded_host;
             rewrite_host(stream, host.host.hostname.as_bytes(), append);
         }
+        if stream.span.is_some() {
+            tried::begin(stream, &mut worker.core, cluster, &host);
+        }
         let wanted = Wanted {
             priority,
             protocol: match cluster.config.http.protocol {
@@ -81,14 +83,11 @@ impl ServerConnection {
                 UpstreamProtocol::Negotiated => PoolProtocol::Negotiated,
             },
             tls: if cluster.is_secure(&host) {
-                tls_options(stream, cluster)
+                tls_wish(stream, cluster)
             } else {
                 None
             },
         };
-        if stream.span.is_some() {
-            tried::begin(stream, &mut worker.core, cluster, &host);
-        }
         match pool::acquire(worker, cluster, &host, &wanted, stream.key) {
             Acquired::Ready(key) => {
                 stream.host = Some(Rc::clone(&host));
@@ -637,7 +636,7 @@ fn named_dst(cluster: &ClusterRuntime, stream: &Stream) -> Option<std::net::Sock
 }
 
 /// What the request, or its cluster for it, wants of the TLS of its connection.
-fn tls_options(stream: &Stream, cluster: &ClusterRuntime) -> Option<Rc<TlsOptions>> {
+fn tls_wish<'a>(stream: &'a Stream, cluster: &ClusterRuntime) -> Option<TlsWish<'a>> {
     let http = &cluster.config.http;
     if http.auto_sni.is_none() && stream.istio.alpn.is_none() {
         return None;
@@ -662,14 +661,11 @@ fn tls_options(stream: &Stream, cluster: &ClusterRuntime) -> Option<Rc<TlsOption
     if server_name.is_none() && validated.is_none() && alpn.is_empty() {
         return None;
     }
-    Some(Rc::new(TlsOptions {
-        server_name: server_name.map(|(name, _)| Box::from(name)),
-        subject_alt_names: validated
-            .map(|(name, _)| Box::from(name))
-            .into_iter()
-            .collect(),
-        alpn: alpn.iter().map(|name| Box::from(name.as_bytes())).collect(),
-    }))
+    Some(TlsWish {
+        server_name: server_name.map(|(name, _)| name),
+        subject_alt_name: validated.map(|(name, _)| name),
+        alpn,
+    })
 }
 
 /// The host of an authority.

@@ -9,9 +9,11 @@ use hyper::StatusCode;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 use tidegate_model::Name;
+use tidegate_snapshot::Snapshot;
 use tidegate_xds::{Decoder, type_url};
 
 use super::field_mask::FieldMask;
+use super::hosts;
 use super::redact::redact;
 use super::{Asked, Page, regex};
 use crate::config::{Failure, Manager, Resource};
@@ -168,6 +170,7 @@ struct Part {
 /// What the dump is made of, out of the lock.
 struct Parts {
     bootstrap: Bytes,
+    snapshot: Arc<Snapshot>,
     started_at: SystemTime,
     cluster_version: String,
     clusters: Vec<Part>,
@@ -214,6 +217,7 @@ impl Parts {
         };
         Self {
             bootstrap: core.loaded.proto.clone(),
+            snapshot: Arc::clone(manager.snapshot()),
             started_at: core.started_at,
             cluster_version: manager.clusters.version.clone(),
             clusters: clusters(&manager.clusters.active),
@@ -405,6 +409,8 @@ impl Dumper {
 
     /// The hosts of every cluster, whatever they come from.
     fn endpoints(&self, parts: &Parts) -> Value {
+        let bootstrap = self.bootstrap(parts);
+        let local = bootstrap.pointer("/bootstrap/node/locality");
         let (mut fixed, mut discovered) = (Vec::new(), Vec::new());
         let known: BTreeMap<&str, &Part> = parts
             .endpoints
@@ -420,6 +426,8 @@ impl Dumper {
             let mut cluster = self.any(type_url::CLUSTER, &part.resource.raw);
             let named = cluster.pointer("/eds_cluster_config/service_name");
             let service = named.and_then(Value::as_str).unwrap_or(&part.name);
+            let eds = named.and_then(Value::as_str);
+            let shown = Name::from(eds.unwrap_or(&part.name));
             let assignment = match known.get(service) {
                 Some(known) => self.any(type_url::CLUSTER_LOAD_ASSIGNMENT, &known.resource.raw),
                 None => cluster
@@ -427,7 +435,14 @@ impl Dumper {
                     .map(Value::take)
                     .unwrap_or_default(),
             };
-            list.push(json!({ "endpoint_config": hosts(&part.name, assignment) }));
+            let compiled = parts.snapshot.cluster_by_name(&part.name);
+            let config = hosts::endpoint_config(
+                &shown,
+                assignment,
+                compiled.map(|cluster| &**cluster),
+                local,
+            );
+            list.push(json!({ "endpoint_config": config }));
         }
         dump(
             "EndpointsConfigDump",
@@ -592,45 +607,6 @@ impl Dumper {
             ],
         )
     }
-}
-
-/// An assignment as Envoy makes it from a cluster's hosts: with what they are by default.
-fn hosts(cluster: &str, mut assignment: Value) -> Value {
-    let mut fields = Map::new();
-    fields.insert("@type".to_owned(), json!(type_url::CLUSTER_LOAD_ASSIGNMENT));
-    let name = assignment.get_mut("cluster_name").map(Value::take);
-    fields.insert(
-        "cluster_name".to_owned(),
-        name.unwrap_or_else(|| json!(cluster)),
-    );
-    if let Some(Value::Array(mut localities)) = assignment.get_mut("endpoints").map(Value::take) {
-        let hosts = localities
-            .iter_mut()
-            .filter_map(|locality| locality.get_mut("lb_endpoints")?.as_array_mut())
-            .flatten();
-        for host in hosts {
-            if let Some(endpoint) = host.get_mut("endpoint").and_then(Value::as_object_mut) {
-                endpoint
-                    .entry("health_check_config")
-                    .or_insert_with(|| json!({}));
-            }
-            if let Some(host) = host.as_object_mut() {
-                host.entry("health_status")
-                    .or_insert_with(|| json!("HEALTHY"));
-                host.entry("load_balancing_weight")
-                    .or_insert_with(|| json!(1));
-            }
-        }
-        fields.insert("endpoints".to_owned(), Value::Array(localities));
-    }
-    let policy = assignment.get("policy");
-    let factor = policy.and_then(|policy| policy.get("overprovisioning_factor"));
-    let factor = factor.cloned().unwrap_or_else(|| json!(140));
-    fields.insert(
-        "policy".to_owned(),
-        json!({ "overprovisioning_factor": factor }),
-    );
-    Value::Object(fields)
 }
 
 /// A dump without its empty lists.

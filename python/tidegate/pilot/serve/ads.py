@@ -126,8 +126,10 @@ class AdsService(grpc.GenericRpcHandler):  # type: ignore[misc]
             _log.debug("ADS: %s: %s", connection.id, reader.exception())
 
 
-async def serve(hub: Hub, address: str) -> tuple[grpc.aio.Server, int]:
-    """Start serving on `address`; the server and the port it got."""
+async def serve(
+    hub: Hub, address: str, credentials: grpc.ServerCredentials | None = None
+) -> tuple[grpc.aio.Server, int]:
+    """Start serving on `address`, in plain text without credentials; the server and the port it got."""
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),
@@ -141,6 +143,6 @@ async def serve(hub: Hub, address: str) -> tuple[grpc.aio.Server, int]:
         ]
     )
     server.add_generic_rpc_handlers((AdsService(hub),))
-    port = server.add_insecure_port(address)
+    port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     await server.start()
     return server, port

@@ -59,8 +59,8 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Memory, Memory]:
 
 def test_agent_and_proxy_are_smaller_than_envoy(idle: tuple[Memory, Memory]) -> None:
     ours, envoy = idle
+    # Not of the proportional size: each further Envoy on the machine makes one Envoy's smaller.
     assert ours.rss < envoy.rss
-    assert ours.pss < envoy.pss
 
 
 def test_their_anonymous_memory_is_below_that_of_pilot_agent_and_envoy(idle: tuple[Memory, Memory]) -> None:

@@ -155,6 +155,7 @@ fn manager(log: Option<&str>) -> HttpConnectionManager {
         http_filters: vec![HttpFilter {
             name: "envoy.filters.http.router".into(),
             disabled: false,
+            discovery: None,
             kind: HttpFilterKind::Router(Router {
                 dynamic_stats: true,
                 suppress_envoy_headers: false,

@@ -74,7 +74,7 @@ use crate::accept::Downstream;
 use crate::conn::{After, Conn, Event, Key};
 use crate::listener::ListenerRuntime;
 use crate::network::read_filters::NUDGE_FILTERS;
-use crate::worker::Worker;
+use crate::worker::{Core, Worker};
 
 /// Go on reading: input was left over, or the upstream side can take more.
 pub(crate) const NUDGE_READ: u8 = 1;
@@ -144,12 +144,21 @@ pub struct ServerConnection {
 
 impl ServerConnection {
     /// Occupies a slot with an accepted connection.
-    pub fn open(worker: &mut Worker, downstream: Downstream) {
+    pub fn open(worker: &mut Worker, mut downstream: Downstream) {
         let Some(hcm) =
             HttpState::manager(&mut worker.core, &downstream.chain, &downstream.listener)
         else {
             return;
         };
+        if hcm.discovers
+            && let Some(chain) = worker
+                .core
+                .successor(&downstream.listener, &downstream.chain)
+        {
+            // It came while ECDS delivered something.
+            downstream.chain = chain;
+            return Self::open(worker, downstream);
+        }
         let key = worker.conns.reserve();
         if worker
             .core
@@ -214,6 +223,24 @@ impl ServerConnection {
 
     pub fn chain(&self) -> &Arc<Chain> {
         &self.downstream.chain
+    }
+
+    /// Goes over to a chain that differs only by what ECDS has delivered; requests under way end as they began.
+    pub(crate) fn adopt(&mut self, core: &mut Core, chain: &Arc<Chain>) {
+        let Some(hcm) = HttpState::manager(core, chain, &self.downstream.listener) else {
+            return;
+        };
+        let former = std::mem::replace(&mut self.hcm, hcm);
+        for stream in self.streams.all_mut() {
+            stream.hcm.get_or_insert_with(|| Rc::clone(&former));
+        }
+        self.downstream.chain = Arc::clone(chain);
+    }
+
+    /// The manager under which a stream began.
+    #[inline]
+    fn manager_of<'a>(&'a self, stream: &'a Stream) -> &'a Rc<HcmRuntime> {
+        stream.hcm.as_ref().unwrap_or(&self.hcm)
     }
 
     pub fn on_event(&mut self, worker: &mut Worker, _key: Key, event: Event) -> After {

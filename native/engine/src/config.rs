@@ -8,6 +8,7 @@
 
 mod clusters;
 mod endpoints;
+mod extensions;
 mod init;
 mod listeners;
 mod resource;
@@ -35,6 +36,7 @@ use tidegate_xds::{Loaded, Warning, type_url};
 
 pub(crate) use clusters::{ClusterEntry, Clusters, DnsJob, DnsOutcome};
 pub(crate) use endpoints::Endpoints;
+pub(crate) use extensions::Extensions;
 pub(crate) use init::{Init, ServerState, State};
 pub(crate) use listeners::{ListenerEntry, Listeners};
 pub(crate) use resource::{Failure, Resource};
@@ -208,6 +210,7 @@ pub(crate) struct Manager {
     pub(crate) listeners: Listeners,
     pub(crate) routes: Routes,
     pub(crate) secrets: Secrets,
+    pub(crate) extensions: Extensions,
     pub(crate) runtime: RuntimeLayers,
     pub(crate) init: Init,
     pub(crate) dynamic: DynamicResources,
@@ -256,6 +259,7 @@ impl Manager {
             listeners: Listeners::default(),
             routes: Routes::default(),
             secrets: Secrets::default(),
+            extensions: Extensions::default(),
             runtime,
             init: Init::new(&dynamic),
             dynamic,
@@ -365,6 +369,7 @@ impl Manager {
             type_url::CLUSTER_LOAD_ASSIGNMENT => self.apply_endpoints(update),
             type_url::ROUTE_CONFIGURATION => self.apply_routes(update),
             type_url::SECRET => self.apply_secrets(update, origin),
+            type_url::TYPED_EXTENSION_CONFIG => self.apply_extensions(update),
             type_url::RUNTIME => self.apply_runtime(update, origin),
             other => {
                 let error = ConfigError::new("", "", format!("unknown type URL {other}"));
@@ -406,6 +411,7 @@ impl Manager {
             type_url::CLUSTER_LOAD_ASSIGNMENT => self.endpoints_failed(names, given_up),
             type_url::ROUTE_CONFIGURATION => self.routes_failed(names, given_up),
             type_url::SECRET => self.secrets_failed(names, given_up, origin),
+            type_url::TYPED_EXTENSION_CONFIG => self.extensions_failed(names, given_up),
             type_url::RUNTIME => self.runtime_failed(names, given_up, origin),
             _ => return,
         }
@@ -515,6 +521,7 @@ impl Manager {
         loop {
             if self.subscriptions_stale || self.something_waits_for_secrets() {
                 self.follow_references();
+                self.follow_extensions();
             }
             let activated = self.activate_clusters(&mut builder);
             let progressed = self.advance_init();
@@ -597,6 +604,7 @@ impl Manager {
                     initial_fetch_timeout: self.dynamic.lds_initial_fetch_timeout,
                 });
             }
+            wanted.extend(self.extensions.subscriptions());
             wanted.extend(self.listeners.subscriptions());
         }
         wanted.extend(self.secrets.subscriptions());

@@ -186,7 +186,22 @@ pub struct HttpFilter {
     /// The name routes use to address it in `typed_per_filter_config`.
     pub name: Name,
     pub disabled: bool,
+    /// Its configuration comes by ECDS; `kind` is the one in force.
+    pub discovery: Option<Arc<ConfigDiscovery>>,
     pub kind: HttpFilterKind,
+}
+
+/// `config.core.v3.ExtensionConfigSource` of a filter whose configuration comes by ADS, under the filter's name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConfigDiscovery {
+    /// The full names of the messages that it may be.
+    pub type_urls: Vec<Name>,
+    /// In force while there is none.
+    pub default_config: Option<HttpFilterKind>,
+    /// The listener does not wait for it.
+    pub apply_default_config_without_warming: bool,
+    /// `None`: wait for ever.
+    pub initial_fetch_timeout: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -207,6 +222,8 @@ pub enum HttpFilterKind {
     HeaderMutation(Arc<HeaderMutation>),
     LocalRateLimit(Arc<LocalRateLimit>),
     Lua(Arc<Lua>),
+    /// ECDS has delivered none, and there is no default: what comes here is answered with 500.
+    Missing,
 }
 
 /// `extensions.filters.http.grpc_stats.v3.FilterConfig`.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::Name;
 use crate::access_log::AccessLog;
-use crate::hcm::HttpConnectionManager;
+use crate::hcm::{HttpConnectionManager, HttpFilterKind};
 use crate::istio::{IstioStats, MetadataExchange};
 use crate::local_ratelimit::NetworkLocalRateLimit;
 use crate::rbac::NetworkRbac;
@@ -135,6 +135,30 @@ pub struct FilterChain {
     pub filter: NetworkFilter,
     pub transport_socket: DownstreamTransport,
     pub transport_socket_connect_timeout: Option<Duration>,
+}
+
+impl FilterChain {
+    /// Whether nothing but what ECDS delivered tells it from `new`.
+    pub fn differs_by_discovery(&self, new: &Self) -> bool {
+        let undiscovered = |chain: &Self| {
+            let NetworkFilter::HttpConnectionManager(manager) = &chain.filter else {
+                return None;
+            };
+            let mut manager = HttpConnectionManager::clone(manager);
+            let mut found = false;
+            for filter in &mut manager.http_filters {
+                if filter.discovery.is_some() {
+                    filter.kind = HttpFilterKind::Missing;
+                    found = true;
+                }
+            }
+            found.then(|| Self {
+                filter: NetworkFilter::HttpConnectionManager(Arc::new(manager)),
+                ..chain.clone()
+            })
+        };
+        undiscovered(self).is_some_and(|before| undiscovered(new).as_ref() == Some(&before))
+    }
 }
 
 /// `config.listener.v3.FilterChainMatch`; an empty list or `None` matches everything.

@@ -274,6 +274,11 @@ impl FilterChains {
         &self.chains
     }
 
+    /// With the default chain.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Chain>> {
+        self.chains.iter().chain(&self.default)
+    }
+
     pub fn default_chain(&self) -> Option<&Arc<Chain>> {
         self.default.as_ref()
     }

@@ -327,7 +327,12 @@ impl Source {
             },
             Self::TextWithoutSpaces(field) => {
                 let start = out.len();
-                let written = text(context.text(*field), out);
+                let value = context.text(*field);
+                if value.is_some_and(<[u8]>::is_empty) {
+                    // There, though empty: not the same as none.
+                    return Written::Text;
+                }
+                let written = text(value, out);
                 for byte in out.get_mut(start..).unwrap_or_default() {
                     if byte.is_ascii_whitespace() {
                         *byte = b'_';

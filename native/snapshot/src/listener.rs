@@ -80,13 +80,23 @@ pub struct Chain {
 }
 
 /// A network filter before the terminal one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum CompiledReadFilter {
     SniCluster,
     MetadataExchange(Arc<MetadataExchange>),
     IstioStats(Arc<CompiledIstioStats>),
     Rbac(Arc<CompiledNetworkRbac>),
     LocalRateLimit(Arc<CompiledNetworkRateLimit>),
+}
+
+impl Chain {
+    /// Its connection manager, if it has one.
+    pub fn http(&self) -> Option<&CompiledHcm> {
+        match &self.filter {
+            ChainFilter::Http(compiled) => Some(compiled),
+            ChainFilter::TcpProxy(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -141,7 +151,7 @@ pub struct CompiledHcm {
     pub config: Arc<HttpConnectionManager>,
     pub routes: HcmRoutes,
     /// In order, the router last.
-    pub filters: Vec<CompiledHttpFilter>,
+    pub filters: Vec<Arc<CompiledHttpFilter>>,
     pub tracing: Option<CompiledTracing>,
     pub access_log: AccessLogs,
     /// `router.upstream_log`.
@@ -321,6 +331,12 @@ fn compile_chain(
             return Ok(Arc::clone(chain));
         }
     }
+    // Where ECDS has delivered something, all else stays as it is.
+    let before = old.and_then(|old| {
+        old.filter_chains
+            .all()
+            .find(|chain| chain.config.differs_by_discovery(config))
+    });
     let filter = match &config.filter {
         NetworkFilter::TcpProxy(proxy) => ChainFilter::TcpProxy(CompiledTcpProxy {
             config: Arc::clone(proxy),
@@ -336,8 +352,20 @@ fn compile_chain(
             },
             access_log: CompiledAccessLog::compile_all(&proxy.access_log)?,
         }),
-        NetworkFilter::HttpConnectionManager(hcm) => ChainFilter::Http(compile_hcm(hcm, names)?),
+        NetworkFilter::HttpConnectionManager(hcm) => ChainFilter::Http(compile_hcm(
+            hcm,
+            before.and_then(|chain| chain.http()),
+            names,
+        )?),
     };
+    if let Some(before) = before {
+        return Ok(Arc::new(Chain {
+            config: config.clone(),
+            read_filters: before.read_filters.clone(),
+            filter,
+            tls: before.tls.clone(),
+        }));
+    }
     Ok(Arc::new(Chain {
         config: config.clone(),
         read_filters: config
@@ -380,13 +408,16 @@ fn compile_read_filter(config: &ReadFilter) -> Result<CompiledReadFilter, Compil
     })
 }
 
+/// `before`: what differs from it was delivered by ECDS.
 fn compile_hcm(
     config: &Arc<HttpConnectionManager>,
+    before: Option<&CompiledHcm>,
     names: &mut Names<'_>,
 ) -> Result<CompiledHcm, CompileError> {
-    let routes = match &config.routes {
-        RouteSource::Rds(name) => HcmRoutes::Rds(names.route_config(name)),
-        RouteSource::Inline(routes) => HcmRoutes::Inline(Arc::new(
+    let routes = match (&config.routes, before.map(|before| &before.routes)) {
+        (_, Some(HcmRoutes::Inline(routes))) => HcmRoutes::Inline(Arc::clone(routes)),
+        (RouteSource::Rds(name), _) => HcmRoutes::Rds(names.route_config(name)),
+        (RouteSource::Inline(routes), _) => HcmRoutes::Inline(Arc::new(
             CompiledRoutes::compile(routes, names).map_err(|e| e.within("route_config"))?,
         )),
     };
@@ -394,6 +425,15 @@ fn compile_hcm(
     let mut upstream_log = AccessLogs::default();
     for (index, filter) in config.http_filters.iter().enumerate() {
         let within = |e: CompileError| e.within(&format!("http_filters[{index}].typed_config"));
+        if let HttpFilterKind::Router(router) = &filter.kind {
+            upstream_log = CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
+        }
+        if let Some(known) = before.and_then(|before| before.filters.get(index))
+            && known.config == *filter
+        {
+            filters.push(Arc::clone(known));
+            continue;
+        }
         let (mut ext_authz, mut jwt_authn) = (None, None);
         let (mut fault, mut grpc_stats, mut istio_stats) = (None, None, None);
         let (mut rbac, mut header_mutation, mut local_ratelimit) = (None, None, None);
@@ -401,10 +441,6 @@ fn compile_hcm(
         match &filter.kind {
             HttpFilterKind::Fault(policy) => {
                 fault = Some(CompiledFault::compile(policy).map_err(within)?);
-            }
-            HttpFilterKind::Router(router) => {
-                upstream_log =
-                    CompiledAccessLog::compile_all(&router.upstream_log).map_err(within)?;
             }
             HttpFilterKind::HeaderMutation(config) => {
                 header_mutation = Some(CompiledHeaderMutation::compile(config).map_err(within)?);
@@ -432,13 +468,15 @@ fn compile_hcm(
                 let compiled = CompiledIstioStats::compile(stats).map_err(within)?;
                 istio_stats = Some(Arc::new(compiled));
             }
-            HttpFilterKind::Cors(_)
+            HttpFilterKind::Router(_)
+            | HttpFilterKind::Missing
+            | HttpFilterKind::Cors(_)
             | HttpFilterKind::GrpcWeb
             | HttpFilterKind::Compressor(_)
             | HttpFilterKind::PeerMetadata(_)
             | HttpFilterKind::Alpn(_) => {}
         }
-        filters.push(CompiledHttpFilter {
+        filters.push(Arc::new(CompiledHttpFilter {
             config: filter.clone(),
             fault,
             grpc_stats,
@@ -449,7 +487,7 @@ fn compile_hcm(
             lua,
             local_ratelimit,
             rbac,
-        });
+        }));
     }
     Ok(CompiledHcm {
         config: Arc::clone(config),

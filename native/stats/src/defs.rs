@@ -26,6 +26,7 @@ pub mod listener_worker;
 pub mod metadata_exchange;
 pub mod opentelemetry;
 pub mod outlier;
+pub mod extension_config;
 pub mod local_ratelimit;
 pub mod lua;
 pub mod rbac;

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use tidegate_model::Name;
 use tidegate_model::hcm::{
-    CorsPolicy, GrpcStats, GrpcStatsMethods, HttpFilter, HttpFilterKind, Router,
+    ConfigDiscovery, CorsPolicy, GrpcStats, GrpcStatsMethods, HttpFilter, HttpFilterKind, Router,
 };
 use tidegate_model::route::{FilterPolicy, PerFilterConfig};
 
-use crate::any::Decode;
+use crate::any::{Decode, type_name};
 use crate::context::Result;
 use crate::fields::Fields;
 use crate::{
-    access_log, compressor, cors, ext_authz, fault, header_mutation, istio, jwt_authn,
+    access_log, cluster, compressor, cors, ext_authz, fault, header_mutation, istio, jwt_authn,
     local_ratelimit, lua, rbac,
 };
 
@@ -20,21 +21,19 @@ pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFi
     let filters = fields.each(name, http_filter)?;
     let filters: Vec<HttpFilter> = filters.into_iter().flatten().collect();
     for (at, filter) in filters.iter().enumerate() {
-        let terminal = matches!(filter.kind, HttpFilterKind::Router(_));
         let last = at + 1 == filters.len();
-        let (filter, kind) = (&filter.name, kind_name(&filter.kind));
-        if terminal && !last {
+        let terminal = last || matches!(filter.kind, HttpFilterKind::Router(_));
+        if terminal && filter.disabled {
             return Err(fields.fault(
-                &format!("{name}[{at}]"),
-                format!("Error: terminal filter named {filter} of type {kind} must be the last filter in a http filter chain."),
+                &format!("{name}[{at}].disabled"),
+                format!(
+                    "Error: the last (terminal) filter ({}) in the chain cannot be disabled by default.",
+                    filter.name
+                ),
             ));
         }
-        if last && !terminal {
-            return Err(fields.fault(
-                &format!("{name}[{at}]"),
-                format!("Error: non-terminal filter named {filter} of type {kind} is the last filter in a http filter chain."),
-            ));
-        }
+        check_terminal(&filter.name, &filter.kind, last)
+            .map_err(|reason| fields.fault(&format!("{name}[{at}]"), reason))?;
     }
     if filters.is_empty() {
         return Err(fields.fault(
@@ -45,8 +44,108 @@ pub(crate) fn http_filters(fields: &Fields<'_>, name: &str) -> Result<Vec<HttpFi
     Ok(filters)
 }
 
+/// Whether a filter may stand where it does: the router is the last one, and no other is.
+pub fn check_terminal(
+    name: &str,
+    kind: &HttpFilterKind,
+    last: bool,
+) -> std::result::Result<(), String> {
+    let terminal = match kind {
+        // What comes is checked when it is there.
+        HttpFilterKind::Missing => return Ok(()),
+        HttpFilterKind::Router(_) => true,
+        _ => false,
+    };
+    let kind = kind_name(kind);
+    match (terminal, last) {
+        (true, false) => Err(format!(
+            "Error: terminal filter named {name} of type {kind} must be the last filter in a http filter chain."
+        )),
+        (false, true) => Err(format!(
+            "Error: non-terminal filter named {name} of type {kind} is the last filter in a http filter chain."
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// An `envoy.config.core.v3.TypedExtensionConfig`, as ECDS delivers it for an HTTP filter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExtensionConfig {
+    pub name: Name,
+    /// The full name of the configuration's message.
+    pub type_name: Name,
+    pub kind: HttpFilterKind,
+}
+
+/// `accepts`: says why the message of that name will not do.
+pub(crate) fn extension_config(
+    fields: &Fields<'_>,
+    accepts: &dyn Fn(&str) -> std::result::Result<(), String>,
+) -> Result<ExtensionConfig> {
+    let type_name = fields.any_type("typed_config").unwrap_or_default();
+    accepts(&type_name).map_err(|reason| fields.here(reason))?;
+    Ok(ExtensionConfig {
+        name: fields.string("name"),
+        type_name: type_name.into(),
+        kind: fields.need_any("typed_config", SUPPORTED)?,
+    })
+}
+
+/// Whether a message of that name may configure a filter that wants one of `type_urls`.
+pub fn check_extension_type(found: &str, type_urls: &[Name]) -> std::result::Result<(), String> {
+    if type_urls.iter().any(|wanted| **wanted == *found) {
+        return Ok(());
+    }
+    Err(format!(
+        "Error: filter config has type URL {found} but expect {}.",
+        type_urls.join(", ")
+    ))
+}
+
+fn config_discovery(fields: &Fields<'_>, filter: &str) -> Result<ConfigDiscovery> {
+    let initial_fetch_timeout = fields.need("config_source", |source| {
+        for name in ["path_config_source", "path", "api_config_source", "self"] {
+            source.refuse(name, "ECDS: only ads is supported")?;
+        }
+        let (_, timeout) = cluster::path_and_timeout(source)?;
+        source.need("ads", |_| Ok(()))?;
+        Ok(timeout)
+    })?;
+    let without_warming = fields.bool("apply_default_config_without_warming");
+    if without_warming && !fields.has("default_config") {
+        return Err(fields.fault(
+            "apply_default_config_without_warming",
+            format!(
+                "Error: filter config {filter} applied without warming but has no default config."
+            ),
+        ));
+    }
+    let mut type_urls = Vec::new();
+    for (at, url) in fields.strings("type_urls").iter().enumerate() {
+        let kind = type_name(url);
+        if !is_supported(SUPPORTED, kind) {
+            return Err(fields.fault(
+                &format!("type_urls[{at}]"),
+                format!("Error: no factory found for a required type URL {kind}."),
+            ));
+        }
+        type_urls.push(Name::from(kind));
+    }
+    if let Some(kind) = fields.any_type("default_config") {
+        check_extension_type(&kind, &type_urls)
+            .map_err(|reason| fields.fault("default_config", reason))?;
+    }
+    Ok(ConfigDiscovery {
+        type_urls,
+        default_config: fields.any("default_config", SUPPORTED)?,
+        apply_default_config_without_warming: without_warming,
+        initial_fetch_timeout,
+    })
+}
+
 fn kind_name(kind: &HttpFilterKind) -> &'static str {
     match kind {
+        HttpFilterKind::Missing => "",
         HttpFilterKind::Router(_) => "envoy.filters.http.router",
         HttpFilterKind::Cors(_) => "envoy.filters.http.cors",
         HttpFilterKind::Fault(_) => "envoy.filters.http.fault",
@@ -153,10 +252,16 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
     let optional = fields.bool("is_optional");
     let name = fields.string("name");
     let disabled = fields.bool("disabled");
-    fields.refuse(
-        "config_discovery",
-        "filters whose configuration comes by ECDS are not supported",
-    )?;
+    let discovery = fields.opt("config_discovery", |source| config_discovery(source, &name))?;
+    if let Some(discovery) = discovery {
+        let default = discovery.default_config.clone();
+        return Ok(Some(HttpFilter {
+            name,
+            disabled,
+            kind: default.unwrap_or(HttpFilterKind::Missing),
+            discovery: Some(Arc::new(discovery)),
+        }));
+    }
     if optional
         && fields
             .any_type("typed_config")
@@ -169,12 +274,10 @@ fn http_filter(fields: &Fields<'_>) -> Result<Option<HttpFilter>> {
         return Ok(None);
     }
     let kind = fields.need_any("typed_config", SUPPORTED)?;
-    if disabled && matches!(kind, HttpFilterKind::Router(_)) {
-        return Err(fields.fault("disabled", format!("Error: the last (terminal) filter ({name}) in the chain cannot be disabled by default.")));
-    }
     Ok(Some(HttpFilter {
         name,
         disabled,
+        discovery: None,
         kind,
     }))
 }

@@ -85,6 +85,7 @@ pub use discovery::{
     encode_discovery_request, resource_name,
 };
 
+pub use http_filter::{ExtensionConfig, check_extension_type, check_terminal};
 pub use references::{check_listener_clusters, check_route_clusters};
 
 use context::{Context, Fault};
@@ -99,6 +100,8 @@ pub mod type_url {
     pub const ROUTE_CONFIGURATION: &str =
         "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
     pub const RUNTIME: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
+    pub const TYPED_EXTENSION_CONFIG: &str =
+        "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
     pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 }
 
@@ -167,6 +170,18 @@ impl Decoder {
     /// An encoded `envoy.extensions.transport_sockets.tls.v3.Secret`; files that it names have been read.
     pub fn secret(&self, bytes: &[u8]) -> Result<Secret, Rejected> {
         self.resource(type_url::SECRET, bytes, tls::secret)
+    }
+
+    /// An encoded `envoy.config.core.v3.TypedExtensionConfig` for an HTTP filter; `accepts` says why a configuration whose
+    /// message has that name will not do.
+    pub fn extension_config(
+        &self,
+        bytes: &[u8],
+        accepts: &dyn Fn(&str) -> Result<(), String>,
+    ) -> Result<ExtensionConfig, Rejected> {
+        self.resource(type_url::TYPED_EXTENSION_CONFIG, bytes, |fields| {
+            http_filter::extension_config(fields, accepts)
+        })
     }
 
     /// An encoded `envoy.service.runtime.v3.Runtime`: the layer's name and its values, flattened.

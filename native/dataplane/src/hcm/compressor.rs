@@ -7,6 +7,8 @@
 
 mod encoder;
 
+use std::rc::Rc;
+
 use tidegate_codec::h1::{KnownHeader, Span};
 use tidegate_model::compressor::{Compressor, CompressorPerRoute};
 use tidegate_model::hcm::HttpFilterKind;
@@ -201,7 +203,8 @@ const fn bit(index: usize) -> u64 {
 impl ServerConnection {
     /// The filter's request side.
     pub(super) fn compressor(&self, stream: &mut Stream, core: &Core, index: usize) -> Verdict {
-        let Some(filter) = Filter::at(&self.hcm, stream, index) else {
+        let hcm = Rc::clone(self.manager_of(stream));
+        let Some(filter) = Filter::at(&hcm, stream, index) else {
             return Verdict::Continue;
         };
         if let Some(accepts) = stream
@@ -227,14 +230,14 @@ impl ServerConnection {
 
     /// The filter's response side: the head is about to leave. `ends`: nothing follows.
     pub(super) fn compress_head(&self, stream: &mut Stream, core: &Core, index: usize, ends: bool) {
-        let Some(filter) = Filter::at(&self.hcm, stream, index) else {
+        let hcm = Rc::clone(self.manager_of(stream));
+        let Some(filter) = Filter::at(&hcm, stream, index) else {
             return;
         };
         let candidate = filter.is_enabled(core) && filter.is_long_enough(&stream.response.headers);
         let compressible =
             candidate && filter.is_compressible(stream.response.status, &stream.response.headers);
-        let mut compresses =
-            !ends && candidate && filter.is_accepted(stream, &self.hcm) && compressible;
+        let mut compresses = !ends && candidate && filter.is_accepted(stream, &hcm) && compressible;
         let headers = &mut stream.response.headers;
         if compresses {
             match Encoder::new(filter.config.library) {
@@ -294,14 +297,13 @@ impl ServerConnection {
 
     fn compress(&self, stream: &mut Stream, body: &[u8], last: bool) -> Vec<u8> {
         let mut out = Vec::new();
+        let hcm = stream.hcm.as_ref().unwrap_or(&self.hcm);
         let Some(compressing) = &mut stream.compression.body else {
             return out;
         };
         // Memory is all that the libraries can lack: the body is cut short then, which its reader notices.
         let _failed = compressing.encoder.feed(body, last, &mut out);
-        if let Some(FilterRuntime::Compressor(stats)) =
-            self.hcm.filter_runtimes.get(compressing.index)
-        {
+        if let Some(FilterRuntime::Compressor(stats)) = hcm.filter_runtimes.get(compressing.index) {
             stats
                 .response
                 .add(stat::TOTAL_UNCOMPRESSED_BYTES, body.len() as u64);

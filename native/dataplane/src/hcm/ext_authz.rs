@@ -147,7 +147,7 @@ impl ServerConnection {
         worker: &mut Worker,
         index: usize,
     ) -> Verdict {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let Some((filter, name)) = filter(&hcm, index).zip(name_of(&hcm, index)) else {
             return Verdict::Continue;
         };
@@ -208,7 +208,7 @@ impl ServerConnection {
         index: usize,
         what: Resume,
     ) -> Verdict {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let Some((filter, name)) = filter(&hcm, index).zip(name_of(&hcm, index)) else {
             return Verdict::Continue;
         };

@@ -28,13 +28,26 @@ pub(super) enum Verdict {
 
 impl ServerConnection {
     pub(super) fn is_disabled(&self, stream: &Stream, filter: Filter) -> bool {
-        let Some(config) = self.hcm.config.http_filters.get(filter.index) else {
+        let Some(config) = self
+            .manager_of(stream)
+            .config
+            .http_filters
+            .get(filter.index)
+        else {
             return false;
         };
         match &stream.route {
             Some(route) => route.per_filter().disabled(&config.name, config.disabled),
             None => config.disabled,
         }
+    }
+
+    /// There is no configuration of a filter.
+    pub(super) fn missing_filter(&mut self, stream: &mut Stream, worker: &mut Worker) -> Verdict {
+        self.choose_cluster(stream, &mut worker.core);
+        stream.flags.insert(ResponseFlags::NO_FILTER_CONFIG_FOUND);
+        self.reply(stream, worker, Reply::new(500, b"", ""));
+        Verdict::Answered
     }
 
     /// The filters' response side, from the last to the first, for the head of any response; `at`: where it stands. `ends`:
@@ -46,7 +59,7 @@ impl ServerConnection {
         at: usize,
         ends: bool,
     ) -> Option<usize> {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         for (at, filter) in hcm.encoders.iter().enumerate().skip(at) {
             if self.is_disabled(stream, *filter) {
                 continue;
@@ -139,7 +152,7 @@ impl ServerConnection {
         index: usize,
     ) -> Verdict {
         self.choose_cluster(stream, &mut worker.core);
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let of_route = stream
             .route
             .as_ref()
@@ -217,7 +230,7 @@ impl ServerConnection {
     /// The stream no longer counts among the active faults.
     pub(super) fn end_fault(&self, stream: &mut Stream) {
         if std::mem::take(&mut stream.active_fault)
-            && let Some(stats) = &self.hcm.fault_stats
+            && let Some(stats) = &self.manager_of(stream).fault_stats
         {
             stats.gauge_dec(fault_stat::ACTIVE_FAULTS);
         }

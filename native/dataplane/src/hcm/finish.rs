@@ -96,7 +96,7 @@ impl ServerConnection {
         stream.times.downstream_tx_end.get_or_insert(now);
         stream.active = None;
         self.count(&stream, core);
-        if self.hcm.istio.is_some() {
+        if self.manager_of(&stream).istio.is_some() {
             self.istio_stats(&stream, core);
         }
         self.write_logs(&stream, core);

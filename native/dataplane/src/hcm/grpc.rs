@@ -259,7 +259,8 @@ impl Web {
 impl ServerConnection {
     /// The statistics filter's request side.
     pub(super) fn grpc_stats(&self, stream: &mut Stream, core: &mut Core, index: usize) -> Verdict {
-        let filter = self.hcm.filter(index);
+        let hcm = Rc::clone(self.manager_of(stream));
+        let filter = hcm.filter(index);
         let filter = filter.and_then(|filter| filter.grpc_stats.as_ref());
         let Some(filter) = filter.filter(|_| request::is_grpc(&stream.request)) else {
             return Verdict::Continue;

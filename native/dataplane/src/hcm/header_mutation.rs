@@ -55,7 +55,7 @@ impl ServerConnection {
         core: &Core,
         index: usize,
     ) -> Verdict {
-        let (hcm, route) = (Rc::clone(&self.hcm), stream.route.clone());
+        let (hcm, route) = (Rc::clone(self.manager_of(stream)), stream.route.clone());
         let mut scratch = HeaderScratch::default();
         each(&hcm, route.as_ref(), index, |mutations| {
             let mut side = RequestSide::new(self, stream, &core.clock);
@@ -71,7 +71,7 @@ impl ServerConnection {
 
     /// The response side.
     pub(super) fn mutate_response_headers(&self, stream: &mut Stream, core: &Core, index: usize) {
-        let (hcm, route) = (Rc::clone(&self.hcm), stream.route.clone());
+        let (hcm, route) = (Rc::clone(self.manager_of(stream)), stream.route.clone());
         let mut scratch = HeaderScratch::default();
         each(&hcm, route.as_ref(), index, |mutations| {
             if mutations.changes_response() {

@@ -124,7 +124,7 @@ impl ServerConnection {
         core: &mut Core,
         place: usize,
     ) -> Verdict {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let Some(HttpFilterKind::PeerMetadata(config)) = kind(&hcm.config, place) else {
             return Verdict::Continue;
         };
@@ -162,11 +162,12 @@ impl ServerConnection {
 
     /// The peer metadata filters' response side.
     pub(super) fn peer_metadata_response(&self, stream: &mut Stream, core: &mut Core) {
-        let Some(filters) = &self.hcm.istio else {
+        let hcm = Rc::clone(self.manager_of(stream));
+        let Some(filters) = &hcm.istio else {
             return;
         };
         for (place, own) in &filters.own {
-            let Some(HttpFilterKind::PeerMetadata(config)) = kind(&self.hcm.config, *place) else {
+            let Some(HttpFilterKind::PeerMetadata(config)) = kind(&hcm.config, *place) else {
                 continue;
             };
             let filter = Filter {
@@ -204,7 +205,8 @@ impl ServerConnection {
 
     /// The ALPN filter: what the upstream's TLS offers.
     pub(super) fn istio_alpn(&self, stream: &mut Stream, core: &mut Core, place: usize) -> Verdict {
-        let Some(HttpFilterKind::Alpn(config)) = kind(&self.hcm.config, place) else {
+        let hcm = Rc::clone(self.manager_of(stream));
+        let Some(HttpFilterKind::Alpn(config)) = kind(&hcm.config, place) else {
             return Verdict::Continue;
         };
         self.choose_cluster(stream, core);
@@ -230,7 +232,7 @@ impl ServerConnection {
 
     /// Istio's standard metrics of a stream that is over.
     pub(super) fn istio_stats(&self, stream: &Stream, core: &mut Core) {
-        let Some(filters) = &self.hcm.istio else {
+        let Some(filters) = &self.manager_of(stream).istio else {
             return;
         };
         for filter in &filters.stats {

@@ -269,7 +269,7 @@ impl ServerConnection {
         worker: &mut Worker,
         index: usize,
     ) -> Verdict {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let Some(filter) = filter(&hcm, index) else {
             return Verdict::Continue;
         };
@@ -328,7 +328,7 @@ impl ServerConnection {
         index: usize,
         what: Resume,
     ) -> Verdict {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let Resume::Answer(answer) = what else {
             return Verdict::Wait;
         };

@@ -28,7 +28,7 @@ impl ServerConnection {
         worker: &mut Worker,
         index: usize,
     ) -> Verdict {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let Some((limit, enforced)) = exceeded(stream, worker, &hcm, index) else {
             return Verdict::Continue;
         };

@@ -194,6 +194,12 @@ fn text_of<'a>(
             Some(_) => "HTTP/1.1",
             None => return None,
         },
+        // Envoy answers without any there, which is not the same as none.
+        TextField::ResponseCodeDetails
+            if stream.flags.contains(ResponseFlags::NO_FILTER_CONFIG_FOUND) =>
+        {
+            return Some(stream.details.as_bytes());
+        }
         TextField::ResponseCodeDetails => &stream.details,
         TextField::DownstreamTransportFailureReason => connection.downstream.transport.failure()?,
         TextField::UpstreamTransportFailureReason => stream.failure_reason.as_deref()?,

@@ -188,8 +188,9 @@ impl ServerConnection {
         side: Side,
         ends: bool,
     ) -> Option<Running> {
-        let lua = compiled(&self.hcm, index)?;
-        let name = &self.hcm.config.http_filters.get(index)?.name;
+        let hcm = self.manager_of(stream);
+        let lua = compiled(hcm, index)?;
+        let name = &hcm.config.http_filters.get(index)?.name;
         let levels = stream.route.as_ref().map(StreamRoute::per_filter);
         let of_route = match levels.and_then(|levels| levels.policy(name)) {
             Some(CompiledPolicy::Lua(policy)) => Some(policy),
@@ -199,7 +200,7 @@ impl ServerConnection {
         let log = Arc::clone(&core.shared.log_sink);
         let script = core.http.lua.get(script, &log)?;
         let run = script.begin(side, ends)?;
-        if let Some(FilterRuntime::Lua(stats)) = self.hcm.filter_runtimes.get(index) {
+        if let Some(FilterRuntime::Lua(stats)) = hcm.filter_runtimes.get(index) {
             stats.inc(stat::EXECUTIONS);
         }
         Some(Running {
@@ -231,8 +232,8 @@ impl ServerConnection {
         let (mut host, step) = running.run.resume(host, event);
         host.swap(stream);
         if running.run.side() == Side::Request {
-            let clears =
-                compiled(&self.hcm, running.index).is_some_and(|lua| lua.clear_route_cache);
+            let clears = compiled(self.manager_of(stream), running.index)
+                .is_some_and(|lua| lua.clear_route_cache);
             let wanted = running.run.wants_new_route();
             if wanted || (clears && std::mem::take(&mut host.touched)) {
                 self.clear_route(stream, core);
@@ -241,7 +242,9 @@ impl ServerConnection {
         if let Step::Failed(why) = &step {
             let text = format!("script log: {why}");
             core.shared.log_sink.script_log(Level::Error, &text);
-            if let Some(FilterRuntime::Lua(stats)) = self.hcm.filter_runtimes.get(running.index) {
+            if let Some(FilterRuntime::Lua(stats)) =
+                self.manager_of(stream).filter_runtimes.get(running.index)
+            {
                 stats.inc(stat::ERRORS);
             }
         }

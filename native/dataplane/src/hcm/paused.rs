@@ -193,7 +193,8 @@ impl ServerConnection {
             }
         }
         let at = stream.next_filter.checked_sub(1);
-        let Some(filter) = at.and_then(|at| self.hcm.filters.get(at).copied()) else {
+        let Some(filter) = at.and_then(|at| self.manager_of(stream).filters.get(at).copied())
+        else {
             return Verdict::Continue;
         };
         match filter.kind {
@@ -212,6 +213,7 @@ impl ServerConnection {
             | FilterKind::Rbac
             | FilterKind::HeaderMutation
             | FilterKind::LocalRateLimit
+            | FilterKind::Missing
             | FilterKind::Router => Verdict::Continue,
         }
     }

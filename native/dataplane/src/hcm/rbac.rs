@@ -37,7 +37,7 @@ impl ServerConnection {
         worker: &mut Worker,
         index: usize,
     ) -> Verdict {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let Some(filter) = hcm.filter(index) else {
             return Verdict::Continue;
         };

@@ -161,7 +161,7 @@ impl ServerConnection {
         framing: ResponseFraming,
         ends: bool,
     ) {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let core = &mut worker.core;
         if stream.authz.is_some() {
             Self::authz_response_head(stream);
@@ -191,7 +191,7 @@ impl ServerConnection {
         framing: ResponseFraming,
         ends: bool,
     ) {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         let core = &mut worker.core;
         if hcm.istio.is_some() {
             self.peer_metadata_response(stream, core);

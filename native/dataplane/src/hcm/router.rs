@@ -116,7 +116,7 @@ impl ServerConnection {
         worker: &mut Worker,
         mut body: Attached<'_>,
     ) {
-        let hcm = Rc::clone(&self.hcm);
+        let hcm = Rc::clone(self.manager_of(stream));
         while let Some(filter) = hcm.filters.get(stream.next_filter) {
             stream.next_filter += 1;
             let verdict = match filter.kind {
@@ -145,6 +145,7 @@ impl ServerConnection {
                 }
                 FilterKind::Alpn => self.istio_alpn(stream, &mut worker.core, filter.index),
                 FilterKind::IstioStats => Verdict::Continue,
+                FilterKind::Missing => self.missing_filter(stream, worker),
             };
             let demand = match verdict {
                 Verdict::Continue => continue,

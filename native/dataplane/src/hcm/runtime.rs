@@ -11,7 +11,7 @@ use tidegate_model::hcm::{
 };
 use tidegate_model::listener::TrafficDirection;
 use tidegate_snapshot::listener::CompiledHttpFilter;
-use tidegate_snapshot::{Chain, ChainFilter, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
+use tidegate_snapshot::{Chain, CompiledHcm, CompiledRoutes, HcmRoutes, Snapshot};
 use tidegate_stats::defs::ext_authz as stat_authz;
 use tidegate_stats::defs::jwt_authn as stat_jwt;
 use tidegate_stats::defs::lua as stat_lua;
@@ -53,6 +53,7 @@ pub(crate) enum FilterKind {
     HeaderMutation,
     LocalRateLimit,
     Lua,
+    Missing,
     Router,
 }
 
@@ -90,6 +91,8 @@ pub(crate) struct HcmRuntime {
     pub(super) istio: Option<Box<IstioFilters>>,
     /// Statistics by response code.
     pub(crate) dynamic_stats: bool,
+    /// Some filter's configuration comes by ECDS.
+    pub(crate) discovers: bool,
     /// Told apart from a later listener at the same place by being held.
     _listener: Rc<ListenerRuntime>,
     _groups: HcmGroups,
@@ -249,7 +252,7 @@ impl HcmRuntime {
         chain: &Arc<Chain>,
         listener: &Rc<ListenerRuntime>,
     ) -> Option<Self> {
-        let compiled = http_of(chain)?;
+        let compiled = chain.http()?;
         let config = &compiled.config;
         let groups = HcmGroups::new(
             &core.shared.registry,
@@ -273,6 +276,7 @@ impl HcmRuntime {
                 HttpFilterKind::Alpn(_) => FilterKind::Alpn,
                 HttpFilterKind::IstioStats(_) => FilterKind::IstioStats,
                 HttpFilterKind::Lua(_) => FilterKind::Lua,
+                HttpFilterKind::Missing => FilterKind::Missing,
                 HttpFilterKind::Rbac(_) => FilterKind::Rbac,
                 HttpFilterKind::HeaderMutation(_) => FilterKind::HeaderMutation,
                 HttpFilterKind::LocalRateLimit(_) => FilterKind::LocalRateLimit,
@@ -334,6 +338,10 @@ impl HcmRuntime {
             suppress_envoy_headers,
             respect_expected_rq_timeout,
             dynamic_stats,
+            discovers: config
+                .http_filters
+                .iter()
+                .any(|filter| filter.discovery.is_some()),
             istio: IstioFilters::new(
                 core,
                 compiled,
@@ -352,12 +360,12 @@ impl HcmRuntime {
     }
 
     pub(crate) fn compiled(&self) -> Option<&CompiledHcm> {
-        http_of(&self.chain)
+        self.chain.http()
     }
 
     /// The filter at a place in the configuration.
     pub(crate) fn filter(&self, index: usize) -> Option<&CompiledHttpFilter> {
-        self.compiled()?.filters.get(index)
+        self.compiled()?.filters.get(index).map(|filter| &**filter)
     }
 
     /// The route table in force. `None`: RDS has not delivered it, or it is gone.
@@ -385,12 +393,5 @@ impl HcmRuntime {
             .iter()
             .find(named)
             .is_some_and(|config| config.enabled)
-    }
-}
-
-fn http_of(chain: &Chain) -> Option<&CompiledHcm> {
-    match &chain.filter {
-        ChainFilter::Http(compiled) => Some(compiled),
-        ChainFilter::TcpProxy(_) => None,
     }
 }

@@ -35,6 +35,7 @@ use super::lua::LuaStream;
 use super::mirror::Mirrors;
 use super::paused::Pause;
 use super::retry::Tries;
+use super::runtime::HcmRuntime;
 use super::streams::StreamKey;
 use super::tracing::Span as TraceSpan;
 use crate::cluster::{ActiveRequest, ClusterRuntime, HostRuntime};
@@ -368,6 +369,8 @@ pub(crate) struct Stream {
     pub(crate) key: StreamKey,
     /// What the codec knows it by; `None`: HTTP/1.
     pub(crate) wire: Option<StreamRef>,
+    /// The manager under which it began, where the connection has a later one.
+    pub(super) hcm: Option<Rc<HcmRuntime>>,
     pub(crate) request: Request,
     pub(crate) response: Response,
     pub(crate) route: Option<StreamRoute>,

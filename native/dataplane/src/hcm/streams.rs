@@ -184,6 +184,15 @@ impl Streams {
         }
     }
 
+    /// All that are not taken.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        let slots = std::iter::once(&mut self.first).chain(&mut self.more);
+        slots.filter_map(|slot| match slot {
+            Slot::Here(stream) => Some(&mut **stream),
+            _ => None,
+        })
+    }
+
     /// Takes note of a stream's next deadline, where there are several streams: a lower bound of all of them is kept, for
     /// looking at each after every event would cost too much.
     #[inline]

@@ -8,7 +8,7 @@ use tidegate_snapshot::Chain;
 use tidegate_stats::Gauge;
 use tidegate_stats::defs::listener_manager::{self as manager_stat, ListenerManager};
 
-use super::{Worker, own_timer};
+use super::{Core, Worker, own_timer};
 use crate::accept::Acceptor;
 use crate::cluster::GoneHost;
 use crate::conn::{Conn, Event, Key};
@@ -152,9 +152,25 @@ impl Worker {
                 .chain(chains.default_chain())
                 .any(|other| Arc::ptr_eq(other, chain))
         };
+        let next = |chain: &Arc<Chain>| {
+            let mut all = chains.all();
+            all.find(|new| chain.config.differs_by_discovery(&new.config))
+        };
         let before = old.compiled.filter_chains.chains();
-        let gone = before.iter().filter(|chain| !lives(chain)).count();
+        let gone = before
+            .iter()
+            .filter(|chain| !lives(chain) && next(chain).is_none())
+            .count();
         self.count_draining(manager_stat::TOTAL_FILTER_CHAINS_DRAINING, gone as i64);
+        for key in self.conns.keys() {
+            if let Some(Conn::Http(connection)) = self.conns.get_mut(key)
+                && connection.listener().compiled.id() == id
+                && !lives(connection.chain())
+                && let Some(chain) = next(connection.chain())
+            {
+                connection.adopt(&mut self.core, chain);
+            }
+        }
         self.drain_connections(|listener, chain| {
             listener.compiled.id() == id && chain.is_some_and(|chain| !lives(chain))
         });
@@ -270,5 +286,26 @@ impl Worker {
                 self.drain_listener(&runtime);
             }
         }
+    }
+}
+
+impl Core {
+    /// The chain that has taken another's place since ECDS delivered something; `None`: it is in force, or gone.
+    pub(crate) fn successor(
+        &self,
+        listener: &Rc<ListenerRuntime>,
+        chain: &Arc<Chain>,
+    ) -> Option<Arc<Chain>> {
+        let current = &self.listeners.entries.get(&listener.compiled.id())?.runtime;
+        if Rc::ptr_eq(current, listener) {
+            return None;
+        }
+        let chains = &current.compiled.filter_chains;
+        if chains.all().any(|other| Arc::ptr_eq(other, chain)) {
+            return None;
+        }
+        let mut all = chains.all();
+        all.find(|new| chain.config.differs_by_discovery(&new.config))
+            .map(Arc::clone)
     }
 }

@@ -130,6 +130,10 @@ const FIELDS: &[DumpFields] = &[
         ],
     ),
     (
+        "EcdsConfigDump",
+        &[("ecds_filters", Some("EcdsFilterConfig"))],
+    ),
+    (
         "EndpointsConfigDump",
         &[
             ("static_endpoint_configs", Some("StaticEndpointConfig")),
@@ -176,6 +180,8 @@ struct Parts {
     clusters: Vec<Part>,
     warming_clusters: Vec<Part>,
     cluster_failures: BTreeMap<Name, Failure>,
+    /// `None`: no filter has ever referred to one.
+    extensions: Option<Vec<Part>>,
     endpoints: Vec<Part>,
     listener_version: String,
     listeners: Vec<Part>,
@@ -223,6 +229,14 @@ impl Parts {
             clusters: clusters(&manager.clusters.active),
             warming_clusters: clusters(&manager.clusters.warming),
             cluster_failures: manager.clusters.failures.clone(),
+            extensions: manager.extensions.used.then(|| {
+                let all = manager.extensions.wanted.iter();
+                all.filter_map(|(name, entry)| {
+                    let (resource, _) = entry.known.as_ref()?;
+                    Some(part(name, false, resource))
+                })
+                .collect()
+            }),
             endpoints: manager
                 .endpoints
                 .known
@@ -278,6 +292,7 @@ struct Dumper {
 impl Dumper {
     fn all(&self, parts: &Parts, include_eds: bool) -> Vec<Value> {
         let mut dumps = vec![self.bootstrap(parts), self.clusters(parts)];
+        dumps.extend(self.extensions(parts));
         if include_eds {
             dumps.push(self.endpoints(parts));
         }
@@ -563,6 +578,26 @@ fn insert(object: &mut Value, key: &str, value: Value) {
 }
 
 impl Dumper {
+    fn extensions(&self, parts: &Parts) -> Option<Value> {
+        let all = parts.extensions.as_ref()?.iter();
+        let all = all.filter(|part| self.wanted(&part.name)).map(|part| {
+            let mut item = Map::new();
+            if !part.resource.version.is_empty() {
+                item.insert("version_info".to_owned(), json!(&*part.resource.version));
+            }
+            let filter = self.any(type_url::TYPED_EXTENSION_CONFIG, &part.resource.raw);
+            item.insert("ecds_filter".to_owned(), filter);
+            let updated = json!(timestamp(part.resource.updated));
+            item.insert("last_updated".to_owned(), updated);
+            Value::Object(item)
+        });
+        Some(dump(
+            "EcdsConfigDump",
+            "",
+            [("ecds_filters", all.collect())],
+        ))
+    }
+
     fn secrets(&self, parts: &Parts) -> Value {
         let fixed = parts.static_secrets.iter();
         let fixed = fixed.filter(|part| self.wanted(&part.name)).map(|part| {

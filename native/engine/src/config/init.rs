@@ -149,7 +149,11 @@ impl super::Manager {
             self.count_asking(self.dynamic.lds.as_ref(), self.stats.lds.as_ref());
             return true;
         }
-        if init.lds == Wildcard::Waiting || !self.listeners.are_warm(&self.routes, &self.secrets) {
+        if init.lds == Wildcard::Waiting
+            || !self
+                .listeners
+                .are_warm(&self.routes, &self.secrets, &self.extensions)
+        {
             return false;
         }
         init.done = true;

@@ -15,11 +15,12 @@ use tidegate_stats::defs::{listener_manager as stat, ssl};
 use tidegate_stats::{Group, Registry};
 use tidegate_xds::{Decoder, type_url};
 
+use super::extensions::{ExtensionRef, listener_extensions};
 use super::transports::listener_secrets;
 use super::validate::check_listener_clusters;
 use super::{
-    ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Routes, Secrets, Subscription,
-    Update, count_update,
+    ApplyResult, ConfigSourceKey, Extensions, Failure, Manager, Resource, Routes, Secrets,
+    Subscription, Update, count_update,
 };
 use crate::error::ConfigError;
 use crate::server_log::server_log;
@@ -32,6 +33,7 @@ pub(crate) struct ListenerEntry {
     /// The route configurations it refers to by name.
     routes: BTreeSet<Name>,
     pub(super) secrets: Vec<SecretRef>,
+    pub(super) extensions: Vec<ExtensionRef>,
     /// `listener.ADDRESS.server_ssl_socket_factory.`, where any of its chains has TLS with secrets.
     pub(super) tls: Option<Group<ssl::SslSocketFactory>>,
 }
@@ -48,6 +50,7 @@ impl ListenerEntry {
         Self {
             tls: (!secrets.is_empty()).then(|| registry.group(&prefix)),
             secrets,
+            extensions: listener_extensions(&config),
             routes: connection_managers(&config)
                 .filter_map(|hcm| match &hcm.routes {
                     RouteSource::Rds(name) => Some(Name::clone(name)),
@@ -58,6 +61,15 @@ impl ListenerEntry {
             config,
             is_static,
         }
+    }
+}
+
+impl ListenerEntry {
+    /// Whether nothing is waited for any more.
+    fn is_warm(&self, routes: &Routes, secrets: &Secrets, extensions: &Extensions) -> bool {
+        routes.are_settled(&self.routes)
+            && secrets.are_settled(&self.secrets)
+            && extensions.are_settled(&self.extensions)
     }
 }
 
@@ -92,6 +104,8 @@ pub(crate) struct Listeners {
     draining: BTreeMap<Name, Instant>,
     /// Likewise, secrets.
     pub(super) draining_secrets: Vec<(SecretRef, Instant)>,
+    /// Likewise, what ECDS delivers.
+    pub(super) draining_extensions: Vec<(ExtensionRef, Instant)>,
     pub(crate) failures: BTreeMap<Name, Failure>,
     /// Of the last accepted update.
     pub(crate) version: String,
@@ -118,10 +132,14 @@ impl Listeners {
         self.draining.contains_key(routes)
     }
 
-    pub(super) fn are_warm(&self, routes: &Routes, secrets: &Secrets) -> bool {
-        self.warming
-            .values()
-            .all(|entry| routes.are_settled(&entry.routes) && secrets.are_settled(&entry.secrets))
+    pub(super) fn are_warm(
+        &self,
+        routes: &Routes,
+        secrets: &Secrets,
+        extensions: &Extensions,
+    ) -> bool {
+        let mut entries = self.warming.values();
+        entries.all(|entry| entry.is_warm(routes, secrets, extensions))
     }
 
     /// RDS.
@@ -189,7 +207,7 @@ impl Manager {
             .map_err(|(path, reason)| ConfigError::new(&config.name, path, reason))?;
         // Compiled on the side: a listener that has to wait for its routes must be refused now if it cannot serve then.
         SnapshotBuilder::from(builder.peek())
-            .set_listener(Arc::clone(config))
+            .set_listener(self.resolved_listener(config))
             .map_err(|error| ConfigError::compile(&config.name, error))?;
         Ok(())
     }
@@ -307,6 +325,7 @@ impl Manager {
             return Ok(true);
         }
         self.check_listener(&config, builder)?;
+        self.count_conflicts(&config);
         if let Some(dataplane) = &mut self.dataplane {
             dataplane
                 .bind(&config)
@@ -382,9 +401,7 @@ impl Manager {
             .listeners
             .warming
             .iter()
-            .filter(|(_, entry)| {
-                self.routes.are_settled(&entry.routes) && self.secrets.are_settled(&entry.secrets)
-            })
+            .filter(|(_, entry)| entry.is_warm(&self.routes, &self.secrets, &self.extensions))
             .map(|(name, _)| Name::clone(name))
             .collect();
         for name in &ready {
@@ -393,7 +410,7 @@ impl Manager {
             };
             self.listeners_changed();
             let stats = self.stats.listeners.shared();
-            if let Err(error) = builder.set_listener(Arc::clone(&entry.config)) {
+            if let Err(error) = builder.set_listener(self.resolved_listener(&entry.config)) {
                 // It compiled when it was accepted, so this is not expected; the old version stays.
                 let error = ConfigError::compile(name, error);
                 stats.inc(stat::LISTENER_CREATE_FAILURE);
@@ -428,6 +445,10 @@ impl Manager {
         let draining = &mut self.listeners.draining_secrets;
         draining.retain(|(secret, _)| !former.secrets.contains(secret));
         draining.extend(former.secrets.into_iter().map(|secret| (secret, until)));
+        let draining = &mut self.listeners.draining_extensions;
+        draining.retain(|(extension, _)| !former.extensions.contains(extension));
+        let extensions = former.extensions.into_iter();
+        draining.extend(extensions.map(|extension| (extension, until)));
     }
 
     /// What each warming listener still waits for, in Envoy's words.
@@ -441,6 +462,13 @@ impl Manager {
                 .collect();
             let secrets = self.secrets.unsettled(&entry.secrets);
             targets.extend(secrets.map(|secret| format!("shared target SdsApi {}", secret.name)));
+            let extensions = self.extensions.unsettled(&entry.extensions);
+            targets.extend(extensions.map(|extension| {
+                format!(
+                    "shared target FilterConfigSubscription init {}",
+                    extension.name
+                )
+            }));
             let manager = format!("init manager Listener-local-init-manager {name} {hash}");
             (manager, targets)
         });
@@ -451,10 +479,18 @@ impl Manager {
     pub(crate) fn forget_drained(&mut self) {
         let now = Instant::now();
         let listeners = &mut self.listeners;
-        let before = listeners.draining.len() + listeners.draining_secrets.len();
+        let count = |listeners: &Listeners| {
+            listeners.draining.len()
+                + listeners.draining_secrets.len()
+                + listeners.draining_extensions.len()
+        };
+        let before = count(listeners);
         listeners.draining.retain(|_, until| *until > now);
         listeners.draining_secrets.retain(|(_, until)| *until > now);
-        if listeners.draining.len() + listeners.draining_secrets.len() != before {
+        listeners
+            .draining_extensions
+            .retain(|(_, until)| *until > now);
+        if count(listeners) != before {
             self.listeners_changed();
             self.subscriptions_stale = true;
             let builder = self.begin();

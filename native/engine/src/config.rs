@@ -7,6 +7,7 @@
 //! [`Manager`] is not thread-safe; the engine keeps it behind a lock that no worker ever takes.
 
 mod clusters;
+mod counts;
 mod endpoints;
 mod extensions;
 mod init;
@@ -45,6 +46,7 @@ pub(crate) use runtime::RuntimeLayers;
 pub(crate) use secrets::Secrets;
 pub(crate) use transports::TlsContext;
 
+use self::counts::{count_asking, count_failure, count_rejection};
 use crate::error::ConfigError;
 use crate::events::{Event, Events};
 use crate::server_log::{ServerLog, server_log};
@@ -425,7 +427,7 @@ impl Manager {
             type_url::SECRET => return self.secrets_rejected(reason, origin),
             type_url::RUNTIME => {
                 let stats = self.runtime.updates.as_ref();
-                count_update(stats, "", true, SystemTime::now());
+                stats.into_iter().for_each(count_rejection);
                 return self.runtime_rejected(origin);
             }
             _ => {}
@@ -435,11 +437,7 @@ impl Manager {
             type_url::LISTENER => &self.stats.lds,
             _ => &None,
         };
-        if let Some(group) = group {
-            let stats = group.shared();
-            stats.inc(discovery::UPDATE_ATTEMPT);
-            stats.inc(discovery::UPDATE_REJECTED);
-        }
+        group.iter().for_each(count_rejection);
         let failure = Failure::new(reason, None, "");
         match type_url {
             type_url::CLUSTER => self.clusters.fail(Name::from(""), failure),
@@ -479,7 +477,7 @@ impl Manager {
         stats: Option<&Group<discovery::Discovery>>,
     ) {
         if let (Some(ConfigSource::Ads), Some(stats)) = (source, stats) {
-            stats.shared().inc(discovery::UPDATE_ATTEMPT);
+            count_asking(stats);
         }
     }
 
@@ -658,43 +656,4 @@ impl Manager {
             i64::from(self.dataplane.is_some() && self.init.is_done()),
         );
     }
-}
-
-fn count_failure(group: &Group<discovery::Discovery>, given_up: bool) {
-    let stats = group.shared();
-    stats.inc(discovery::UPDATE_ATTEMPT);
-    stats.inc(if given_up {
-        discovery::INIT_FETCH_TIMEOUT
-    } else {
-        discovery::UPDATE_FAILURE
-    });
-}
-
-/// The numbers of a CDS or LDS update.
-fn count_update(
-    group: Option<&Group<discovery::Discovery>>,
-    version: &str,
-    rejected: bool,
-    started: SystemTime,
-) {
-    let Some(group) = group else {
-        return;
-    };
-    let stats = group.shared();
-    stats.inc(discovery::UPDATE_ATTEMPT);
-    if rejected {
-        stats.inc(discovery::UPDATE_REJECTED);
-        return;
-    }
-    stats.inc(discovery::UPDATE_SUCCESS);
-    stats.gauge_set(
-        discovery::UPDATE_TIME,
-        crate::time::unix_millis(SystemTime::now()),
-    );
-    stats.gauge_set(discovery::VERSION, resource::version_hash(version));
-    stats.text_set(discovery::VERSION_TEXT, version);
-    stats.record(
-        discovery::UPDATE_DURATION,
-        started.elapsed().unwrap_or_default().as_millis() as u64,
-    );
 }

@@ -16,10 +16,9 @@ use tidegate_stats::Group;
 use tidegate_stats::defs::{cluster as stat, cluster_manager, ssl};
 use tidegate_xds::{Decoder, type_url};
 
+use super::counts::count_update;
 use super::transports::{check_transports, cluster_secrets};
-use super::{
-    ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Subscription, Update, count_update,
-};
+use super::{ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Subscription, Update};
 use crate::error::ConfigError;
 use crate::server_log::server_log;
 
@@ -332,12 +331,9 @@ impl Manager {
                 result.detail
             );
         }
-        count_update(
-            self.stats.cds.as_ref(),
-            version,
-            !result.rejected.is_empty(),
-            update.started,
-        );
+        if let Some(cds) = &self.stats.cds {
+            count_update(cds, update, !result.rejected.is_empty());
+        }
         self.init.cds_answered();
         self.commit(builder);
         result

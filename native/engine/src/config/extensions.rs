@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_model::Name;
@@ -15,11 +15,12 @@ use tidegate_model::hcm::{ConfigDiscovery, HttpConnectionManager, HttpFilter, Ht
 use tidegate_model::listener::{FilterChain, Listener, NetworkFilter};
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Group;
+use tidegate_stats::defs::discovery::Discovery;
 use tidegate_stats::defs::extension_config as stat;
 use tidegate_xds::{Decoder, ExtensionConfig, check_extension_type, check_terminal, type_url};
 
+use super::counts::{count_asking, count_failure, count_rejection, count_update};
 use super::listeners::connection_managers;
-use super::resource::version_hash;
 use super::{ApplyResult, ConfigSourceKey, Manager, Resource, Subscription, Update};
 use crate::error::ConfigError;
 
@@ -39,6 +40,7 @@ pub(crate) struct ExtensionEntry {
     /// Whether nobody waits for it (any more).
     settled: bool,
     initial_fetch_timeout: Option<Duration>,
+    updates: Group<Discovery>,
     stats: Group<stat::ExtensionConfig>,
 }
 
@@ -50,20 +52,42 @@ pub(crate) struct Extensions {
     pub(crate) used: bool,
 }
 
-/// The filters of a connection manager that refer to one; true: it is the last filter.
-fn discovered(
-    manager: &HttpConnectionManager,
-) -> impl Iterator<Item = (&HttpFilter, &Arc<ConfigDiscovery>, bool)> {
+/// A filter that refers to one.
+struct Place<'a> {
+    index: usize,
+    filter: &'a HttpFilter,
+    discovery: &'a ConfigDiscovery,
+    is_last: bool,
+}
+
+impl Place<'_> {
+    /// Why a configuration will not do here.
+    fn check(&self, config: &ExtensionConfig) -> Result<(), String> {
+        check_extension_type(&config.type_name, &self.discovery.type_urls)?;
+        check_terminal(&self.filter.name, &config.kind, self.is_last)
+    }
+}
+
+fn places(manager: &HttpConnectionManager) -> impl Iterator<Item = Place<'_>> {
     let count = manager.http_filters.len();
     let filters = manager.http_filters.iter().enumerate();
-    filters
-        .filter_map(move |(at, filter)| Some((filter, filter.discovery.as_ref()?, at + 1 == count)))
+    filters.filter_map(move |(index, filter)| {
+        Some(Place {
+            index,
+            filter,
+            discovery: filter.discovery.as_deref()?,
+            is_last: index + 1 == count,
+        })
+    })
 }
 
 /// What a listener refers to, each once.
 pub(super) fn listener_extensions(listener: &Listener) -> Vec<ExtensionRef> {
     let mut found: BTreeMap<Name, ExtensionRef> = BTreeMap::new();
-    for (filter, discovery, _) in connection_managers(listener).flat_map(|hcm| discovered(hcm)) {
+    for Place {
+        filter, discovery, ..
+    } in connection_managers(listener).flat_map(|hcm| places(hcm))
+    {
         let warms = !discovery.apply_default_config_without_warming;
         found
             .entry(Name::clone(&filter.name))
@@ -75,17 +99,6 @@ pub(super) fn listener_extensions(listener: &Listener) -> Vec<ExtensionRef> {
             });
     }
     found.into_values().collect()
-}
-
-/// Why a configuration will not do for a filter.
-fn check(
-    filter: &HttpFilter,
-    discovery: &ConfigDiscovery,
-    last: bool,
-    config: &ExtensionConfig,
-) -> Result<(), String> {
-    check_extension_type(&config.type_name, &discovery.type_urls)?;
-    check_terminal(&filter.name, &config.kind, last)
 }
 
 impl Extensions {
@@ -143,23 +156,19 @@ impl Extensions {
         let NetworkFilter::HttpConnectionManager(manager) = &mut chain.filter else {
             return;
         };
-        let kinds: Vec<Option<HttpFilterKind>> = {
-            let count = manager.http_filters.len();
-            let filters = manager.http_filters.iter().enumerate();
-            let kinds = filters.map(|(at, filter)| {
-                let discovery = filter.discovery.as_ref()?;
-                let config = self.known(&filter.name)?;
-                if check(filter, discovery, at + 1 == count, config).is_err() {
-                    conflict(&filter.name);
-                    return None;
-                }
-                Some(config.kind.clone())
-            });
-            kinds.collect()
-        };
+        let mut kinds: Vec<(usize, HttpFilterKind)> = Vec::new();
+        for place in places(manager) {
+            let Some(config) = self.known(&place.filter.name) else {
+                continue;
+            };
+            match place.check(config) {
+                Ok(()) => kinds.push((place.index, config.kind.clone())),
+                Err(_) => conflict(&place.filter.name),
+            }
+        }
         let filters = &mut Arc::make_mut(manager).http_filters;
-        for (filter, kind) in filters.iter_mut().zip(kinds) {
-            if let Some(kind) = kind {
+        for (index, kind) in kinds {
+            if let Some(filter) = filters.get_mut(index) {
                 filter.kind = kind;
             }
         }
@@ -209,14 +218,14 @@ impl Manager {
         for (name, initial_fetch_timeout) in wanted {
             entries.entry(name).or_insert_with_key(|name| {
                 let prefix = format!("extension_config_discovery.http_filter.{name}.");
-                let stats = registry.group::<stat::ExtensionConfig>(&prefix);
-                // The asking is an attempt.
-                stats.shared().inc(stat::UPDATE_ATTEMPT);
+                let updates = registry.group(&prefix);
+                count_asking(&updates);
                 ExtensionEntry {
                     known: None,
                     settled: false,
                     initial_fetch_timeout,
-                    stats,
+                    updates,
+                    stats: registry.group(&prefix),
                 }
             });
         }
@@ -255,7 +264,7 @@ impl Manager {
                         && update.removed.is_some()
                     {
                         // Envoy's incremental form counts the attempt and its failure.
-                        entry.stats.shared().inc(stat::UPDATE_ATTEMPT);
+                        count_asking(&entry.updates);
                     }
                     result.rejected.push(error);
                 }
@@ -264,22 +273,18 @@ impl Manager {
         for name in update.removed.iter().flatten() {
             if let Some(entry) = self.extensions.wanted.get_mut(*name) {
                 entry.settled = true;
-                count(entry, update);
+                count_update(&entry.updates, update, false);
                 entry.known = None;
                 changed.insert(Name::from(*name));
             }
         }
-        for warning in decoder.take_warnings() {
-            crate::server_log::server_log!(self.context.log, Warning, "config", "{warning}");
-        }
+        self.tell_warnings(decoder.take_warnings());
         if !result.rejected.is_empty() {
             // As in Envoy it counts for all who listen, and nobody waits any longer.
             for entry in self.extensions.wanted.values_mut() {
                 entry.settled = true;
-                let stats = entry.stats.shared();
-                stats.inc(stat::UPDATE_ATTEMPT);
-                stats.inc(stat::UPDATE_REJECTED);
-                stats.inc(stat::CONFIG_FAIL);
+                count_rejection(&entry.updates);
+                entry.stats.shared().inc(stat::CONFIG_FAIL);
             }
             self.tell_rejections(&mut result, "ecds");
         }
@@ -302,16 +307,15 @@ impl Manager {
         name: &str,
         raw: &[u8],
     ) -> Result<bool, ConfigError> {
-        let Some(entry) = self.extensions.wanted.get_mut(name) else {
+        let Some(entry) = self.extensions.wanted.get(name) else {
             // Nobody asked for it (any more): neither kept nor an error.
             return Ok(false);
         };
         let known = entry.known.as_ref();
         let mut is_new = known.is_none_or(|(resource, _)| *resource.raw != *raw);
         if is_new {
-            let before = known.map(|(_, config)| config.clone());
             let config = self.read_extension(decoder, name, raw)?;
-            is_new = before.as_ref() != Some(&config);
+            is_new = known.is_none_or(|(_, before)| *before != config);
             if is_new {
                 let resource = Resource::new(Bytes::copy_from_slice(raw), &update.version_of(name));
                 self.try_extension(name, (resource, config))?;
@@ -319,7 +323,7 @@ impl Manager {
         }
         if let Some(entry) = self.extensions.wanted.get_mut(name) {
             entry.settled = true;
-            count(entry, update);
+            count_update(&entry.updates, update, false);
         }
         Ok(is_new)
     }
@@ -330,20 +334,20 @@ impl Manager {
         name: &str,
         raw: &[u8],
     ) -> Result<ExtensionConfig, ConfigError> {
-        let places = || {
+        let wanting = || {
             let managers = self
                 .listeners
                 .all()
                 .flat_map(|entry| connection_managers(&entry.config));
-            let filters = managers.flat_map(|manager| discovered(manager));
-            filters.filter(|(filter, ..)| *filter.name == *name)
+            let places = managers.flat_map(|manager| places(manager));
+            places.filter(|place| *place.filter.name == *name)
         };
         let config = decoder.extension_config(raw, &|found| {
-            places()
-                .try_for_each(|(_, discovery, _)| check_extension_type(found, &discovery.type_urls))
+            wanting().try_for_each(|place| check_extension_type(found, &place.discovery.type_urls))
         })?;
-        for (filter, discovery, last) in places() {
-            check(filter, discovery, last, &config)
+        for place in wanting() {
+            place
+                .check(&config)
                 .map_err(|reason| ConfigError::new(name, "", reason))?;
         }
         Ok(config)
@@ -395,30 +399,11 @@ impl Manager {
             if !names.is_empty() && !names.iter().any(|each| **each == **name) {
                 continue;
             }
-            let stats = entry.stats.shared();
-            stats.inc(stat::UPDATE_ATTEMPT);
+            count_failure(&entry.updates, given_up);
             if given_up {
-                stats.inc(stat::INIT_FETCH_TIMEOUT);
-                stats.inc(stat::CONFIG_FAIL);
+                entry.stats.shared().inc(stat::CONFIG_FAIL);
                 entry.settled = true;
-            } else {
-                stats.inc(stat::UPDATE_FAILURE);
             }
         }
     }
-}
-
-/// An accepted update.
-fn count(entry: &ExtensionEntry, update: &Update<'_>) {
-    let stats = entry.stats.shared();
-    stats.inc(stat::UPDATE_ATTEMPT);
-    stats.inc(stat::UPDATE_SUCCESS);
-    stats.gauge_set(stat::VERSION, version_hash(&update.version));
-    stats.text_set(stat::VERSION_TEXT, &update.version);
-    let now = SystemTime::now();
-    stats.gauge_set(stat::UPDATE_TIME, crate::time::unix_millis(now));
-    stats.record(
-        stat::UPDATE_DURATION,
-        update.started.elapsed().unwrap_or_default().as_millis() as u64,
-    );
 }

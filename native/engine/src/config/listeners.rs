@@ -15,12 +15,13 @@ use tidegate_stats::defs::{listener_manager as stat, ssl};
 use tidegate_stats::{Group, Registry};
 use tidegate_xds::{Decoder, type_url};
 
+use super::counts::count_update;
 use super::extensions::{ExtensionRef, listener_extensions};
 use super::transports::listener_secrets;
 use super::validate::check_listener_clusters;
 use super::{
     ApplyResult, ConfigSourceKey, Extensions, Failure, Manager, Resource, Routes, Secrets,
-    Subscription, Update, count_update,
+    Subscription, Update,
 };
 use crate::error::ConfigError;
 use crate::server_log::server_log;
@@ -267,12 +268,9 @@ impl Manager {
                 result.detail.trim_end()
             );
         }
-        count_update(
-            self.stats.lds.as_ref(),
-            version,
-            !result.rejected.is_empty(),
-            update.started,
-        );
+        if let Some(lds) = &self.stats.lds {
+            count_update(lds, update, !result.rejected.is_empty());
+        }
         self.init.lds_answered();
         self.commit(builder);
         result

@@ -10,11 +10,12 @@ use tidegate_model::hcm::RouteSource;
 use tidegate_model::route::RouteConfiguration;
 use tidegate_snapshot::SnapshotBuilder;
 use tidegate_stats::Group;
+use tidegate_stats::defs::discovery::Discovery;
 use tidegate_stats::defs::rds as stat;
 use tidegate_xds::Decoder;
 
+use super::counts::{count_asking, count_failure, count_rejection, count_update};
 use super::listeners::connection_managers;
-use super::resource::version_hash;
 use super::validate::check_route_clusters;
 use super::{ApplyResult, Failure, Manager, Resource, Update};
 use crate::error::ConfigError;
@@ -24,6 +25,13 @@ pub(crate) struct RoutesEntry {
     pub(crate) resource: Resource,
 }
 
+/// The counters of a connection manager that asks for routes: `http.PREFIX.rds.NAME.`
+#[derive(Clone)]
+struct RouteStats {
+    updates: Group<Discovery>,
+    stats: Group<stat::Rds>,
+}
+
 /// Route configurations by name, as long as a listener refers to them.
 #[derive(Default)]
 pub(crate) struct Routes {
@@ -31,9 +39,9 @@ pub(crate) struct Routes {
     /// Names that are no longer waited for.
     given_up: BTreeSet<Name>,
     pub(crate) failures: BTreeMap<Name, Failure>,
-    /// By every name that a listener refers to: `http.PREFIX.rds.NAME.`, one per connection manager that does. As of when
-    /// listeners were last looked through.
-    stats: Arc<BTreeMap<Name, Vec<Group<stat::Rds>>>>,
+    /// By every name that a listener refers to, one per connection manager that does. As of when listeners were last looked
+    /// through.
+    stats: Arc<BTreeMap<Name, Vec<RouteStats>>>,
     /// Whether listeners are still the same.
     stats_current: bool,
 }
@@ -140,9 +148,7 @@ impl Manager {
             // Nor does anybody wait any longer: a bad update must not keep the process from serving.
             self.routes.given_up.extend(wanted.keys().map(Name::clone));
             for group in wanted.values().flatten() {
-                let stats = group.shared();
-                stats.inc(stat::UPDATE_ATTEMPT);
-                stats.inc(stat::UPDATE_REJECTED);
+                count_rejection(&group.updates);
             }
             self.tell_rejections(&mut result, "rds");
         }
@@ -180,7 +186,7 @@ impl Manager {
     }
 
     /// The route configurations that listeners ask for, with their statistics.
-    fn route_stats(&mut self) -> Arc<BTreeMap<Name, Vec<Group<stat::Rds>>>> {
+    fn route_stats(&mut self) -> Arc<BTreeMap<Name, Vec<RouteStats>>> {
         if self.routes.stats_current {
             return Arc::clone(&self.routes.stats);
         }
@@ -205,11 +211,13 @@ impl Manager {
             let new = !known.contains_key(&name);
             let groups = prefixes
                 .iter()
-                .map(|prefix| self.context.registry.group::<stat::Rds>(prefix))
+                .map(|prefix| RouteStats {
+                    updates: self.context.registry.group(prefix),
+                    stats: self.context.registry.group(prefix),
+                })
                 .inspect(|group| {
                     if new {
-                        // The asking is an attempt.
-                        group.shared().inc(stat::UPDATE_ATTEMPT);
+                        count_asking(&group.updates);
                     }
                 })
                 .collect();
@@ -229,19 +237,11 @@ impl Manager {
 
     fn count_routes(&self, name: &str, update: &Update<'_>, changed: bool) {
         for group in self.routes.stats.get(name).into_iter().flatten() {
-            let stats = group.shared();
-            let now = crate::time::unix_millis(SystemTime::now());
-            stats.inc(stat::UPDATE_ATTEMPT);
-            stats.inc(stat::UPDATE_SUCCESS);
-            stats.gauge_set(stat::VERSION, version_hash(&update.version));
-            stats.text_set(stat::VERSION_TEXT, &update.version);
-            stats.gauge_set(stat::UPDATE_TIME, now);
-            stats.record(
-                stat::UPDATE_DURATION,
-                update.started.elapsed().unwrap_or_default().as_millis() as u64,
-            );
+            count_update(&group.updates, update, false);
             if changed {
+                let stats = group.stats.shared();
                 stats.inc(stat::CONFIG_RELOAD);
+                let now = crate::time::unix_millis(SystemTime::now());
                 stats.gauge_set(stat::CONFIG_RELOAD_TIME_MS, now);
             }
         }
@@ -253,13 +253,7 @@ impl Manager {
                 continue;
             }
             for group in groups {
-                let stats = group.shared();
-                stats.inc(stat::UPDATE_ATTEMPT);
-                stats.inc(if given_up {
-                    stat::INIT_FETCH_TIMEOUT
-                } else {
-                    stat::UPDATE_FAILURE
-                });
+                count_failure(&group.updates, given_up);
             }
             if given_up {
                 self.routes.given_up.insert(Name::clone(name));

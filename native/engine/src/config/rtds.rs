@@ -8,9 +8,8 @@ use tidegate_model::bootstrap::RtdsLayer;
 use tidegate_stats::defs::discovery;
 use tidegate_xds::{Decoder, type_url};
 
-use super::{
-    ApplyResult, ConfigSourceKey, Manager, Subscription, Update, count_failure, count_update,
-};
+use super::counts::{count_failure, count_update};
+use super::{ApplyResult, ConfigSourceKey, Manager, Subscription, Update};
 use crate::error::ConfigError;
 
 /// A layer and what was delivered for it.
@@ -90,8 +89,9 @@ impl Manager {
             }
             self.tell_rejections(&mut result, "rtds");
         }
-        let updates = self.runtime.updates.as_ref();
-        count_update(updates, &update.version, refused, update.started);
+        if let Some(updates) = &self.runtime.updates {
+            count_update(updates, update, refused);
+        }
         self.publish_runtime();
         result
     }

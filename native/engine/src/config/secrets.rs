@@ -14,11 +14,12 @@ use bytes::Bytes;
 use tidegate_model::Name;
 use tidegate_model::tls::{SecretConfigSource, SecretRef, SecretValue};
 use tidegate_stats::Group;
+use tidegate_stats::defs::discovery::Discovery;
 use tidegate_stats::defs::sds as stat;
 use tidegate_tls::SecretSource;
 use tidegate_xds::{Decoder, type_url};
 
-use super::resource::version_hash;
+use super::counts::{count_asking, count_failure, count_rejection, count_update};
 use super::{ApplyResult, ConfigSourceKey, Failure, Manager, Resource, Subscription, Update};
 use crate::error::ConfigError;
 use crate::server_log::server_log;
@@ -36,6 +37,7 @@ pub(crate) struct SecretEntry {
     pub(crate) asked: SystemTime,
     /// The directories of the files it refers to, as they are watched.
     directories: BTreeSet<String>,
+    updates: Group<Discovery>,
     stats: Group<stat::Sds>,
 }
 
@@ -213,10 +215,10 @@ impl Manager {
                 .dynamic
                 .entry(key)
                 .or_insert_with_key(|(source, name)| {
-                    let stats = registry.group::<stat::Sds>(&format!("sds.{name}."));
+                    let prefix = format!("sds.{name}.");
+                    let updates = registry.group(&prefix);
                     if !matches!(source, ConfigSourceKey::Path(_)) {
-                        // The asking is an attempt.
-                        stats.shared().inc(stat::UPDATE_ATTEMPT);
+                        count_asking(&updates);
                     }
                     SecretEntry {
                         reference,
@@ -225,7 +227,8 @@ impl Manager {
                         settled: false,
                         asked: SystemTime::now(),
                         directories: BTreeSet::new(),
-                        stats,
+                        updates,
+                        stats: registry.group(&prefix),
                     }
                 });
         }
@@ -285,7 +288,7 @@ impl Manager {
             for entry in self.secrets.of(origin) {
                 if *entry.reference.name == **name {
                     entry.settled = true;
-                    count(entry, update);
+                    count_update(&entry.updates, update, false);
                 }
             }
         }
@@ -294,9 +297,7 @@ impl Manager {
             // As in Envoy it counts for all who listen, and nobody waits any longer.
             for entry in self.secrets.of(origin) {
                 entry.settled = true;
-                let stats = entry.stats.shared();
-                stats.inc(stat::UPDATE_ATTEMPT);
-                stats.inc(stat::UPDATE_REJECTED);
+                count_rejection(&entry.updates);
             }
             self.tell_rejections(&mut result, "sds");
         }
@@ -349,7 +350,7 @@ impl Manager {
                     resource.version = update.version_of(name);
                     resource.updated = SystemTime::now();
                 }
-                count(entry, update);
+                count_update(&entry.updates, update, false);
             }
         }
         Ok(changed)
@@ -446,14 +447,8 @@ impl Manager {
             if !names.is_empty() && !names.iter().any(concerned) {
                 continue;
             }
-            let stats = entry.stats.shared();
-            stats.inc(stat::UPDATE_ATTEMPT);
-            if given_up {
-                stats.inc(stat::INIT_FETCH_TIMEOUT);
-                entry.settled = true;
-            } else {
-                stats.inc(stat::UPDATE_FAILURE);
-            }
+            count_failure(&entry.updates, given_up);
+            entry.settled |= given_up;
         }
     }
 
@@ -462,26 +457,9 @@ impl Manager {
         for entry in self.secrets.of(origin) {
             entry.failure = Some(Failure::new(reason, None, ""));
             entry.settled = true;
-            let stats = entry.stats.shared();
-            stats.inc(stat::UPDATE_ATTEMPT);
-            stats.inc(stat::UPDATE_REJECTED);
+            count_rejection(&entry.updates);
         }
         let builder = self.begin();
         self.commit(builder);
     }
-}
-
-/// An accepted update.
-fn count(entry: &SecretEntry, update: &Update<'_>) {
-    let stats = entry.stats.shared();
-    stats.inc(stat::UPDATE_ATTEMPT);
-    stats.inc(stat::UPDATE_SUCCESS);
-    stats.gauge_set(stat::VERSION, version_hash(&update.version));
-    stats.text_set(stat::VERSION_TEXT, &update.version);
-    let now = SystemTime::now();
-    stats.gauge_set(stat::UPDATE_TIME, crate::time::unix_millis(now));
-    stats.record(
-        stat::UPDATE_DURATION,
-        update.started.elapsed().unwrap_or_default().as_millis() as u64,
-    );
 }

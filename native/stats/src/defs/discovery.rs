@@ -1,9 +1,9 @@
-//! The wildcard subscriptions, CDS and LDS.
+//! Subscriptions: CDS and LDS, and every single resource that is asked for.
 
 use crate::def::group;
 
 group! {
-    /// `cluster_manager.cds.` and `listener_manager.lds.`
+    /// `cluster_manager.cds.`, `listener_manager.lds.`, `runtime.`, `sds.NAME.` and the like.
     Discovery "discovery" {
         counters {
             INIT_FETCH_TIMEOUT "init_fetch_timeout",

@@ -7,7 +7,8 @@
 //!                                            └─▶ head goes on, script reads on ─▶ lua_data
 //! ```
 //!
-//! `request` and `response` are the two sides, `host` is what scripts see of the stream. A script that fails is logged and counted, and its stream goes on, as in Envoy.
+//! `request` and `response` are the two sides, `host` is what scripts see of the stream. A script that fails is logged and
+//! counted, and its stream goes on, as in Envoy.
 
 mod host;
 mod request;
@@ -264,9 +265,21 @@ impl ServerConnection {
     }
 }
 
-/// `None`: there is no such cluster.
-fn call_request<'a>(call: &'a HttpCall, core: &Core, side: Side) -> Option<CallRequest<'a>> {
-    core.snapshot.cluster_by_name(&call.cluster)?;
+/// A call whose answer the script waits for, to be made by the side it waits on. `Err`: what the script goes on with at
+/// once, a call that it does not wait for having been made.
+fn waited_call<'a>(
+    call: &'a HttpCall,
+    worker: &mut Worker,
+    side: Side,
+) -> Result<CallRequest<'a>, Event> {
+    if worker
+        .core
+        .snapshot
+        .cluster_by_name(&call.cluster)
+        .is_none()
+    {
+        return Err(Event::Refused(NO_CLUSTER));
+    }
     let mut request = CallRequest::new(&call.cluster, &call.method, &call.authority, &call.path);
     for (name, value) in &call.headers {
         request.headers.add_copy(name, value);
@@ -280,7 +293,11 @@ fn call_request<'a>(call: &'a HttpCall, core: &Core, side: Side) -> Option<CallR
     request.timeout = (call.timeout_ms > 0).then(|| Duration::from_millis(call.timeout_ms));
     request.forwarded_for = call.send_xff;
     request.later = side == Side::Response;
-    Some(request)
+    if call.asynchronous {
+        async_client::start(worker, request, None);
+        return Err(Event::Sent);
+    }
+    Ok(request)
 }
 
 fn answered(answer: &Answer) -> Event {

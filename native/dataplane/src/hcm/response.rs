@@ -161,7 +161,6 @@ impl ServerConnection {
         framing: ResponseFraming,
         ends: bool,
     ) {
-        let hcm = Rc::clone(self.manager_of(stream));
         let core = &mut worker.core;
         if stream.authz.is_some() {
             Self::authz_response_head(stream);
@@ -174,7 +173,7 @@ impl ServerConnection {
             self.grpc_response_head(stream, core, ends);
         }
         let mut ends = ends;
-        if !hcm.encoders.is_empty() {
+        if !self.manager_of(stream).encoders.is_empty() {
             if let Some(next) = self.run_encoders(stream, worker, 0, ends) {
                 return Self::lua_hold_head(stream, framing, ends, next);
             }

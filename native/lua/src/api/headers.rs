@@ -88,20 +88,23 @@ fn check_modifiable<H: Host>(call: &Call<'_, H>, list: List) -> Result<(), Strin
 }
 
 fn add<H: Host>(call: &Call<'_, H>, list: List) -> Outcome {
-    check_modifiable(call, list)?;
-    let (name, value) = (call.text(0)?, call.text(1)?);
-    let (name, value) = (name_of(&name.as_bytes()), value.as_bytes());
-    check(&name, &value)?;
-    call.host(|host| host.add(list, &name, &value))?;
-    call.none()
+    write(call, list, H::add)
 }
 
 fn replace<H: Host>(call: &Call<'_, H>, list: List) -> Outcome {
+    write(call, list, H::set)
+}
+
+fn write<H: Host>(
+    call: &Call<'_, H>,
+    list: List,
+    how: impl FnOnce(&mut H, List, &[u8], &[u8]),
+) -> Outcome {
     check_modifiable(call, list)?;
     let (name, value) = (call.text(0)?, call.text(1)?);
     let (name, value) = (name_of(&name.as_bytes()), value.as_bytes());
     check(&name, &value)?;
-    call.host(|host| host.set(list, &name, &value))?;
+    call.host(|host| how(host, list, &name, &value))?;
     call.none()
 }
 

@@ -2,14 +2,14 @@
 
 use tidegate_lua::{Event, Respond, Side, Step, Wait};
 
-use super::{NO_CLUSTER, NOT_PLAIN, Running, UNLIMITED, UPGRADED, Waits, answered, call_request};
+use super::{NOT_PLAIN, Running, UNLIMITED, UPGRADED, Waits, answered, waited_call};
 use crate::hcm::ServerConnection;
-use crate::hcm::async_client;
 use crate::hcm::filters::Verdict;
 use crate::hcm::local_reply::Reply;
 use crate::hcm::paused::{BodyDemand, Resume};
 use crate::hcm::stream::{Protocol, Stream};
 use crate::worker::Worker;
+
 impl ServerConnection {
     /// The filter's request side.
     pub(in crate::hcm) fn lua_request(
@@ -93,16 +93,13 @@ impl ServerConnection {
                 Step::Waits(Wait::Chunk) => (Waits::Chunk, Verdict::Continue),
                 Step::Waits(Wait::Trailers) => (Waits::Trailers, Verdict::Continue),
                 Step::Waits(Wait::Call(call)) => {
-                    let Some(request) = call_request(&call, &worker.core, running.run.side())
-                    else {
-                        event = Event::Refused(NO_CLUSTER);
-                        continue;
+                    let request = match waited_call(&call, worker, running.run.side()) {
+                        Ok(request) => request,
+                        Err(answer) => {
+                            event = answer;
+                            continue;
+                        }
                     };
-                    if call.asynchronous {
-                        async_client::start(worker, request, None);
-                        event = Event::Sent;
-                        continue;
-                    }
                     Self::call(stream, worker, request);
                     (Waits::Call, Verdict::Wait)
                 }
@@ -206,13 +203,10 @@ impl ServerConnection {
                 Step::Waits(Wait::Chunk) => running.waits = Waits::Chunk,
                 Step::Waits(Wait::Trailers) => running.waits = Waits::Trailers,
                 Step::Waits(Wait::Call(call)) if call.asynchronous => {
-                    match call_request(&call, &worker.core, running.run.side()) {
-                        Some(request) => {
-                            async_client::start(worker, request, None);
-                            event = Event::Sent;
-                        }
-                        None => event = Event::Refused(NO_CLUSTER),
-                    }
+                    let Err(answer) = waited_call(&call, worker, running.run.side()) else {
+                        return false;
+                    };
+                    event = answer;
                     continue;
                 }
                 // The API has refused everything else by now.

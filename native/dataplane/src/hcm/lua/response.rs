@@ -4,15 +4,14 @@ use tidegate_codec::h1::ResponseFraming;
 use tidegate_lua::{Event, Side, Step, Wait};
 use tidegate_stats::defs::http as http_stat;
 
-use super::{
-    Advance, Held, NO_CLUSTER, NOT_PLAIN, Running, UPGRADED, Waits, answered, call_request,
-};
+use super::{Advance, Held, NOT_PLAIN, Running, UPGRADED, Waits, answered, waited_call};
 use crate::conn::Conn;
 use crate::hcm::async_client::{self, Answer, Owner};
 use crate::hcm::local_reply::Reply;
 use crate::hcm::stream::Stream;
 use crate::hcm::{NUDGE_READ, ServerConnection, StreamKey, put_back};
 use crate::worker::Worker;
+
 impl ServerConnection {
     /// The filter's response side: whether the head goes on, and then whether it is all (`ends`).
     pub(in crate::hcm) fn lua_response_head(
@@ -84,16 +83,13 @@ impl ServerConnection {
                 Step::Waits(Wait::Chunk) => (Waits::Chunk, Advance::GoesOn),
                 Step::Waits(Wait::Trailers) => (Waits::Trailers, Advance::GoesOn),
                 Step::Waits(Wait::Call(call)) => {
-                    let Some(request) = call_request(&call, &worker.core, running.run.side())
-                    else {
-                        event = Event::Refused(NO_CLUSTER);
-                        continue;
+                    let request = match waited_call(&call, worker, running.run.side()) {
+                        Ok(request) => request,
+                        Err(answer) => {
+                            event = answer;
+                            continue;
+                        }
                     };
-                    if call.asynchronous {
-                        async_client::start(worker, request, None);
-                        event = Event::Sent;
-                        continue;
-                    }
                     let key = stream.key;
                     let owner: Owner =
                         Box::new(move |worker, answer| lua_answered(worker, key, &answer));
